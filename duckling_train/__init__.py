@@ -1,0 +1,1 @@
+"""Two files in, a recorded run out: the Duckling II model trained on the packed rows."""
