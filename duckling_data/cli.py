@@ -1,0 +1,262 @@
+"""The command `duckling-data`: options in, one call each, errors in one line. No logic.
+
+Only click and the standard library are imported here, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from duckling_data.errors import DucklingError
+
+if TYPE_CHECKING:
+    from duckling_data.pipeline import Pipeline
+
+INTERRUPTED = 130
+
+Command = Callable[..., Any]
+
+
+def guarded(command: Command) -> Command:
+    """Turn our own errors into one line and an exit status; `--debug` adds the traceback."""
+
+    @functools.wraps(command)
+    def run(*args: Any, debug: bool, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except DucklingError as error:
+            if debug:
+                raise
+            click.echo(f"duckling-data: {error}", err=True)
+            sys.exit(error.exit_status)
+        except KeyboardInterrupt:
+            click.echo("duckling-data: interrupted; the same command carries on.", err=True)
+            sys.exit(INTERRUPTED)
+
+    return run
+
+
+class CountOrAll(click.ParamType):
+    """A number, or `all`."""
+
+    name = "N|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return `all` or an int."""
+        if value == "all" or isinstance(value, int):
+            return value
+        try:
+            return int(str(value).replace("_", ""))
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor 'all'.", param, ctx)
+
+
+def option(*names: str, default_is: str | None = None, help: str, **kwargs: Any) -> Command:
+    """Return a click option that stays None when it is not given, its default said in the help."""
+    text = f"{help}  [default: {default_is}]" if default_is else help
+    return click.option(*names, help=text, default=kwargs.pop("default", None), **kwargs)
+
+
+WORKSPACE = click.option(
+    "-w",
+    "--workspace",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("artifacts"),
+    envvar="DUCKLING_WORKSPACE",
+    show_default=True,
+    show_envvar=True,
+    help="The folder that everything is made in.",
+)
+QUIET = click.option("-q", "--quiet", is_flag=True, help="Print errors only.  [default: off]")
+DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.  [default: off]")
+
+COMMON = (
+    WORKSPACE,
+    option(
+        "--source",
+        multiple=True,
+        default=(),
+        metavar="SOURCE",
+        default_is="the workspace's own, else tinystories",
+        help="tinystories (the hub), demo[:STORIES] (built in, no network), or a path: .parquet, .jsonl, .txt, each also "
+        ".gz/.zst, or a folder of them. Paths may be repeated.",
+    ),
+    option("--text-field", default_is="text", metavar="NAME", help="The column or field that holds a story."),
+    option("--workers", type=click.IntRange(1, 1024), default_is="one a core", help="Threads; changes no byte."),
+    click.option(
+        "--encoder",
+        type=click.Choice(["gigatoken", "tokenizers"]),
+        default="gigatoken",
+        show_default=True,
+        help="What encodes; changes no byte.",
+    ),
+    click.option("--offline", is_flag=True, help="Use what is on this machine, download nothing.  [default: off]"),
+    click.option("-n", "--dry-run", is_flag=True, help="Print the settings and what would be made.  [default: off]"),
+    QUIET,
+    DEBUG,
+)
+COUNT = (
+    option(
+        "--sample",
+        type=CountOrAll(),
+        default_is="100000",
+        help="Stories whose tokens are counted: the first of a seeded shuffle, or all of them in order.",
+    ),
+    option("--seed", type=int, default_is="42", help="Seed of that shuffle."),
+)
+VOCAB = (
+    option("--live", type=int, default_is="6144", help="Live ids: the most frequent tokens."),
+    option("--dead", type=int, default_is="2048", help="Dead ids behind them, which never occur."),
+    option(
+        "--unk",
+        type=click.Choice(["most-frequent", "reserved", "decompose"]),
+        default_is="most-frequent",
+        help="What becomes of other tokens: compact id 0; the last live id, kept for them; or their live pieces.",
+    ),
+    option("--eos/--no-eos", is_flag=True, default_is="no-eos", help="Give <|endoftext|> a live id in any case."),
+)
+PACK = (
+    option("--ctx", type=int, default_is="512", help="Tokens in a row."),
+    option("--group", type=CountOrAll(), default_is="10000", help="Stories joined before they are cut into rows."),
+    option("--separator", type=click.Choice(["none", "eos"]), default_is="none", help="What stands behind each story."),
+)
+MAPPING = option(
+    "--mapping",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default_is="the one that build-vocab makes",
+    help="A token_mapping.json of your own to pack with.",
+)
+
+
+def options(*groups: Any) -> Callable[[Command], Command]:
+    """Return a decorator that adds options, in the order given."""
+
+    def add(command: Command) -> Command:
+        flat = [o for group in groups for o in (group if isinstance(group, tuple) else (group,))]
+        for one in reversed(flat):
+            command = one(command)
+        return command
+
+    return add
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="duckling", message="%(prog)s %(version)s")
+def main() -> None:
+    """Turn stories into two files: token_mapping.json and tokenized_dataset/.
+
+    Each command first brings what it needs up to date, and says what it made. Start with `duckling-data run`, or,
+    without a network, `duckling-data run --source demo`.
+    """
+
+
+def _pipeline(
+    workspace: Path,
+    source: tuple[str, ...],
+    text_field: str | None,
+    workers: int | None,
+    encoder: str,
+    offline: bool,
+    dry_run: bool,
+    quiet: bool,
+    mapping: Path | None = None,
+    **settings: Any,
+) -> Pipeline:
+    from duckling_data.parallel import default_workers
+    from duckling_data.pipeline import Pipeline, Request
+    from duckling_data.progress import Reporter
+
+    given = {name: value for name, value in settings.items() if value is not None}
+    request = Request(
+        workspace, workers or default_workers(), source, text_field, mapping, given, encoder, offline, dry_run
+    )
+    return Pipeline(request, Reporter(quiet))
+
+
+@main.command()
+@options(COMMON)
+@guarded
+def download(**given: Any) -> None:
+    """Fetch the source's files, or record where they are, with their hashes."""
+    _pipeline(**given).make()
+
+
+@main.command()
+@options(COUNT, COMMON)
+@guarded
+def count(**given: Any) -> None:
+    """Count the GPT-2 tokens of a sample of the stories: token_counts.parquet."""
+    _pipeline(**given).make("count")
+
+
+@main.command("build-vocab")
+@options(VOCAB, COUNT, COMMON)
+@guarded
+def build_vocab(**given: Any) -> None:
+    """Choose the live tokens: token_mapping.json."""
+    _pipeline(**given).make("build-vocab")
+
+
+@main.command()
+@options(PACK, MAPPING, VOCAB, COUNT, COMMON)
+@guarded
+def pack(**given: Any) -> None:
+    """Encode every story and cut it into rows: tokenized_dataset/."""
+    _pipeline(**given).make("pack")
+
+
+@main.command()
+@options(PACK, MAPPING, VOCAB, COUNT, COMMON)
+@guarded
+def run(**given: Any) -> None:
+    """Make everything: counts, mapping, rows and the report."""
+    _pipeline(**given).make("count", "build-vocab", "pack", "report")
+
+
+@main.command()
+@options(COMMON)
+@guarded
+def report(**given: Any) -> None:
+    """Plot coverage, frequencies and story lengths: report/index.html."""
+    _pipeline(**given).make("report")
+
+
+@main.command()
+@options(WORKSPACE)
+@click.option(
+    "--golden",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also compare the digests with those in this file.  [default: no comparison]",
+)
+@options(QUIET, DEBUG)
+@guarded
+def verify(workspace: Path, golden: Path | None, quiet: bool) -> None:
+    """Hash everything again and check that the pieces fit; exit status 1 if they do not."""
+    from duckling_data.verify import verify_workspace
+
+    for line in verify_workspace(workspace, golden):
+        if not quiet:
+            click.echo(line)
+
+
+@main.command()
+@options(WORKSPACE)
+@click.option("--row", type=int, default=0, show_default=True, help="The first row to decode.")
+@click.option("--rows", type=click.IntRange(1), default=1, show_default=True, help="How many rows.")
+@click.option("--validation", is_flag=True, help="Read tokenized_validation/ instead.  [default: off]")
+@click.option("--text", help="Show what becomes of each token of this text, instead of rows.  [default: rows]")
+@options(DEBUG)
+@guarded
+def inspect(workspace: Path, row: int, rows: int, validation: bool, text: str | None) -> None:
+    """Decode rows, or show the fate of a text's tokens: GPT-2 id, count, rank, compact id."""
+    from duckling_data.inspect import decoded_rows, token_fates
+
+    lines = token_fates(workspace, text) if text is not None else decoded_rows(workspace, row, rows, validation)
+    for line in lines:
+        click.echo(line)

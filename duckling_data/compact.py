@@ -1,0 +1,102 @@
+"""From GPT-2 ids to compact ids by table look-up, for millions of tokens at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from duckling_data.gpt2 import GPT2_VOCAB_SIZE, gpt2_parts, split_to_live
+from duckling_data.mapping import DECOMPOSE, TokenMapping
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """Some stories in compact ids."""
+
+    tokens: npt.NDArray[np.uint16]
+    """The stories one after the other."""
+    lengths: npt.NDArray[np.int64]
+    """Tokens in each story, separators included."""
+    unknown: int
+    """GPT-2 tokens among them that have no live id of their own."""
+
+
+@dataclass(frozen=True)
+class CompactTable:
+    """What becomes of each GPT-2 id: `first[id]` and, where a token is split, the further pieces behind it."""
+
+    first: npt.NDArray[np.uint16]
+    """(50257,) the compact id, or the first piece's."""
+    unknown: npt.NDArray[np.bool_]
+    """(50257,) whether the GPT-2 id has no live id of its own."""
+    more: Mapping[int, npt.NDArray[np.uint16]]
+    """The second and later pieces of each GPT-2 id that is split (policy `decompose`)."""
+
+    @classmethod
+    def from_mapping(cls, mapping: TokenMapping) -> CompactTable:
+        """Return the table of a checked mapping."""
+        live = {int(gpt2): int(compact) for gpt2, compact in mapping["gpt2_to_compact"].items()}
+        first = np.full(GPT2_VOCAB_SIZE, mapping["unk_id"], np.uint16)
+        unknown = np.ones(GPT2_VOCAB_SIZE, bool)
+        for gpt2, compact in live.items():
+            first[gpt2], unknown[gpt2] = compact, False
+        more: dict[int, npt.NDArray[np.uint16]] = {}
+        if mapping.get("unk_policy") == DECOMPOSE:
+            parts = gpt2_parts()
+            for gpt2 in np.flatnonzero(unknown).tolist():
+                pieces = [live.get(piece, mapping["unk_id"]) for piece in split_to_live(gpt2, live, parts)]
+                first[gpt2] = pieces[0]
+                if len(pieces) > 1:
+                    more[gpt2] = np.array(pieces[1:], np.uint16)
+        return cls(first, unknown, more)
+
+    def compact(
+        self, tokens: npt.NDArray[Any], lengths: npt.NDArray[np.int64], separator: int | None = None
+    ) -> Compacted:
+        """Return the stories in compact ids, `separator` (a compact id) behind each if one is given."""
+        compact = self.first[tokens]
+        where = np.flatnonzero(self.unknown[tokens])
+        unknown = len(where)
+        if self.more:
+            compact, lengths = self._split(tokens, compact, lengths, where)
+        if separator is not None:
+            compact, lengths = _separated(compact, lengths, separator)
+        return Compacted(compact, lengths, unknown)
+
+    def _split(
+        self,
+        tokens: npt.NDArray[Any],
+        compact: npt.NDArray[np.uint16],
+        lengths: npt.NDArray[np.int64],
+        where: npt.NDArray[np.int64],
+    ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]:
+        """Insert the further pieces behind the tokens at the positions `where`."""
+        found = [
+            (at, self.more[token])
+            for at, token in zip(where, tokens[where].tolist(), strict=True)
+            if token in self.more
+        ]
+        if not found:
+            return compact, lengths
+        at = np.array([position for position, _ in found])
+        extra = np.array([len(pieces) for _, pieces in found])
+        inserted = np.insert(compact, np.repeat(at + 1, extra), np.concatenate([pieces for _, pieces in found]))
+        story = np.searchsorted(np.cumsum(lengths), at, side="right")
+        longer = lengths + np.bincount(story, weights=extra, minlength=len(lengths)).astype(np.int64)
+        return inserted, longer
+
+
+def _separated(
+    compact: npt.NDArray[np.uint16], lengths: npt.NDArray[np.int64], separator: int
+) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]:
+    longer = lengths + 1
+    joined = np.empty(len(compact) + len(lengths), np.uint16)
+    ends = np.zeros(len(joined), bool)
+    ends[np.cumsum(longer) - 1] = True
+    joined[ends] = separator
+    joined[~ends] = compact
+    return joined, longer

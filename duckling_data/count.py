@@ -1,0 +1,244 @@
+"""Stage `count`: how often each GPT-2 token occurs in a sample of the stories, and in which order they first appear.
+
+The sample is the original's: `dataset.shuffle(seed).select(range(sample))`, which is the start of numpy's
+permutation of the stories. Counts are sums and first appearances are minima, so batches may be counted in any
+order and in any number of threads: each carries its stories' places in the sample with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from duckling_data.corpus import Split, StoryBatch, batches
+from duckling_data.encoding import encode_map
+from duckling_data.errors import InputError
+from duckling_data.files import replacing
+from duckling_data.gpt2 import GPT2_VOCAB_SIZE, Encoder
+from duckling_data.progress import Reporter
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+COUNTS_NAME = "token_counts.parquet"
+COVERAGE_LEVELS = (0.9, 0.95, 0.99, 0.995, 0.999)
+LENGTH_BIN = 16
+"""Tokens in a bin of the story-length histogram."""
+LENGTH_BINS = 128
+"""Bins of that histogram; the last also holds everything longer."""
+
+NEVER = np.iinfo(np.int64).max
+OFFSET_BITS = 36
+"""A first appearance is (place of the story in the sample) << OFFSET_BITS | (token's place in the story)."""
+
+
+@dataclass(frozen=True)
+class CountSettings:
+    """The settings of the stage."""
+
+    sample: int | None = 100_000
+    """Stories counted; None counts all of them, in the corpus's own order."""
+    seed: int = 42
+    """The seed of the sample's permutation; without effect where all are counted."""
+
+    def __post_init__(self) -> None:
+        if self.sample is not None and self.sample < 1:
+            raise InputError(f"--sample {self.sample}: expected a number of stories from 1 up, or `all`.")
+        if self.seed < 0:
+            raise InputError(f"--seed {self.seed}: expected 0 or more.")
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """The counts, most frequent first, ties in order of first appearance (`collections.Counter.most_common`)."""
+
+    gpt2_id: npt.NDArray[np.int64]
+    """(n,) GPT-2 ids that occur."""
+    count: npt.NDArray[np.int64]
+    """(n,) how often."""
+    first_seen: npt.NDArray[np.int64]
+    """(n,) rank of first appearance: 0 for the very first token of the sample, no gaps."""
+
+    @property
+    def total(self) -> int:
+        """The number of tokens counted."""
+        return int(self.count.sum())
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the (id, count, first_seen) rows as little-endian int64, in hex."""
+        rows = np.stack([self.gpt2_id, self.count, self.first_seen], axis=1)
+        return hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()
+
+    def ids_for_coverage(self) -> dict[str, int]:
+        """Return how many of the most frequent ids cover each of COVERAGE_LEVELS of the tokens."""
+        covered = np.cumsum(self.count) / self.total
+        return {f"{level:.1%}": int(np.searchsorted(covered, level)) + 1 for level in COVERAGE_LEVELS}
+
+
+def sample_places(stories: int, settings: CountSettings) -> npt.NDArray[np.int64]:
+    """Return, for each story, its place in the sample, or -1 if it is not in it. int64, shape (stories,).
+
+    The permutation is the one of `datasets.Dataset.shuffle(seed)`: `np.random.default_rng(seed).permutation(n)`.
+    """
+    if settings.sample is None:
+        return np.arange(stories, dtype=np.int64)
+    chosen = np.random.default_rng(settings.seed).permutation(stories)[: settings.sample]
+    places = np.full(stories, -1, dtype=np.int64)
+    places[chosen] = np.arange(len(chosen))
+    return places
+
+
+@dataclass
+class Tally:
+    """Counts of some stories, and the earliest appearance of each token among them. Tallies add up in any order."""
+
+    count: npt.NDArray[np.int64]
+    first: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+    stories: int = 0
+    nulls: int = 0
+    empty: int = 0
+
+    @classmethod
+    def zero(cls) -> Tally:
+        """Return the tally of no stories."""
+        return cls(
+            np.zeros(GPT2_VOCAB_SIZE, np.int64), np.full(GPT2_VOCAB_SIZE, NEVER), np.zeros(LENGTH_BINS, np.int64)
+        )
+
+    def add(self, other: Tally) -> None:
+        """Add another tally to this one."""
+        self.count += other.count
+        np.minimum(self.first, other.first, out=self.first)
+        self.lengths += other.lengths
+        self.stories += other.stories
+        self.nulls += other.nulls
+        self.empty += other.empty
+
+    def counts(self) -> TokenCounts:
+        """Return the tokens that occur, most frequent first."""
+        occurring = np.flatnonzero(self.count)
+        first_seen = np.empty(len(occurring), np.int64)
+        first_seen[np.argsort(self.first[occurring])] = np.arange(len(occurring))
+        order = np.lexsort((first_seen, -self.count[occurring]))
+        ids = occurring[order]
+        return TokenCounts(ids, self.count[ids], first_seen[order])
+
+
+def tally_batch(encoder: Encoder, batch: StoryBatch, places: npt.NDArray[np.int64]) -> Tally:
+    """Return the tally of the batch's sampled stories. `places` is `sample_places` of the whole split."""
+    import pyarrow as pa
+
+    tally = Tally.zero()
+    tally.nulls = batch.nulls
+    mine = places[batch.first : batch.first + len(batch.texts)]
+    sampled = np.flatnonzero(mine >= 0)
+    if len(sampled) == 0:
+        return tally
+    # In the sample's order, the first hit of a token in this batch is its earliest appearance.
+    sampled = sampled[np.argsort(mine[sampled])]
+    encoded = encoder.encode_batch(batch.texts.take(pa.array(sampled)))
+    tokens, lengths = encoded.tokens, encoded.lengths
+    tally.stories = len(sampled)
+    tally.empty = int(np.count_nonzero(lengths == 0))
+    tally.lengths = np.bincount(np.minimum(lengths // LENGTH_BIN, LENGTH_BINS - 1), minlength=LENGTH_BINS)
+    tally.count = np.bincount(tokens, minlength=GPT2_VOCAB_SIZE)
+    occurring, position = first_positions(tokens)
+    starts = np.cumsum(lengths) - lengths
+    story = np.searchsorted(starts, position, side="right") - 1
+    tally.first[occurring] = (mine[sampled[story]] << OFFSET_BITS) | (position - starts[story])
+    return tally
+
+
+def first_positions(tokens: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return (ids that occur, position of the first occurrence of each) in a flat array of token ids."""
+    position = np.full(GPT2_VOCAB_SIZE, -1, np.int64)
+    # Of several assignments to one place the last one stands: written backwards, that is the first occurrence.
+    position[tokens[::-1]] = np.arange(len(tokens) - 1, -1, -1)
+    occurring = np.flatnonzero(position >= 0)
+    return occurring, position[occurring]
+
+
+def count_tokens(
+    split: Split, settings: CountSettings, *, workers: int, encoder: str, reporter: Reporter
+) -> tuple[TokenCounts, dict[str, Any]]:
+    """Count the split's sample. Returns the counts and the figures for the manifest.
+
+    Raises InputError where the sample holds no token at all.
+    """
+    places = sample_places(split.stories, settings)
+    total = Tally.zero()
+
+    def tally(encoder: Encoder, batch: StoryBatch) -> tuple[Tally, int]:
+        return tally_batch(encoder, batch, places), len(batch.texts)
+
+    with reporter.bar("count", split.stories, "stories") as bar:
+        for part, stories in encode_map(tally, batches(split, workers), workers, encoder):
+            total.add(part)
+            bar.update(stories)
+    counts = total.counts()
+    if counts.total == 0:
+        raise InputError(f"all {total.stories:,} stories counted are empty: nothing to count.")
+    return counts, _figures(counts, total, split)
+
+
+def _figures(counts: TokenCounts, tally: Tally, split: Split) -> dict[str, Any]:
+    return {
+        "stories": split.stories,
+        "stories_counted": tally.stories,
+        "null_stories": tally.nulls,
+        "empty_stories_counted": tally.empty,
+        "tokens": counts.total,
+        "distinct": len(counts.gpt2_id),
+        "ids_for_coverage": counts.ids_for_coverage(),
+        "story_length_histogram": {"bin_tokens": LENGTH_BIN, "stories": np.trim_zeros(tally.lengths, "b").tolist()},
+        "counts_sha256": counts.digest(),
+    }
+
+
+def occurring_ids(split: Split, *, workers: int, encoder: str, reporter: Reporter) -> npt.NDArray[np.int64]:
+    """Return the GPT-2 ids that occur anywhere in the split, ascending."""
+    seen = np.zeros(GPT2_VOCAB_SIZE, bool)
+
+    def scan(encoder: Encoder, batch: StoryBatch) -> tuple[npt.NDArray[Any], int]:
+        return np.unique(encoder.encode_batch(batch.texts).tokens), len(batch.texts)
+
+    with reporter.bar("scan", split.stories, "stories") as bar:
+        for ids, stories in encode_map(scan, batches(split, workers), workers, encoder):
+            seen[ids] = True
+            bar.update(stories)
+    return np.flatnonzero(seen)
+
+
+def write_counts(path: Path, counts: TokenCounts) -> None:
+    """Write the counts as Parquet: columns gpt2_id (uint16), count (int64), first_seen (int32)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {
+        "gpt2_id": pa.array(counts.gpt2_id.astype(np.uint16)),
+        "count": pa.array(counts.count),
+        "first_seen": pa.array(counts.first_seen.astype(np.int32)),
+    }
+    with replacing(path) as file:
+        pq.write_table(pa.table(columns), file, compression="zstd")
+
+
+def read_counts(path: Path) -> TokenCounts:
+    """Return the counts in a file that `write_counts` wrote. Raises InputError for another kind of file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(str(path), columns=["gpt2_id", "count", "first_seen"])
+        columns: Iterator[npt.NDArray[np.int64]] = (c.to_numpy().astype(np.int64) for c in table.columns)
+        return TokenCounts(*columns)
+    except (pa.ArrowInvalid, OSError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: not a table of counts ({reason}). `duckling-data count` makes it again.") from error

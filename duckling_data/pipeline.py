@@ -1,0 +1,235 @@
+"""What is out of date, and in which order it is made.
+
+The way is one way: corpus, counts, mapping, rows. A stage is up to date when its settings and the digests of its
+inputs are those in the manifest and its files are there. Otherwise it runs, and says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from duckling_data import stages
+from duckling_data.corpus import Corpus
+from duckling_data.errors import InputError
+from duckling_data.files import make_directory
+from duckling_data.manifest import Manifest, StageRecord
+from duckling_data.mapping import MAPPING_FILE
+from duckling_data.progress import Reporter
+from duckling_data.settings import Resolved, resolve
+from duckling_data.sources import (
+    DEFAULT_SOURCE,
+    DEFAULT_TEXT_FIELD,
+    SourceRecord,
+    absolute_sources,
+    open_corpus,
+    remember_source,
+)
+
+ORDER = ("count", "build-vocab", "pack", "report")
+"""The stages, each needing those before it (the report needs no rows, but shows them where they are)."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for. What is None or absent was not given."""
+
+    workspace: Path
+    workers: int
+    sources: tuple[str, ...] = ()
+    text_field: str | None = None
+    mapping: Path | None = None
+    """A mapping of the user's own, in the place of counting and building one."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The stages' settings that were given, by field name."""
+    encoder: str = "gigatoken"
+    offline: bool = False
+    dry_run: bool = False
+
+
+class Pipeline:
+    """Brings a workspace up to date."""
+
+    def __init__(self, request: Request, reporter: Reporter) -> None:
+        self.request = request
+        self.reporter = reporter
+        self.manifest = Manifest(request.workspace)
+        self._remade: set[str] = set()
+        self._resolved = {name: self._resolve(name) for name in ("count", "build-vocab", "pack")}
+        self.corpus = self._open_corpus()
+        self.digests = self.corpus.digests()
+
+    def _resolve(self, stage: str) -> Resolved[Any]:
+        record = self.manifest.stages.get(stage)
+        remembered = record.settings if record else {}
+        return resolve(stages.SETTINGS[stage], self.request.settings, remembered)
+
+    def _open_corpus(self) -> Corpus:
+        request = self.request
+        if not request.dry_run:
+            make_directory(request.workspace)
+        record = SourceRecord(request.workspace)
+        sources = absolute_sources(request.sources) or record.sources or [DEFAULT_SOURCE]
+        text_field = request.text_field or record.text_field or DEFAULT_TEXT_FIELD
+        origin = "given" if request.sources else "remembered" if record.sources else "default"
+        self.reporter.say(f"source       {', '.join(sources)} ({origin})")
+        corpus = open_corpus(
+            request.workspace,
+            sources,
+            text_field,
+            workers=request.workers,
+            offline=request.offline or request.dry_run,
+            reporter=self.reporter,
+        )
+        if not request.dry_run:
+            remember_source(request.workspace, sources, text_field, corpus)
+        return corpus
+
+    def make(self, *targets: str) -> Manifest:
+        """Bring the targets, and what they need, up to date. Returns the manifest."""
+        if not self.request.dry_run and self.manifest.corpus != self.corpus.describe():
+            self.manifest.corpus = self.corpus.describe()
+            self.manifest.write()
+        for stage in self._needed(targets):
+            getattr(self, "_" + stage.replace("-", "_"))()
+        self._warn_of_stale(targets)
+        return self.manifest
+
+    def _needed(self, targets: tuple[str, ...]) -> list[str]:
+        last = max((ORDER.index(target) for target in targets), default=-1)
+        needed = [stage for stage in ORDER[: last + 1] if stage in ("count", "build-vocab") or stage in targets]
+        if self._given_mapping() and "count" not in targets:
+            # A mapping of the user's own needs no counts; the report shows counts and still does.
+            return [stage for stage in needed if stage != "count" or "report" in targets]
+        return needed
+
+    def _given_mapping(self) -> bool:
+        """Whether the workspace works with a mapping of the user's own, now or since an earlier command."""
+        vocab_given = set(self.request.settings) & {"live", "dead", "unk", "eos", "sample", "seed"}
+        record = self.manifest.stages.get("build-vocab")
+        if self.request.mapping is not None:
+            if vocab_given:
+                raise InputError(
+                    f"--mapping and --{sorted(vocab_given)[0]} exclude each other: a mapping is given or built."
+                )
+            return True
+        return bool(record and "given" in record.settings and not vocab_given)
+
+    # --- the stages: settings and inputs here, the work in stages.py -----------------------------------------------
+
+    def _count(self) -> None:
+        settings = self._resolved["count"]
+        inputs = {"corpus": self.digests["train"]}
+        self._stage(
+            "count", settings.to_json(), inputs, settings.line(), lambda: stages.count(self._context(), settings.value)
+        )
+
+    def _build_vocab(self) -> None:
+        if self._given_mapping():
+            self._adopt_mapping()
+            return
+        settings = self._resolved["build-vocab"]
+        inputs = {"counts": self._figure("count", "counts_sha256")}
+        if settings.value.unk == "decompose":
+            inputs["corpus"] = self.digests["train"]
+        self._stage(
+            "build-vocab",
+            settings.to_json(),
+            inputs,
+            settings.line(),
+            lambda: stages.build_vocab(self._context(), settings.value),
+        )
+
+    def _adopt_mapping(self) -> None:
+        path = self.request.mapping
+        if path is None:
+            self.reporter.say("build-vocab  a mapping of your own (remembered)")
+            return
+        mapping = stages.read_given_mapping(path)
+        self._stage(
+            "build-vocab",
+            {"given": True},
+            {"mapping": mapping.sha256},
+            f"mapping {path} (given)",
+            lambda: stages.adopt_mapping(self._context(), mapping),
+        )
+
+    def _pack(self) -> None:
+        settings = self._resolved["pack"]
+        stages.check_own_mapping(self.manifest)
+        inputs = {"mapping": self._output("build-vocab", MAPPING_FILE)} | {
+            f"corpus {name}": digest for name, digest in self.digests.items()
+        }
+        self._stage(
+            "pack", settings.to_json(), inputs, settings.line(), lambda: stages.pack(self._context(), settings.value)
+        )
+
+    def _report(self) -> None:
+        inputs = {
+            "counts": self._figure("count", "counts_sha256"),
+            "mapping": self._output("build-vocab", MAPPING_FILE),
+            "rows": self._figure("pack", "splits", "train", "payload_sha256"),
+        }
+        self._stage("report", {}, inputs, "", lambda: stages.report(self._context()))
+
+    def _stage(
+        self,
+        name: str,
+        settings: dict[str, Any],
+        inputs: dict[str, str],
+        line: str,
+        work: Callable[[], tuple[dict[str, dict[str, Any]], dict[str, Any]]],
+    ) -> None:
+        reason = self.manifest.stale(name, settings, inputs)
+        if line:
+            self.reporter.say(f"{name:<12} {line}")
+        if reason is None:
+            self.reporter.say(f"{name:<12} up to date")
+            return
+        if self.request.dry_run:
+            self.reporter.say(f"{name:<12} would make {', '.join(stages.PLACES[name])}: {reason}")
+            self._remade.add(name)
+            return
+        stages.refuse_foreign(self.manifest, name)
+        outputs, figures = work()
+        self.manifest.enter(name, StageRecord(settings, inputs, outputs, figures))
+        self._remade.add(name)
+        self.reporter.say(
+            f"{name:<12} made {', '.join(stages.PLACES[name])}: {stages.summary(name, figures)} [{reason}]"
+        )
+
+    def _context(self) -> stages.Context:
+        return stages.Context(
+            self.request.workspace,
+            self.corpus,
+            self.manifest,
+            self.request.workers,
+            self.request.encoder,
+            self.reporter,
+        )
+
+    def _figure(self, stage: str, *keys: str) -> str:
+        """Return a digest among a stage's figures; a text that equals none, where the stage is not made."""
+        value: Any = self.manifest.stages[stage].figures if self._made(stage) else {}
+        for key in keys:
+            value = value.get(key, {}) if isinstance(value, dict) else {}
+        return str(value) if value else f"({stage} is not made)"
+
+    def _output(self, stage: str, name: str) -> str:
+        outputs = self.manifest.stages[stage].outputs if self._made(stage) else {}
+        return str(outputs[name]["sha256"]) if name in outputs else f"({stage} is not made)"
+
+    def _made(self, stage: str) -> bool:
+        # In a dry run, what would be made again has no digest yet.
+        return stage in self.manifest.stages and not (self.request.dry_run and stage in self._remade)
+
+    def _warn_of_stale(self, targets: tuple[str, ...]) -> None:
+        """Name the rows that no longer fit the mapping: a notebook reads the two side by side."""
+        pack = self.manifest.stages.get("pack")
+        if pack and pack.outputs and "pack" not in targets:
+            if pack.inputs.get("mapping") != self._output("build-vocab", MAPPING_FILE):
+                self.reporter.say(
+                    "pack         out of date: tokenized_dataset/ was made with another mapping; run `duckling-data pack`"
+                )

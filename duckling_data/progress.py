@@ -1,0 +1,34 @@
+"""What a person sees while a stage works: lines and progress bars, on standard error."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+class Reporter:
+    """Says what happens. `quiet` leaves errors only; bars show on a terminal only."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+
+    def say(self, line: str) -> None:
+        """Print one line on standard error."""
+        if not self.quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    def bar(self, what: str, total: int, unit: str) -> Any:
+        """Return a progress bar (a tqdm, to be used in a `with`), drawn if it lasts more than half a second."""
+        from tqdm import tqdm
+
+        return tqdm(
+            total=total,
+            desc=what,
+            unit=f" {unit}",
+            unit_scale=True,
+            delay=0.5,
+            leave=False,
+            dynamic_ncols=True,
+            file=sys.stderr,
+            disable=True if self.quiet else None,  # None: off where standard error is no terminal
+        )

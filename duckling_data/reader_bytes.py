@@ -1,0 +1,36 @@
+"""The bytes under every reader: what a block is, decompression, and the refusal of a file that cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from duckling_data.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Block = Callable[[], "pa.Array"]
+"""Parses itself into stories: a large_string array, nulls kept."""
+
+BLOCK_BYTES = 8 << 20
+"""Text in a block: large enough to amortise a call into the encoder, small enough to keep memory flat."""
+
+
+def decompressed(path: Path, codec: str | None, block_bytes: int) -> Iterator[bytes]:
+    """Yield a file's bytes, about block_bytes at a time, decompressed with a pyarrow codec (None: as they are)."""
+    import pyarrow as pa
+
+    try:
+        with pa.input_stream(str(path), compression=codec, buffer_size=0) as stream:
+            while data := stream.read(block_bytes):
+                yield data
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: Exception) -> InputError:
+    """Return the refusal of a file that could not be read, in one line."""
+    reason = str(error).split("\n")[0].split(". Detail:")[0]
+    return InputError(f"{path}: cannot be read ({reason}). Is the file whole, and is it what its name says?")

@@ -1,0 +1,112 @@
+"""JSON Lines and plain text as blocks, cut behind line breaks or `<|endoftext|>`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from duckling_data.errors import InputError
+from duckling_data.reader_bytes import Block, decompressed
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TEXT_SEPARATOR = b"<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class RawBlock:
+    """Consecutive bytes of a (decompressed) file that hold whole records."""
+
+    path: Path
+    offset: int
+    """Bytes of the file before this block."""
+    line: int
+    """Lines of the file before this block."""
+    data: bytes
+    last: bool
+    """Whether the file ends here (what stands after the last separator counts only if it is not blank)."""
+
+    def lines(self) -> list[tuple[int, bytes]]:
+        """Return (line number from 1, line) of each line that is not blank."""
+        return [(self.line + i, line) for i, line in enumerate(self.data.split(b"\n"), 1) if line.strip()]
+
+    def pieces(self) -> list[bytes]:
+        """Return the stories between separators, without the line breaks around them."""
+        pieces = [piece.strip(b"\r\n") for piece in self.data.split(TEXT_SEPARATOR)]
+        # A block that isn't the last ends with a separator: the empty piece behind it belongs to the next block.
+        if not self.last or not pieces[-1].strip():
+            pieces.pop()
+        return pieces
+
+    def jsonl(self, text_field: str) -> Block:
+        """Return the block that parses this as JSON Lines."""
+
+        def parse() -> pa.Array:
+            import pyarrow as pa
+
+            self._check_utf8()
+            return pa.array([self._story(n, line, text_field) for n, line in self.lines()], pa.large_string())
+
+        return parse
+
+    def txt(self) -> pa.Array:
+        """Parse this as plain text."""
+        import pyarrow as pa
+
+        self._check_utf8()
+        return pa.array(self.pieces(), pa.large_binary()).cast(pa.large_string())
+
+    def _check_utf8(self) -> None:
+        try:
+            self.data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{self.path}: not UTF-8 at byte offset {self.offset + error.start:,} "
+                f"(byte 0x{self.data[error.start]:02x}). Repair the file, or convert it to UTF-8."
+            ) from error
+
+    def _story(self, number: int, line: bytes, text_field: str) -> str | None:
+        import orjson
+
+        try:
+            record = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            reason = error.msg.split(": line ")[0]
+            raise InputError(f"{self.path}: line {number:,}: broken JSON ({reason}).") from error
+        if not isinstance(record, dict) or text_field not in record:
+            raise InputError(
+                f"{self.path}: line {number:,}: expected an object with {text_field!r}, found {_shorten(line)}. "
+                "Name the field that holds the stories with --text-field."
+            )
+        text = record[text_field]
+        if text is not None and not isinstance(text, str):
+            raise InputError(f"{self.path}: line {number:,}: {text_field!r} is {_shorten(repr(text))}, expected text.")
+        return text
+
+
+def raw_blocks(path: Path, codec: str | None, separator: bytes, block_bytes: int) -> Iterator[RawBlock]:
+    """Cut a (decompressed) file behind separators, about block_bytes a block; the last block may be blank."""
+    held = bytearray()
+    offset = line = searched = 0
+    for data in decompressed(path, codec, block_bytes):
+        held += data
+        # A separator may straddle two reads: search from a little before the new bytes.
+        cut = held.rfind(separator, max(0, searched - len(separator) + 1))
+        searched = len(held)
+        if cut < 0:
+            continue
+        whole = bytes(held[: cut + len(separator)])
+        yield RawBlock(path, offset, line, whole, last=False)
+        offset += len(whole)
+        line += whole.count(b"\n")
+        del held[: len(whole)]
+        searched = len(held)
+    yield RawBlock(path, offset, line, bytes(held), last=True)
+
+
+def _shorten(value: bytes | str) -> str:
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return text if len(text) <= 60 else text[:57] + "..."

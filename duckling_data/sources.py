@@ -1,0 +1,174 @@
+"""Turns `--source` into a corpus: finds or downloads its files, hashes and counts them, and remembers where they are.
+
+`corpus/source.json` in the workspace is that memory. It names places on this machine, so it is never hashed; the
+manifest holds the files' names, sizes and hashes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from duckling_data.corpus import Corpus, CorpusFile, DemoSplit, FileSplit
+from duckling_data.errors import InputError
+from duckling_data.files import make_directory, read_json, sha256_file, write_json
+from duckling_data.parallel import ordered_map
+from duckling_data.progress import Reporter
+from duckling_data.readers import READABLE, count_stories, file_format
+
+DEFAULT_SOURCE = "tinystories"
+DEFAULT_TEXT_FIELD = "text"
+SOURCE_RECORD = "corpus/source.json"
+RECORD_VERSION = 1
+VALIDATION_SHARE = 100
+"""The demo has one validation story to so many stories, about TinyStories' own share (21,990 of 2,119,719)."""
+
+
+class SourceRecord:
+    """What `corpus/source.json` remembers: the source as given, and the number of stories in each file by its hash."""
+
+    def __init__(self, workspace: Path) -> None:
+        self.path = workspace / SOURCE_RECORD
+        self.sources: list[str] = []
+        self.text_field = DEFAULT_TEXT_FIELD
+        self.counted: dict[str, int] = {}
+        if self.path.exists():
+            self._read(read_json(self.path))
+
+    def _read(self, data: Any) -> None:
+        try:
+            if data["format"] != RECORD_VERSION:
+                raise ValueError(f"format {data['format']!r}, expected {RECORD_VERSION}")
+            self.sources = [str(source) for source in data["sources"]]
+            self.text_field = str(data["text_field"])
+            self.counted = {str(key): int(count) for key, count in data["counted"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{self.path}: not a source record ({error}). Remove it and name the --source.") from error
+
+    def write(self) -> None:
+        """Write the record in one piece."""
+        make_directory(self.path.parent)
+        fields = {"sources": self.sources, "text_field": self.text_field, "counted": self.counted}
+        write_json(self.path, {"format": RECORD_VERSION} | fields)
+
+
+def absolute_sources(sources: Iterable[str]) -> list[str]:
+    """Return the sources with paths made absolute, so that they hold from any working directory."""
+    return [s if _builtin(s) else str(Path(s).expanduser().absolute()) for s in sources]
+
+
+def open_corpus(
+    workspace: Path, sources: list[str], text_field: str, *, workers: int, offline: bool, reporter: Reporter
+) -> Corpus:
+    """Return the corpus that the sources name, its files present, hashed and counted.
+
+    Raises InputError for a source that is not there or cannot be read, OutsideError if the hub fails.
+    """
+    record = SourceRecord(workspace)
+    builtin = [source for source in sources if _builtin(source)]
+    if builtin and len(sources) > 1:
+        raise InputError(f"--source {builtin[0]} stands alone: it cannot be joined with other sources.")
+    if builtin and builtin[0] != "tinystories":
+        return demo_corpus(_demo_stories(builtin[0]))
+    if builtin:
+        from duckling_data.hub import TINYSTORIES, fetch
+
+        folder = workspace / "corpus"
+        make_directory(folder)
+        found = fetch(TINYSTORIES, folder, offline=offline, reporter=reporter)
+        named = {split: [(path, path.relative_to(folder).as_posix()) for path in found[split]] for split in found}
+    else:
+        named = {"train": _local_files(sources)}
+    splits = {name: _measure(files, text_field, record, workers, reporter) for name, files in named.items()}
+    return Corpus("tinystories" if builtin else "files", splits["train"], splits.get("validation"))
+
+
+def demo_corpus(stories: int) -> Corpus:
+    """Return the demo corpus with so many training stories."""
+    validation = stories // VALIDATION_SHARE
+    return Corpus("demo", DemoSplit("train", stories), DemoSplit("validation", validation) if validation else None)
+
+
+def remember_source(workspace: Path, sources: list[str], text_field: str, corpus: Corpus) -> None:
+    """Write `corpus/source.json`, if it does not say so already."""
+    record = SourceRecord(workspace)
+    counted = {
+        _count_key(file, split.text_field): file.stories
+        for split in corpus.splits().values()
+        if isinstance(split, FileSplit)
+        for file in split.files
+    }
+    if (record.sources, record.text_field, record.counted) != (sources, text_field, counted):
+        record.sources, record.text_field, record.counted = sources, text_field, counted
+        record.write()
+
+
+def _builtin(source: str) -> bool:
+    return source in ("tinystories", "demo") or source.startswith("demo:")
+
+
+def _demo_stories(source: str) -> int:
+    from duckling_data.demo import DEFAULT_STORIES
+
+    if source == "demo":
+        return DEFAULT_STORIES
+    number = source.removeprefix("demo:").replace("_", "")
+    if not (number.isascii() and number.isdigit() and 0 < int(number[:12]) and len(number) <= 12):
+        raise InputError(f"--source {source}: expected demo:STORIES with a number of stories from 1 up.")
+    return int(number)
+
+
+def _local_files(sources: list[str]) -> list[tuple[Path, str]]:
+    """Return (path, name in the manifest) of each file that the sources name, folders in sorted order."""
+    files: list[tuple[Path, str]] = []
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            inside = [p for p in path.rglob("*") if p.is_file() and file_format(p) and not _hidden(p.relative_to(path))]
+            if not inside:
+                raise InputError(f"{path}: holds no stories ({READABLE}).")
+            named = [(p, p.relative_to(path).as_posix()) for p in inside]
+            files += sorted(named, key=lambda pair: pair[1].encode())
+        elif not path.exists():
+            raise InputError(
+                f"{path}: no such file or folder. --source takes a path, `tinystories` or `demo[:STORIES]`."
+            )
+        elif file_format(path) is None:
+            raise InputError(f"{path}: not a kind of file that holds stories ({READABLE}).")
+        else:
+            files.append((path, path.name))
+    return files
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _count_key(file: CorpusFile, text_field: str) -> str:
+    return f"{file.sha256} {''.join(filter(None, file_format(file.path) or ()))} {text_field}"
+
+
+def _measure(
+    files: list[tuple[Path, str]], text_field: str, record: SourceRecord, workers: int, reporter: Reporter
+) -> FileSplit:
+    """Return the files as a split: hashed every time, counted if this content was not counted before."""
+
+    def measure(named: tuple[Path, str]) -> CorpusFile:
+        path, name = named
+        try:
+            file = CorpusFile(path, name, path.stat().st_size, sha256_file(path), 0)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+        known = record.counted.get(_count_key(file, text_field))
+        stories = count_stories(path, text_field) if known is None else known
+        if stories == 0:
+            raise InputError(f"{path}: empty, it holds no story. Leave it out, or check how it was made.")
+        return CorpusFile(path, name, file.bytes, file.sha256, stories)
+
+    measured: list[CorpusFile] = []
+    with reporter.bar("hash", sum(path.stat().st_size for path, _ in files), "B") as bar:
+        for file in ordered_map(measure, files, workers):
+            measured.append(file)
+            bar.update(file.bytes)
+    return FileSplit(tuple(measured), text_field)
