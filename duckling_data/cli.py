@@ -42,7 +42,7 @@ def guarded(command: Command) -> Command:
     return run
 
 
-class CountOrAll(click.ParamType):
+class CountOrAll(click.ParamType[int | str]):
     """A number, or `all`."""
 
     name = "N|all"
@@ -84,8 +84,8 @@ COMMON = (
         default=(),
         metavar="SOURCE",
         default_is="the workspace's own, else tinystories",
-        help="tinystories (the hub), demo[:STORIES] (built in, no network), or a path: .parquet, .jsonl, .txt, each also "
-        ".gz/.zst, or a folder of them. Paths may be repeated.",
+        help="tinystories (the hub), demo[:STORIES] (built in, no network), or a path: .parquet, .jsonl, .txt, each "
+        "also .gz/.zst, or a folder of them. Paths may be repeated.",
     ),
     option("--text-field", default_is="text", metavar="NAME", help="The column or field that holds a story."),
     option("--workers", type=click.IntRange(1, 1024), default_is="one a core", help="Threads; changes no byte."),

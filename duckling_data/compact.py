@@ -40,7 +40,7 @@ class CompactTable:
     def from_mapping(cls, mapping: TokenMapping) -> CompactTable:
         """Return the table of a checked mapping."""
         live = {int(gpt2): int(compact) for gpt2, compact in mapping["gpt2_to_compact"].items()}
-        first = np.full(GPT2_VOCAB_SIZE, mapping["unk_id"], np.uint16)
+        first = np.full(GPT2_VOCAB_SIZE, int(mapping["unk_id"]), np.uint16)
         unknown = np.ones(GPT2_VOCAB_SIZE, bool)
         for gpt2, compact in live.items():
             first[gpt2], unknown[gpt2] = compact, False

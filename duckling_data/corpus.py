@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from duckling_data.reader_bytes import Block
 
-DEMO_BLOCK = 8192
+DEMO_BLOCK = 4096
 """Demo stories generated at a time."""
 
 

@@ -24,7 +24,7 @@ from duckling_data.gpt2 import GPT2_VOCAB_SIZE, Encoder
 from duckling_data.progress import Reporter
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 COUNTS_NAME = "token_counts.parquet"
 COVERAGE_LEVELS = (0.9, 0.95, 0.99, 0.995, 0.999)

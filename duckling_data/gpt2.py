@@ -84,19 +84,13 @@ def read_checked(folder: Path, name: str) -> str:
 
 
 def gpt2_vocabulary(folder: Path | None = None) -> dict[str, int]:
-    """Return GPT-2's 50,257 tokens, in its printable byte alphabet, with their ids, from the checked `encoder.json`.
-
-    `folder` defaults to the installed wheel's. Raises InputError as `read_checked` does.
-    """
+    """Return GPT-2's 50,257 tokens, in its printable byte alphabet, with their ids; errors as `read_checked`."""
     vocabulary: dict[str, int] = json.loads(read_checked(folder or gpt2_folder(), VOCABULARY_FILE))
     return vocabulary
 
 
 def gpt2_merges(folder: Path | None = None) -> list[tuple[str, str]]:
-    """Return GPT-2's 50,000 merges in rank order, from the checked `vocab.bpe`; merge i made token id 256 + i.
-
-    `folder` defaults to the installed wheel's. Raises InputError as `read_checked` does.
-    """
+    """Return GPT-2's 50,000 merges in rank order; merge i made token id 256 + i. Errors as `read_checked`."""
     _version, *lines = read_checked(folder or gpt2_folder(), MERGES_FILE).rstrip("\n").split("\n")
     pairs = (line.split(" ") for line in lines)
     return [(left, right) for left, right in pairs]
@@ -132,13 +126,11 @@ def split_to_live(token_id: int, live: Container[int], parts: Mapping[int, tuple
 
 @cache
 def tokenizer_json() -> str:
-    """Return the `tokenizer.json` that both encoders are built from: what `GPT2TokenizerFast` runs inside.
-
-    Raises InputError as `read_checked` does.
-    """
+    """Return the `tokenizer.json` that both encoders are built from: what `GPT2TokenizerFast` runs inside."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-    tokenizer = Tokenizer(models.BPE(vocab=gpt2_vocabulary(), merges=gpt2_merges()))
+    affixes = {"continuing_subword_prefix": "", "end_of_word_suffix": ""}
+    tokenizer = Tokenizer(models.BPE(vocab=gpt2_vocabulary(), merges=gpt2_merges(), **affixes))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(EOS_TEXT, normalized=False, special=True)])
@@ -174,21 +166,21 @@ class Encoder(Protocol):
 
 
 def load_encoder(kind: str = "gigatoken") -> Encoder:
-    """Return a new encoder of one of the `ENCODERS`; load one for each thread.
-
-    Raises InputError for another name, and as `read_checked` does.
-    """
+    """Return a new encoder of one of the `ENCODERS`, one for each thread. Raises InputError for another name."""
     if kind not in ENCODERS:
         raise InputError(f"no encoder {kind!r}; --encoder takes {' or '.join(ENCODERS)}")
-    return GigatokenEncoder() if kind == "gigatoken" else TokenizersEncoder()
+    return _GigatokenEncoder() if kind == "gigatoken" else _TokenizersEncoder()
 
 
-class GigatokenEncoder:
+class _GigatokenEncoder:
     """gigatoken's byte-level BPE. It releases the GIL, but a lock inside lets one thread at a time use an encoder.
 
     A sweep over all 1,112,064 Unicode scalar values showed one difference: gigatoken 0.10 knows the letters and
     numbers of Unicode 17, tokenizers those of Unicode 16, so the 4,657 `NEW_IN_UNICODE_17` end a word in one and
-    continue it in the other. A text that holds one of them goes to tokenizers; looking for them costs 2 %.
+    continue it in the other. A text that holds one of them goes to tokenizers; looking for them costs 4 %.
+
+    gigatoken gives uint32. The cast to uint16 costs 3 % and is repaid by the table lookup that follows it, which
+    reads half the bytes; and a batch that waits in a queue takes half the memory.
     """
 
     def __init__(self) -> None:
@@ -197,22 +189,16 @@ class GigatokenEncoder:
         self._tokenizer = gigatoken.Tokenizer.from_json(tokenizer_json())
 
     @cached_property
-    def _exact(self) -> TokenizersEncoder:
-        return TokenizersEncoder()
+    def _exact(self) -> _TokenizersEncoder:
+        return _TokenizersEncoder()
 
     def encode(self, text: str) -> list[int]:
-        """Return the GPT-2 ids of one text."""
         if re.search(NEW_IN_UNICODE_17, text):
             return self._exact.encode(text)
         ids: list[int] = self._tokenizer.encode(text).tolist()
         return ids
 
     def encode_batch(self, texts: pa.LargeStringArray) -> TokenBatch:
-        """Return the GPT-2 ids of a `large_string` array, read in place; ValueError for another type or a null.
-
-        gigatoken gives uint32. The cast to uint16 costs 4 % of the encoding and is repaid by the table lookup that
-        follows it, which reads half the bytes; and a batch that waits in a queue takes half the memory.
-        """
         import awkward as ak
 
         texts = _without_validity(texts)
@@ -223,8 +209,8 @@ class GigatokenEncoder:
         return _replaced(batch, doubtful, self._exact.encode_batch(texts.take(doubtful))) if len(doubtful) else batch
 
 
-class TokenizersEncoder:
-    """Hugging Face's tokenizers: some fifty times slower, and what `GPT2TokenizerFast` itself runs."""
+class _TokenizersEncoder:
+    """Hugging Face's tokenizers: some hundred times slower, and what `GPT2TokenizerFast` itself runs."""
 
     def __init__(self) -> None:
         # Threads each have an encoder, so one must not start threads of its own; set so, it does not warn of forks.
@@ -234,12 +220,10 @@ class TokenizersEncoder:
         self._tokenizer = Tokenizer.from_str(tokenizer_json())
 
     def encode(self, text: str) -> list[int]:
-        """Return the GPT-2 ids of one text."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def encode_batch(self, texts: pa.LargeStringArray) -> TokenBatch:
-        """Return the GPT-2 ids of a `large_string` array; ValueError for another type or a null."""
         stories = _without_validity(texts).to_pylist()
         encodings = self._tokenizer.encode_batch_fast(stories, add_special_tokens=False)
         rows = [encoding.ids for encoding in encodings]
@@ -260,7 +244,7 @@ def _without_validity(texts: pa.LargeStringArray) -> pa.LargeStringArray:
     return pa.LargeStringArray.from_buffers(len(texts), offsets, content, None, 0, texts.offset)
 
 
-def _holding_new_characters(texts: pa.LargeStringArray) -> pa.Int64Array:
+def _holding_new_characters(texts: pa.LargeStringArray) -> pa.Array:
     """Return which stories hold a character of `NEW_IN_UNICODE_17`, by one fast look at the batch's bytes first."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -273,7 +257,7 @@ def _holding_new_characters(texts: pa.LargeStringArray) -> pa.Int64Array:
     return pc.indices_nonzero(pc.match_substring_regex(texts, NEW_IN_UNICODE_17))
 
 
-def _replaced(batch: TokenBatch, where: pa.Int64Array, other: TokenBatch) -> TokenBatch:
+def _replaced(batch: TokenBatch, where: pa.Array, other: TokenBatch) -> TokenBatch:
     """Return `batch` with the stories at `where` replaced by those of `other`."""
     rows, lengths = batch.stories(), batch.lengths.copy()
     for index, row in zip(where.to_pylist(), other.stories(), strict=True):

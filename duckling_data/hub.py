@@ -59,7 +59,8 @@ def fetch(dataset: HubDataset, folder: Path, *, offline: bool, reporter: Reporte
                 _download(dataset, name, folder, reporter)
             if path.stat().st_size != size:
                 raise CheckFailed(
-                    f"{path}: {path.stat().st_size:,} bytes, expected {size:,}. Remove it and run `duckling-data download`."
+                    f"{path}: {path.stat().st_size:,} bytes, expected {size:,}. "
+                    "Remove it and run `duckling-data download`."
                 )
             paths.setdefault(split, []).append(path)
     return paths
@@ -71,6 +72,9 @@ def _download(dataset: HubDataset, name: str, folder: Path, reporter: Reporter) 
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.utils import logging
+
+    logging.set_verbosity_error()
 
     advice = "Try again; or use --source demo (no network), --source PATH, or --offline with files already there."
     try:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from duckling_data.arrow_dir import RowWriter
-from duckling_data.compact import CompactTable, Compacted
+from duckling_data.compact import Compacted, CompactTable
 from duckling_data.corpus import Split, StoryBatch, batches
 from duckling_data.encoding import encode_map
 from duckling_data.errors import InputError
@@ -165,9 +165,10 @@ def pack_split(
 def _separator(mapping: TokenMapping, settings: PackSettings) -> int | None:
     if settings.separator == "none":
         return None
-    compact = mapping["gpt2_to_compact"].get(str(EOS_ID))
+    compact: int | None = mapping["gpt2_to_compact"].get(str(EOS_ID))
     if compact is None:
         raise InputError(
-            "--separator eos: <|endoftext|> has no live id in this mapping. Make one with `duckling-data build-vocab --eos`."
+            "--separator eos: <|endoftext|> has no live id in this mapping. "
+            "Make one with `duckling-data build-vocab --eos`."
         )
     return compact

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ class Pipeline:
         self._resolved = {name: self._resolve(name) for name in ("count", "build-vocab", "pack")}
         self.corpus = self._open_corpus()
         self.digests = self.corpus.digests()
+        self._description = self.corpus.describe()
 
     def _resolve(self, stage: str) -> Resolved[Any]:
         record = self.manifest.stages.get(stage)
@@ -83,19 +85,28 @@ class Pipeline:
             offline=request.offline or request.dry_run,
             reporter=self.reporter,
         )
-        if not request.dry_run:
-            remember_source(request.workspace, sources, text_field, corpus)
+        self._remember = partial(remember_source, request.workspace, sources, text_field, corpus)
         return corpus
 
     def make(self, *targets: str) -> Manifest:
         """Bring the targets, and what they need, up to date. Returns the manifest."""
-        if not self.request.dry_run and self.manifest.corpus != self.corpus.describe():
-            self.manifest.corpus = self.corpus.describe()
-            self.manifest.write()
         for stage in self._needed(targets):
             getattr(self, "_" + stage.replace("-", "_"))()
+        if not self.request.dry_run:
+            self._adopt_corpus()
         self._warn_of_stale(targets)
         return self.manifest
+
+    def _adopt_corpus(self) -> None:
+        """Remember the corpus: only now that a stage has read it, so that a bad --source leaves the old one known."""
+        self._remember()
+        if self.manifest.corpus != self._description:
+            self.manifest.corpus = self._description
+            self.manifest.write()
+
+    def _begin(self, stage: str) -> None:
+        self._adopt_corpus()
+        self.manifest.begin(stage)
 
     def _needed(self, targets: tuple[str, ...]) -> list[str]:
         last = max((ORDER.index(target) for target in targets), default=-1)
@@ -127,6 +138,7 @@ class Pipeline:
         )
 
     def _build_vocab(self) -> None:
+        stages.check_own_mapping(self.manifest)
         if self._given_mapping():
             self._adopt_mapping()
             return
@@ -158,7 +170,6 @@ class Pipeline:
 
     def _pack(self) -> None:
         settings = self._resolved["pack"]
-        stages.check_own_mapping(self.manifest)
         inputs = {"mapping": self._output("build-vocab", MAPPING_FILE)} | {
             f"corpus {name}": digest for name, digest in self.digests.items()
         }
@@ -208,6 +219,7 @@ class Pipeline:
             self.request.workers,
             self.request.encoder,
             self.reporter,
+            self._begin,
         )
 
     def _figure(self, stage: str, *keys: str) -> str:
@@ -228,8 +240,9 @@ class Pipeline:
     def _warn_of_stale(self, targets: tuple[str, ...]) -> None:
         """Name the rows that no longer fit the mapping: a notebook reads the two side by side."""
         pack = self.manifest.stages.get("pack")
-        if pack and pack.outputs and "pack" not in targets:
-            if pack.inputs.get("mapping") != self._output("build-vocab", MAPPING_FILE):
-                self.reporter.say(
-                    "pack         out of date: tokenized_dataset/ was made with another mapping; run `duckling-data pack`"
-                )
+        if pack is None or not pack.outputs or "pack" in targets:
+            return
+        if pack.inputs.get("mapping") != self._output("build-vocab", MAPPING_FILE):
+            self.reporter.say(
+                "pack         out of date: tokenized_dataset/ was made with another mapping. Run `duckling-data pack`."
+            )

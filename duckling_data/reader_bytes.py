@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 Block = Callable[[], "pa.Array"]
 """Parses itself into stories: a large_string array, nulls kept."""
 
-BLOCK_BYTES = 8 << 20
-"""Text in a block: large enough to amortise a call into the encoder, small enough to keep memory flat."""
+BLOCK_BYTES = 4 << 20
+"""Text in a block: large enough to amortise a call into the encoder, small enough for the caches and flat memory."""
 
 
 def decompressed(path: Path, codec: str | None, block_bytes: int) -> Iterator[bytes]:

@@ -16,7 +16,7 @@ from duckling_data.reader_bytes import BLOCK_BYTES, Block, decompressed, unreada
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BATCH_STORIES = 8192
+BATCH_STORIES = 4096
 """Stories in a block of a Parquet file whose row groups are too large to read whole."""
 
 ROW_GROUP_LIMIT = 64 << 20
@@ -36,7 +36,7 @@ def _open_parquet(path: Path, codec: str | None, metadata: object = None) -> Ite
             for data in decompressed(path, codec, BLOCK_BYTES):
                 source.write(data)
         try:
-            file = pq.ParquetFile(source, metadata=metadata)
+            file = pq.ParquetFile(source, metadata=metadata, pre_buffer=False)
         except (pa.ArrowInvalid, OSError) as error:
             raise unreadable(path, error) from error
         stack.callback(file.close)

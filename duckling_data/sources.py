@@ -114,7 +114,7 @@ def _demo_stories(source: str) -> int:
     if source == "demo":
         return DEFAULT_STORIES
     number = source.removeprefix("demo:").replace("_", "")
-    if not (number.isascii() and number.isdigit() and 0 < int(number[:12]) and len(number) <= 12):
+    if not (number.isascii() and number.isdigit() and int(number[:12]) > 0 and len(number) <= 12):
         raise InputError(f"--source {source}: expected demo:STORIES with a number of stories from 1 up.")
     return int(number)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ class Context:
     workers: int
     encoder: str
     reporter: Reporter
+    begin: Callable[[str], None]
+    """To be called with the stage's name when its outputs are about to be replaced, the heavy work being done."""
 
 
 def count(context: Context, settings: CountSettings) -> Made:
@@ -55,7 +58,7 @@ def count(context: Context, settings: CountSettings) -> Made:
         encoder=context.encoder,
         reporter=context.reporter,
     )
-    context.manifest.begin("count")
+    context.begin("count")
     write_counts(context.workspace / COUNTS_NAME, counts)
     return _described(context, COUNTS_NAME), figures
 
@@ -74,7 +77,7 @@ def build_vocab(context: Context, settings: VocabSettings) -> Made:
             )
     mapping = build_mapping(counts, settings, occurring)
     check_mapping(mapping, "the mapping just built")
-    context.manifest.begin("build-vocab")
+    context.begin("build-vocab")
     write_bytes(context.workspace / MAPPING_FILE, mapping_bytes(mapping))
     return _described(context, MAPPING_FILE), mapping_figures(mapping, counts)
 
@@ -100,7 +103,7 @@ def read_given_mapping(path: Path) -> GivenMapping:
 
 def adopt_mapping(context: Context, given: GivenMapping) -> Made:
     """Make `token_mapping.json` a copy, byte for byte, of a mapping of the user's own."""
-    context.manifest.begin("build-vocab")
+    context.begin("build-vocab")
     write_bytes(context.workspace / MAPPING_FILE, given.content)
     figures = {"live": given.mapping["live_tokens"], "dead": given.mapping["dead_tokens"]}
     return _described(context, MAPPING_FILE), figures
@@ -137,7 +140,7 @@ def pack(context: Context, settings: PackSettings) -> Made:
         for split, stories in context.corpus.splits().items()
     }
     # Only now, with every row written, is what was there before given up.
-    context.manifest.begin("pack")
+    context.begin("pack")
     outputs: dict[str, dict[str, Any]] = {}
     for split, name in DATASET_NAMES.items():
         if split in packed:
@@ -153,7 +156,7 @@ def report(context: Context) -> Made:
     """Make `report/`: the plots and the page."""
     from duckling_data.report import write_report
 
-    context.manifest.begin("report")
+    context.begin("report")
     files = write_report(context.workspace, context.manifest)
     return _described(context, *(f"{REPORT_NAME}/{file}" for file in files)), {}
 

@@ -1,0 +1,5 @@
+"""`python -m duckling_data` is `duckling-data`."""
+
+from duckling_data.cli import main
+
+main(prog_name="duckling-data")

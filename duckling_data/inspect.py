@@ -1,0 +1,70 @@
+"""Shows what is in a workspace to a person: rows decoded, and the fate of each token of a text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from duckling_data.arrow_dir import read_rows
+from duckling_data.compact import CompactTable
+from duckling_data.count import COUNTS_NAME, read_counts
+from duckling_data.errors import InputError
+from duckling_data.gpt2 import load_encoder
+from duckling_data.mapping import MAPPING_FILE, read_mapping
+from duckling_data.stages import DATASET_NAMES
+
+
+def decoded_rows(workspace: Path, first: int, rows: int, validation: bool) -> Iterator[str]:
+    """Yield rows as text, each under a line with its number. Raises InputError for rows that are not there."""
+    from duckling_data.tokenizer import DucklingTokenizer
+
+    folder = workspace / DATASET_NAMES["validation" if validation else "train"]
+    if not folder.is_dir():
+        raise InputError(f"{folder}: not there. Make it with `duckling-data pack`.")
+    tokenizer = DucklingTokenizer(workspace / MAPPING_FILE)
+    try:
+        packed = np.concatenate(read_rows(folder))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{folder}: cannot be read ({error}). `duckling-data verify` says what is damaged.") from error
+    if not 0 <= first < len(packed):
+        raise InputError(f"--row {first}: expected 0 to {len(packed) - 1:,}; {folder.name} has {len(packed):,} rows.")
+    for number in range(first, min(first + rows, len(packed))):
+        yield f"--- row {number:,} of {len(packed):,} ({folder.name})"
+        yield tokenizer.decode(packed[number].tolist())
+
+
+def token_fates(workspace: Path, text: str) -> Iterator[str]:
+    """Yield a line for each GPT-2 token of the text: id, how often it was counted, its rank, what it becomes."""
+    mapping = read_mapping(workspace / MAPPING_FILE)
+    table = CompactTable.from_mapping(mapping)
+    ids = load_encoder("tokenizers").encode(text)
+    place: dict[int, tuple[int, int]] = {}
+    if (workspace / COUNTS_NAME).exists():
+        counts = read_counts(workspace / COUNTS_NAME)
+        place = {
+            int(t): (rank, int(n)) for rank, (t, n) in enumerate(zip(counts.gpt2_id, counts.count, strict=True), 1)
+        }
+    yield f"{'token':<20} {'GPT-2 id':>8} {'count':>12} {'rank':>7}  becomes"
+    for token in ids:
+        rank, count = place.get(token, (0, 0))
+        becomes = [int(table.first[token]), *table.more.get(token, np.empty(0, int)).tolist()]
+        kind = "live" if not table.unknown[token] else "split" if len(becomes) > 1 else "unknown"
+        shown = repr(token_text(token))
+        yield f"{shown:<20} {token:>8} {count:>12,} {rank or '-':>7}  {kind}: {' '.join(map(str, becomes))}"
+
+
+def token_text(token: int) -> str:
+    """Return the text of a GPT-2 id; bytes that are no UTF-8 by themselves are shown as the replacement character."""
+    from tokenizers import decoders
+
+    from duckling_data.gpt2 import gpt2_vocabulary
+
+    if not _TEXTS:
+        _TEXTS.update({token: text for text, token in gpt2_vocabulary().items()})
+    text: str = decoders.ByteLevel().decode([_TEXTS[token]])
+    return text
+
+
+_TEXTS: dict[int, str] = {}
