@@ -39,16 +39,18 @@ class CompactTable:
     @classmethod
     def from_mapping(cls, mapping: TokenMapping) -> CompactTable:
         """Return the table of a checked mapping."""
-        live = {int(gpt2): int(compact) for gpt2, compact in mapping["gpt2_to_compact"].items()}
-        first = np.full(GPT2_VOCAB_SIZE, int(mapping["unk_id"]), np.uint16)
+        live: dict[int, int] = {int(gpt2): int(compact) for gpt2, compact in mapping["gpt2_to_compact"].items()}
+        unk: int = mapping["unk_id"]
+        first = np.full(GPT2_VOCAB_SIZE, unk, np.uint16)
         unknown = np.ones(GPT2_VOCAB_SIZE, bool)
         for gpt2, compact in live.items():
-            first[gpt2], unknown[gpt2] = compact, False
+            first[gpt2] = compact
+            unknown[gpt2] = False
         more: dict[int, npt.NDArray[np.uint16]] = {}
         if mapping.get("unk_policy") == DECOMPOSE:
             parts = gpt2_parts()
             for gpt2 in np.flatnonzero(unknown).tolist():
-                pieces = [live.get(piece, mapping["unk_id"]) for piece in split_to_live(gpt2, live, parts)]
+                pieces = [live.get(piece, unk) for piece in split_to_live(gpt2, live, parts)]
                 first[gpt2] = pieces[0]
                 if len(pieces) > 1:
                     more[gpt2] = np.array(pieces[1:], np.uint16)

@@ -99,7 +99,7 @@ def _tiles(facts: Facts) -> str:
     if facts.packed:
         train = facts.packed["train"]
         tiles.append((f"rows of {facts.ctx:,} tokens", f"{train['rows']:,}"))
-        tiles.append(("unknown, of the tokens packed", percent(train["unknown_rate"], 4)))
+        tiles.append(("packed tokens without a live id", percent(train["unknown_rate"], 4)))
     cells = (f'<div><b>{escape(value)}</b><span class="soft">{escape(name)}</span></div>' for name, value in tiles)
     return f'<div class="tiles">{"".join(cells)}</div>'
 

@@ -163,6 +163,7 @@ def story_length(facts: Facts) -> Figure:
     axes.set_title(_counted(facts) + _tail(lengths, shown))
     axes.set_xlabel("tokens in the story")
     axes.set_ylabel(f"stories per {lengths.bin} tokens")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     _plain_numbers(axes.xaxis, axes.yaxis)
     axes.grid(visible=False, axis="x")
     axes.legend(loc="upper right", ncols=len(marks))
@@ -201,7 +202,7 @@ def unknown(facts: Facts) -> Figure:
     axes.set_xlim(0, counts[0] * 1.17)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _plain_numbers(axes.xaxis)
-    axes.grid(visible=False, axis="y")
+    axes.grid(visible=False)
     share = percent(1 - facts.coverage, 4)
     which = f"the {len(places)} most frequent of {facts.unknown_ids:,}"
     axes.set_title(f"{which}, which together are {share} of the tokens counted; {SPACE} is a space")
