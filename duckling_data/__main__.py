@@ -2,4 +2,4 @@
 
 from duckling_data.cli import main
 
-main(prog_name="duckling-data")
+main()

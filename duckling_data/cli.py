@@ -5,41 +5,20 @@ Only click and the standard library are imported here, so that `--help` answers 
 
 from __future__ import annotations
 
-import functools
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from duckling_data.errors import DucklingError
+from duckling_data.command_line import run_command
 
 if TYPE_CHECKING:
     from duckling_data.pipeline import Pipeline
 
-INTERRUPTED = 130
+PROGRAM = "duckling-data"
 
 Command = Callable[..., Any]
-
-
-def guarded(command: Command) -> Command:
-    """Turn our own errors into one line and an exit status; `--debug` adds the traceback."""
-
-    @functools.wraps(command)
-    def run(*args: Any, debug: bool, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except DucklingError as error:
-            if debug:
-                raise
-            click.echo(f"duckling-data: {error}", err=True)
-            sys.exit(error.exit_status)
-        except KeyboardInterrupt:
-            click.echo("duckling-data: interrupted; the same command carries on.", err=True)
-            sys.exit(INTERRUPTED)
-
-    return run
 
 
 class CountOrAll(click.ParamType[int | str]):
@@ -74,7 +53,9 @@ WORKSPACE = click.option(
     help="The folder that everything is made in.",
 )
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Print errors only.  [default: off]")
-DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.  [default: off]")
+DEBUG = click.option(
+    "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.  [default: off]"
+)
 
 COMMON = (
     WORKSPACE,
@@ -147,8 +128,8 @@ def options(*groups: Any) -> Callable[[Command], Command]:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="duckling", message="%(prog)s %(version)s")
-def main() -> None:
+@click.version_option(package_name="duckling", prog_name=PROGRAM, message="%(prog)s %(version)s")
+def cli() -> None:
     """Turn stories into two files: token_mapping.json and tokenized_dataset/.
 
     Each command first brings what it needs up to date, and says what it made. Start with `duckling-data run`, or,
@@ -179,55 +160,49 @@ def _pipeline(
     return Pipeline(request, Reporter(quiet))
 
 
-@main.command()
+@cli.command()
 @options(COMMON)
-@guarded
 def download(**given: Any) -> None:
     """Fetch the source's files, or record where they are, with their hashes."""
     _pipeline(**given).make()
 
 
-@main.command()
+@cli.command()
 @options(COUNT, COMMON)
-@guarded
 def count(**given: Any) -> None:
     """Count the GPT-2 tokens of a sample of the stories: token_counts.parquet."""
     _pipeline(**given).make("count")
 
 
-@main.command("build-vocab")
+@cli.command("build-vocab")
 @options(VOCAB, COUNT, COMMON)
-@guarded
 def build_vocab(**given: Any) -> None:
     """Choose the live tokens: token_mapping.json."""
     _pipeline(**given).make("build-vocab")
 
 
-@main.command()
+@cli.command()
 @options(PACK, MAPPING, VOCAB, COUNT, COMMON)
-@guarded
 def pack(**given: Any) -> None:
     """Encode every story and cut it into rows: tokenized_dataset/."""
     _pipeline(**given).make("pack")
 
 
-@main.command()
+@cli.command()
 @options(PACK, MAPPING, VOCAB, COUNT, COMMON)
-@guarded
 def run(**given: Any) -> None:
     """Make everything: counts, mapping, rows and the report."""
     _pipeline(**given).make("count", "build-vocab", "pack", "report")
 
 
-@main.command()
+@cli.command()
 @options(COMMON)
-@guarded
 def report(**given: Any) -> None:
     """Plot coverage, frequencies and story lengths: report/index.html."""
     _pipeline(**given).make("report")
 
 
-@main.command()
+@cli.command()
 @options(WORKSPACE)
 @click.option(
     "--golden",
@@ -235,7 +210,6 @@ def report(**given: Any) -> None:
     help="Also compare the digests with those in this file.  [default: no comparison]",
 )
 @options(QUIET, DEBUG)
-@guarded
 def verify(workspace: Path, golden: Path | None, quiet: bool) -> None:
     """Hash everything again and check that the pieces fit; exit status 1 if they do not."""
     from duckling_data.verify import verify_workspace
@@ -245,14 +219,13 @@ def verify(workspace: Path, golden: Path | None, quiet: bool) -> None:
             click.echo(line)
 
 
-@main.command()
+@cli.command()
 @options(WORKSPACE)
 @click.option("--row", type=int, default=0, show_default=True, help="The first row to decode.")
 @click.option("--rows", type=click.IntRange(1), default=1, show_default=True, help="How many rows.")
 @click.option("--validation", is_flag=True, help="Read tokenized_validation/ instead.  [default: off]")
 @click.option("--text", help="Show what becomes of each token of this text, instead of rows.  [default: rows]")
 @options(DEBUG)
-@guarded
 def inspect(workspace: Path, row: int, rows: int, validation: bool, text: str | None) -> None:
     """Decode rows, or show the fate of a text's tokens: GPT-2 id, count, rank, compact id."""
     from duckling_data.inspect import decoded_rows, token_fates
@@ -260,3 +233,8 @@ def inspect(workspace: Path, row: int, rows: int, validation: bool, text: str | 
     lines = token_fates(workspace, text) if text is not None else decoded_rows(workspace, row, rows, validation)
     for line in lines:
         click.echo(line)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and exit with its status."""
+    run_command(cli, PROGRAM, arguments)

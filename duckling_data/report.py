@@ -57,16 +57,10 @@ def gather(workspace: Path, manifest: Manifest) -> Facts:
     """Return what the report shows."""
     counts = read_counts(workspace / COUNTS_NAME)
     mapping = read_mapping(workspace / MAPPING_FILE)
-    pack = manifest.stages.get("pack")
-    return Facts(
-        corpus=manifest.corpus or {},
-        counts=counts,
-        mapping=mapping,
-        live=np.isin(counts.gpt2_id, mapping["live_token_ids"]),
-        count=manifest.stages["count"],
-        vocab=manifest.stages["build-vocab"],
-        pack=pack if pack and pack.outputs else None,
-    )
+    live = np.isin(counts.gpt2_id, mapping["live_token_ids"])
+    count, vocab, pack = (manifest.stages.get(stage) for stage in ("count", "build-vocab", "pack"))
+    assert count and vocab  # the pipeline makes them first
+    return Facts(manifest.corpus or {}, counts, mapping, live, count, vocab, pack if pack and pack.outputs else None)
 
 
 @dataclass(frozen=True)
@@ -198,6 +192,12 @@ class Lengths:
         place = int(np.searchsorted(below, wanted))
         inside = 1 - (below[place] - wanted) / self.stories[place]
         return float((place + inside) * self.bin)
+
+    @property
+    def median(self) -> tuple[float, str]:
+        """The median, as near as the bins tell, and how it reads."""
+        median, last = self.quantile(0.5), (LENGTH_BINS - 1) * self.bin
+        return (last, f"{last:,} or more") if median > last else (median, f"about {median:,.0f}")
 
     def at_least(self, tokens: int) -> int | None:
         """Return how many stories have so many tokens or more, where the bins tell."""

@@ -37,7 +37,6 @@ h2 { margin: 2.75rem 0 .75rem; font-size: 1.25rem; }
 table { min-width: min(30rem, 100%); border-collapse: collapse; font-variant-numeric: tabular-nums; }
 caption { padding-top: .5rem; caption-side: bottom; text-align: left; font-size: .9rem; }
 th, td { padding: .32rem .7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
-th { font-weight: 600; }
 .n { text-align: right; white-space: nowrap; }
 tr.cut { background: var(--mark); font-weight: 600; }
 code { font: .9em ui-monospace, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
@@ -126,11 +125,10 @@ def _settings(facts: Facts) -> Iterable[Sequence[str]]:
 def _sources(facts: Facts) -> str:
     rows = []
     for split, described in facts.corpus.get("splits", {}).items():
-        files = described.get("files")
-        if files is None:
-            made = "made by the demo generator", "", f"{described['stories']:,}", _digest(described["generator"])
-            rows.append((escape(split), *made))
-            continue
+        files = described.get("files", [])
+        if "generator" in described:
+            digest = _digest(described["generator"])
+            rows.append((escape(split), "demo generator", "", f"{described['stories']:,}", digest))
         for file in files[:FILES_SHOWN]:
             figures = f"{file['bytes']:,}", f"{file['stories']:,}", _digest(file["sha256"])
             rows.append((escape(split), escape(file["name"]), *figures))
@@ -176,12 +174,11 @@ def _coverage(facts: Facts) -> str:
     levels = facts.count.figures["ids_for_coverage"]
     rows = [(float(name[:-1]) / 100, level_name(name), ids, "") for name, ids in levels.items()]
     rows.append((facts.coverage, percent(facts.coverage, 4), facts.cut, "the live ids"))
-    lines = []
+    lines = ['<tr><th class="n">share of the tokens</th><th class="n">ids needed</th><th></th></tr>']
     for _share, name, ids, what in sorted(rows):
         mark = ' class="cut"' if what else ""
         lines.append(f'<tr{mark}><td class="n">{name}</td><td class="n">{ids:,}</td><td>{what}</td></tr>')
-    head = '<tr><th class="n">share of the tokens</th><th class="n">ids needed</th><th></th></tr>'
-    return f'<div class="wide"><table>{head}{"".join(lines)}</table></div>'
+    return f'<div class="wide"><table>{"".join(lines)}</table></div>'
 
 
 CAPTIONS = {

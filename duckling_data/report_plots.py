@@ -31,7 +31,6 @@ SANS, MONO = "DejaVu Sans", "DejaVu Sans Mono"
 STYLE = {
     "font.family": SANS,
     "font.size": 13,
-    "axes.labelsize": 14,
     "axes.titlesize": 13,
     "axes.titlecolor": QUIET,
     "axes.titlelocation": "left",
@@ -150,10 +149,9 @@ def story_length(facts: Facts) -> Figure:
     shown = min(len(lengths.stories), math.ceil(lengths.quantile(TAIL_SHOWN) / lengths.bin) + 1)
     places = np.arange(shown) * lengths.bin
     axes.bar(places, lengths.stories[:shown], lengths.bin, align="edge", color=LIVE, edgecolor="white", linewidth=0.8)
-    marks = [(lengths.mean, UNKNOWN, "-", f"mean {lengths.mean:,.1f}")]
-    median = lengths.quantile(0.5)
-    marks.append((median, MARK, "--", f"median about {median:,.0f}"))
-    end = shown * lengths.bin
+    median, about = lengths.median
+    marks = [(lengths.mean, UNKNOWN, "-", f"mean {lengths.mean:,.1f}"), (median, MARK, "--", f"median {about}")]
+    end = max(shown * lengths.bin, lengths.mean)
     if ctx:
         marks.append((ctx, SECOND, "-.", _row_label(lengths, ctx)))
         end = max(end, min(ctx, 2 * end))
@@ -179,7 +177,7 @@ def _row_label(lengths: Lengths, ctx: int) -> str:
 def _tail(lengths: Lengths, shown: int) -> str:
     rest = int(lengths.stories[shown:].sum())
     if rest == 0:
-        return ""
+        return "; the last bar holds all that are longer" if lengths.open_ended else ""
     end = "more" if lengths.open_ended else f"{len(lengths.stories) * lengths.bin - 1:,}"
     return f"; not shown: {rest:,} stories of {shown * lengths.bin:,} to {end} tokens"
 

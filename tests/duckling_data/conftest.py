@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
 from duckling_data.cli import main
 from duckling_data.demo import demo_stories
@@ -16,15 +16,31 @@ from duckling_data.demo import demo_stories
 SMALL = ("--sample", "all", "--live", "300", "--dead", "20", "--ctx", "32")
 """Options that fit the small corpus below."""
 
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
 Cli = Callable[..., Result]
 
 
 @pytest.fixture
-def cli() -> Cli:
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
     """Run `duckling-data` with these arguments, in this process."""
 
     def run(*args: object) -> Result:
-        return CliRunner().invoke(main, [str(arg) for arg in args])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(arg) for arg in args])
+        said = capsys.readouterr()
+        code = end.value.code
+        assert isinstance(code, int)
+        return Result(code, said.out, said.err)
 
     return run
 

@@ -21,12 +21,12 @@ def refused(cli: Cli, workspace: Path, *args: object, says: list[str], status: i
     """Run a command that must fail: its status, its one line, and the workspace as it was."""
     before = snapshot(workspace) if workspace.exists() else {}
     result = cli(*args, "-w", workspace, "-q")
-    assert result.exit_code == status, (result.output, result.exception)
+    assert result.exit_code == status, result.stderr
     lines = result.stderr.strip().splitlines()
     assert 1 <= len(lines) <= 2, result.stderr
     for word in says:
         assert word in result.stderr, result.stderr
-    assert "Traceback" not in result.output
+    assert "Traceback" not in result.stderr
     after = snapshot(workspace) if workspace.exists() else {}
     assert {name: digest for name, digest in after.items() if name in before} == before
     assert not [name for name in after if ".partial" in name]
@@ -37,7 +37,7 @@ def workspace(cli: Cli, stories: Path, tmp_path: Path) -> Path:
     """A workspace that is up to date."""
     folder = tmp_path / "w"
     result = cli("pack", "-w", folder, "--source", stories, *SMALL)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 0, result.stderr
     return folder
 
 
@@ -78,7 +78,7 @@ def test_nulls_are_counted_and_treated_as_empty(cli: Cli, tmp_path: Path, kind: 
     else:
         path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     result = cli("pack", "-w", tmp_path / "w", "--source", path, *SMALL)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 0, result.stderr
     stages = json.loads((tmp_path / "w" / "manifest.json").read_text())["stages"]
     assert stages["count"]["figures"]["null_stories"] == 2
     assert stages["count"]["figures"]["empty_stories_counted"] == 3
@@ -166,7 +166,7 @@ def test_fewer_distinct_tokens_than_live(cli: Cli, workspace: Path) -> None:
 def test_settings_out_of_range(cli: Cli, workspace: Path, option: str, value: str, says: list[str]) -> None:
     before = snapshot(workspace)
     result = cli("pack", option, value, "-w", workspace, "-q")
-    assert result.exit_code == 2, result.output
+    assert result.exit_code == 2, result.stderr
     assert all(word in result.stderr for word in says), result.stderr
     assert snapshot(workspace) == before
 
@@ -235,7 +235,18 @@ def test_an_unwritable_directory(tmp_path: Path) -> None:
         "if os.getuid() == 0: os.setuid(65534)\n"
         "duckling_data.cli.main()"
     )
-    command = [sys.executable, "-c", script, "count", "-w", str(closed / "w"), "--source", "demo:100", "--sample", "all"]
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        "count",
+        "-w",
+        str(closed / "w"),
+        "--source",
+        "demo:100",
+        "--sample",
+        "all",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert "closed" in done.stderr

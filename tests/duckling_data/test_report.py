@@ -27,16 +27,20 @@ from duckling_data.report_plots import _drawable, draw
 
 FILES = ["coverage.png", "zipf.png", "story_length.png", "unknown.png", "index.html"]
 SMALL = {"live": 60, "dead": 20, "sample": "all", "ctx": 16}
-HOSTILE = '<script>alert(1)</script> costs $x_1$ 😀 日本 &amp; "it\'s" \\n · e\u0301 \u202e \u00a0 https://x.y <b>'
+HOSTILE = "<script>alert(1)</script> <b> $x_1$ &amp; & \\ \"'"
+"""Text that would act, or be changed, if it were not escaped."""
+ODD = "の龍喚士 ン 😀 日本 e\u0301 \u202e \u00a0 · \x00 \x7f \ufffd"
 
 
 def sentences(number: int) -> list[str]:
     """Varied sentences, some tokens frequent and many rare."""
     chance = random.Random(0)
-    animals = "duck dog cat bird fish frog hen owl fox bear mouse horse".split()
-    verbs = "saw found liked chased washed lost drew heard met thanked".split()
-    things = "ball river tree cake stone boat hat moon leaf song wall drum kite shell lantern".split()
-    names = "Lily Tom Anna Ben Mia Max Sue Tim Zoe Sam".split()
+    animals, verbs, things, names = (
+        ["duck", "dog", "cat", "bird", "fish", "frog", "hen", "owl", "fox", "bear", "mouse", "horse"],
+        ["saw", "found", "liked", "chased", "washed", "lost", "drew", "heard", "met", "thanked"],
+        ["ball", "river", "tree", "cake", "stone", "boat", "hat", "moon", "leaf", "song", "wall", "drum", "kite"],
+        ["Lily", "Tom", "Anna", "Ben", "Mia", "Max", "Sue", "Tim", "Zoe", "Sam"],
+    )
     return [
         f"{chance.choice(names)} the {chance.choice(animals)} {chance.choice(verbs)} a {chance.choice(things)}. "
         f"Then {chance.choice(names)} {chance.choice(verbs)} the {chance.choice(things)}, {number} times!"
@@ -67,6 +71,7 @@ class Page(HTMLParser):
         self.attributes: list[tuple[str, str | None]] = []
         self.rows: list[list[str]] = []
         self.text = ""
+        self._in_cell = False
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -76,16 +81,21 @@ class Page(HTMLParser):
             self.rows.append([])
         elif tag in ("td", "th"):
             self.rows[-1].append("")
+            self._in_cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self._in_cell = False
 
     def handle_data(self, data: str) -> None:
         self.text += data
-        if self.rows and self.rows[-1]:
+        if self._in_cell:
             self.rows[-1][-1] += data
 
     def row(self, name: str) -> list[str]:
         """The cells behind the first cell `name`, which stands there once."""
-        (found,) = (row[1:] for row in self.rows if row and row[0].strip() == name)
-        return [cell.strip() for cell in found]
+        (found,) = (row[1:] for row in self.rows if row and row[0] == name)
+        return found
 
 
 def read_page(workspace: Path) -> Page:
@@ -192,8 +202,8 @@ def test_each_policy_says_what_becomes_of_unknown_tokens(tmp_path: Path, stories
 
 
 def test_the_seeds_policy_names_the_token_that_unknown_ones_become(packed: Path) -> None:
-    first = Manifest(packed), gather(packed, Manifest(packed)).mapping["live_token_ids"][0]
-    assert f"each becomes “{visible(first[1])}” (compact id 0)" in read_page(packed).text
+    first = gather(packed, Manifest(packed)).mapping["live_token_ids"][0]
+    assert f"each becomes “{visible(first)}” (compact id 0)" in read_page(packed).text
 
 
 def test_without_rows_the_report_says_so_and_with_rows_no_longer(tmp_path: Path, stories: Path) -> None:
@@ -201,8 +211,8 @@ def test_without_rows_the_report_says_so_and_with_rows_no_longer(tmp_path: Path,
     before = read_page(tmp_path)
     assert "No rows are packed yet" in before.text
     assert not any(row and row[0] == "rows" for row in before.rows)
-    make(tmp_path, stories, "pack", "report", settings={})
-    after = read_page(tmp_path)
+    manifest = make(tmp_path, stories, "pack", settings={})
+    after = Page(page(gather(tmp_path, manifest), {}).decode())
     assert "No rows are packed yet" not in after.text
     assert int(after.row("rows")[0]) > 0
 
@@ -223,30 +233,29 @@ def test_a_mapping_of_the_users_own_has_its_coverage_computed(tmp_path: Path, st
 
 
 def test_hostile_text_and_names_stay_text(tmp_path: Path) -> None:
-    source = write_stories(tmp_path / "a<img src=x>&amp;.jsonl", [HOSTILE, HOSTILE, "A duck swam."])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a glyph that the font lacks warns
-        make(tmp_path / "w", source, "report", settings={"live": 1, "dead": 1, "sample": "all"})
+    source = write_stories(tmp_path / "a<img src=x>&amp;.jsonl", [HOSTILE, HOSTILE, "A duck."])
+    make(tmp_path / "w", source, "report", settings={"live": 1, "dead": 1, "sample": "all"})
     facts, found = gather(tmp_path / "w", Manifest(tmp_path / "w")), read_page(tmp_path / "w")
     shown = {row[0] for row in found.rows if len(row) == 5}
-    assert {"<", "script", ">", "·$", "&", "\\\\", '·"'} <= shown
+    assert {"<", "script", ")</", "·<", "·$", "·&", "·\\\\", "·\"'"} <= shown
     assert {visible(token.gpt2_id) for token in facts.unknown} <= shown
-    assert found.tags.isdisjoint({"script", "b><", "img src"})
+    assert found.tags.isdisjoint({"script", "b><", "alert"})
     assert [value for name, value in found.attributes if name == "src" and not str(value).startswith("data:")] == []
     assert "a<img src=x>&amp;.jsonl" in found.text
 
 
-def test_no_token_makes_a_figure_fail_or_warn(tmp_path: Path) -> None:
-    # Story by story, other tokens are the most frequent, and so on the figures.
-    for number, text in enumerate(
-        ["$$ $x_1$ $^{ \\frac", "😀 日本 e\u0301 \u202e \u00a0 ·", "<|endoftext|> \x00 \x7f \ufffd", "-" * 64]
-    ):
-        source = write_stories(tmp_path / f"{number}.jsonl", [text, text])
-        manifest = make(tmp_path / str(number), source, "build-vocab", settings={"live": 1, "dead": 0, "sample": "all"})
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            figures = draw(gather(tmp_path / str(number), manifest))
-        assert list(figures) == FILES[:-1]
+@pytest.mark.parametrize("text", ["$$ $x_1$ $^{ \\frac", ODD, "<|endoftext|>" + "-" * 64 + "!" * 128])
+def test_no_token_makes_a_figure_fail_or_warn(tmp_path: Path, text: str) -> None:
+    manifest = make(
+        tmp_path,
+        write_stories(tmp_path / "odd.jsonl", [text, text]),
+        "build-vocab",
+        settings={"live": 1, "dead": 0, "sample": "all"},
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a glyph that the font lacks warns
+        figures = draw(gather(tmp_path, manifest))
+    assert list(figures) == FILES[:-1]
 
 
 def test_a_vocabulary_that_covers_everything_is_reported(tmp_path: Path) -> None:
@@ -311,8 +320,15 @@ def test_lengths_are_read_from_the_histogram() -> None:
     assert lengths.total == 10
     assert lengths.quantile(0.5) == 36.0  # a quarter into the bin from 32
     assert lengths.quantile(1.0) == 80.0
+    assert lengths.median == (36.0, "about 36")
     assert lengths.at_least(32) == 6
     assert lengths.at_least(64) == 2
     assert lengths.at_least(33) is None
     assert lengths.at_least(16 * 127) == 0
     assert lengths.at_least(16 * 128) is None
+
+
+def test_a_median_among_the_longest_stories_is_not_guessed() -> None:
+    lengths = Lengths(np.array([4] + [0] * 126 + [6]), 16, mean=3000.0)
+    assert lengths.open_ended
+    assert lengths.median == (2032, "2,032 or more")

@@ -1,0 +1,37 @@
+# make demo and make test work on a fresh clone with Python 3.11 or newer, pip and make; each does its own set-up.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: setup demo test check fuzz bench golden clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/python scripts/demo.py
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+fuzz: $(READY)
+	$(BIN)/python scripts/fuzz_encoders.py --documents 100000
+
+bench: $(READY)
+	$(BIN)/python scripts/bench_pipeline.py
+
+# Writes the golden digests anew; only for a change of bytes that is meant.
+golden: $(READY)
+	$(BIN)/python scripts/write_golden.py
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

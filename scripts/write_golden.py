@@ -1,0 +1,31 @@
+"""Writes `artifacts/golden/demo.json`: the digests of the demo corpus at its defaults, made in a fresh workspace.
+
+Run it (`make golden`) only when bytes are meant to move, and say in the commit why they do.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from duckling_data.files import make_directory, write_json
+from duckling_data.parallel import default_workers
+from duckling_data.pipeline import Pipeline, Request
+from duckling_data.progress import Reporter
+from duckling_data.verify import golden_digests
+
+GOLDEN = Path(__file__).parent.parent / "artifacts" / "golden" / "demo.json"
+
+
+def main() -> None:
+    """Make the demo corpus and write its digests."""
+    with tempfile.TemporaryDirectory() as folder:
+        request = Request(Path(folder), default_workers(), ("demo",))
+        manifest = Pipeline(request, Reporter()).make("pack")
+        make_directory(GOLDEN.parent)
+        write_json(GOLDEN, {"source": "demo", "digests": golden_digests(manifest)})
+    print(f"wrote {GOLDEN}")
+
+
+if __name__ == "__main__":
+    main()
