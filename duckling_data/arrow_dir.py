@@ -63,7 +63,7 @@ class HashingFile:
 class RowWriter:
     """Writes rows of `ctx` tokens into a dataset directory beside its place.
 
-    Used in a `with`, at whose end the directory is whole, or gone if there was an error; then `put_in_place()`.
+    Used in a `with`, at whose end the directory is whole, or gone if there was an error; then `put_in_place()` or `discard()`.
     The bytes depend on the rows alone, not on how many come in one call.
     """
 
@@ -101,7 +101,7 @@ class RowWriter:
             return
         if self._file:
             self._file.close()
-        shutil.rmtree(self._partial, ignore_errors=True)
+        self.discard()
 
     def write(self, rows: npt.NDArray[np.uint16]) -> None:
         """Append rows: uint16, shape (n, ctx)."""
@@ -169,6 +169,10 @@ class RowWriter:
     def put_in_place(self) -> None:
         """Put the finished directory in the place of what was there."""
         replace_directory(self._partial, self._place)
+
+    def discard(self) -> None:
+        """Remove the finished directory, which is not to be put in place."""
+        shutil.rmtree(self._partial, ignore_errors=True)
 
 
 def schema(ctx: int) -> pa.Schema:

@@ -19,10 +19,12 @@ USERS_FAULT = (PermissionError, FileNotFoundError, FileExistsError, IsADirectory
 """What the operating system says about a path that was chosen badly; all else is a failure outside (disk full, …)."""
 
 
-def run_command(command: click.Command, program: str, arguments: Sequence[str] | None = None) -> NoReturn:
+def run_command(
+    command: click.Command, program: str, arguments: Sequence[str] | None = None, *, go_on: str
+) -> NoReturn:
     """Run the command and exit: 0 done, 1 a check failed, 2 the user's input, 3 something outside, 130 interrupted.
 
-    `--debug` among the arguments adds the traceback to an error.
+    `--debug` among the arguments adds the traceback to an error; `go_on` says how to go on after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -32,7 +34,7 @@ def run_command(command: click.Command, program: str, arguments: Sequence[str] |
     except click.exceptions.Exit as request:
         sys.exit(request.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        _fail(program, "interrupted; the same command carries on", INTERRUPTED, arguments)
+        _fail(program, f"interrupted; {go_on}", INTERRUPTED, arguments)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         sys.exit(error.exit_code)

@@ -11,20 +11,17 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from duckling_data.corpus import Split, StoryBatch, batches
-from duckling_data.encoding import encode_map
+from duckling_data.corpus import Split
+from duckling_data.encoding import EncodedBatch, EncodedSplit
 from duckling_data.errors import InputError
 from duckling_data.files import replacing
-from duckling_data.gpt2 import GPT2_VOCAB_SIZE, Encoder
+from duckling_data.gpt2 import GPT2_VOCAB_SIZE
 from duckling_data.progress import Reporter
-
-if TYPE_CHECKING:
-    pass
 
 COUNTS_NAME = "token_counts.parquet"
 COVERAGE_LEVELS = (0.9, 0.95, 0.99, 0.995, 0.999)
@@ -131,29 +128,38 @@ class Tally:
         return TokenCounts(ids, self.count[ids], first_seen[order])
 
 
-def tally_batch(encoder: Encoder, batch: StoryBatch, places: npt.NDArray[np.int64]) -> Tally:
+def tally_batch(batch: EncodedBatch, places: npt.NDArray[np.int64]) -> Tally:
     """Return the tally of the batch's sampled stories. `places` is `sample_places` of the whole split."""
-    import pyarrow as pa
-
     tally = Tally.zero()
     tally.nulls = batch.nulls
-    mine = places[batch.first : batch.first + len(batch.texts)]
-    sampled = np.flatnonzero(mine >= 0)
-    if len(sampled) == 0:
+    mine = places[batch.stories]
+    tokens, lengths, mine = _in_sample_order(batch, mine)
+    if len(mine) == 0:
         return tally
-    # In the sample's order, the first hit of a token in this batch is its earliest appearance.
-    sampled = sampled[np.argsort(mine[sampled])]
-    encoded = encoder.encode_batch(batch.texts.take(pa.array(sampled)))
-    tokens, lengths = encoded.tokens, encoded.lengths
-    tally.stories = len(sampled)
+    tally.stories = len(mine)
     tally.empty = int(np.count_nonzero(lengths == 0))
     tally.lengths = np.bincount(np.minimum(lengths // LENGTH_BIN, LENGTH_BINS - 1), minlength=LENGTH_BINS)
     tally.count = np.bincount(tokens, minlength=GPT2_VOCAB_SIZE)
+    # In the sample's order, the first hit of a token in this batch is its earliest appearance.
     occurring, position = first_positions(tokens)
     starts = np.cumsum(lengths) - lengths
     story = np.searchsorted(starts, position, side="right") - 1
-    tally.first[occurring] = (mine[sampled[story]] << OFFSET_BITS) | (position - starts[story])
+    tally.first[occurring] = (mine[story] << OFFSET_BITS) | (position - starts[story])
     return tally
+
+
+def _in_sample_order(
+    batch: EncodedBatch, mine: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return (tokens, lengths, places) of the batch's sampled stories, in the order of their places."""
+    sampled = np.flatnonzero(mine >= 0)
+    order = sampled[np.argsort(mine[sampled])]
+    if np.array_equal(order, np.arange(len(mine))):  # all of them, in order: nothing to move
+        return batch.tokens, batch.lengths, mine
+    lengths = batch.lengths[order]
+    starts = (np.cumsum(batch.lengths) - batch.lengths)[order]
+    shift = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+    return batch.tokens[np.arange(len(shift)) + shift], lengths, mine[order]
 
 
 def first_positions(tokens: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -166,22 +172,19 @@ def first_positions(tokens: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], np
 
 
 def count_tokens(
-    split: Split, settings: CountSettings, *, workers: int, encoder: str, reporter: Reporter
+    encoded: EncodedSplit, settings: CountSettings, reporter: Reporter
 ) -> tuple[TokenCounts, dict[str, Any]]:
     """Count the split's sample. Returns the counts and the figures for the manifest.
 
     Raises InputError where the sample holds no token at all.
     """
+    split = encoded.split
     places = sample_places(split.stories, settings)
     total = Tally.zero()
-
-    def tally(encoder: Encoder, batch: StoryBatch) -> tuple[Tally, int]:
-        return tally_batch(encoder, batch, places), len(batch.texts)
-
     with reporter.bar("count", split.stories, "stories") as bar:
-        for part, stories in encode_map(tally, batches(split, workers), workers, encoder):
+        for part, read in encoded.map(lambda batch: (tally_batch(batch, places), batch.read), wanted=places >= 0):
             total.add(part)
-            bar.update(stories)
+            bar.update(read)
     counts = total.counts()
     if counts.total == 0:
         raise InputError(f"all {total.stories:,} stories counted are empty: nothing to count.")
@@ -202,17 +205,13 @@ def _figures(counts: TokenCounts, tally: Tally, split: Split) -> dict[str, Any]:
     }
 
 
-def occurring_ids(split: Split, *, workers: int, encoder: str, reporter: Reporter) -> npt.NDArray[np.int64]:
+def occurring_ids(encoded: EncodedSplit, reporter: Reporter) -> npt.NDArray[np.int64]:
     """Return the GPT-2 ids that occur anywhere in the split, ascending."""
     seen = np.zeros(GPT2_VOCAB_SIZE, bool)
-
-    def scan(encoder: Encoder, batch: StoryBatch) -> tuple[npt.NDArray[Any], int]:
-        return np.unique(encoder.encode_batch(batch.texts).tokens), len(batch.texts)
-
-    with reporter.bar("scan", split.stories, "stories") as bar:
-        for ids, stories in encode_map(scan, batches(split, workers), workers, encoder):
+    with reporter.bar("scan", encoded.split.stories, "stories") as bar:
+        for ids, read in encoded.map(lambda batch: (np.unique(batch.tokens), batch.read)):
             seen[ids] = True
-            bar.update(stories)
+            bar.update(read)
     return np.flatnonzero(seen)
 
 

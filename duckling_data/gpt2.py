@@ -251,8 +251,12 @@ def _holding_new_characters(texts: pa.LargeStringArray) -> pa.Array:
 
     _validity, offsets, content = texts.buffers()
     first, last = np.frombuffer(offsets, np.int64)[[texts.offset, texts.offset + len(texts)]]
-    octets = bytes(memoryview(content)[first:last])
-    if not any(lead in octets for lead in NEW_LEAD_BYTES):
+    octets = memoryview(content)[first:last]
+    # Most batches are ASCII: their largest byte alone, found without a copy, clears them.
+    if first == last or np.frombuffer(octets, np.uint8).max() < min(NEW_LEAD_BYTES)[0]:
+        return pa.array([], type=pa.int64())
+    held = octets.tobytes()
+    if not any(lead in held for lead in NEW_LEAD_BYTES):
         return pa.array([], type=pa.int64())
     return pc.indices_nonzero(pc.match_substring_regex(texts, NEW_IN_UNICODE_17))
 

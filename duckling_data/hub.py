@@ -1,15 +1,30 @@
-"""TinyStories on the Hugging Face hub: one pinned revision, its files and their sizes, and their download."""
+"""TinyStories on the Hugging Face hub: one pinned revision, its files and their sizes, and their download.
+
+The transfer is huggingface_hub's. Before it, the hub is asked for the file's size, so that nothing but the pinned file
+is downloaded. What may pass by itself (no connection, an error of the server, a body cut short) is tried again here,
+in the open: the library's own retries are silent, cover the first request only, and hide what went wrong.
+"""
 
 from __future__ import annotations
 
-import os
+import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from duckling_data.errors import CheckFailed, InputError, OutsideError
+from duckling_data.errors import CheckFailed, DucklingError, InputError, OutsideError
+from duckling_data.files import disk_errors
 from duckling_data.progress import Reporter
+
+WAITS = (1.0, 2.0, 4.0, 8.0)
+"""Seconds between the tries to get a file; after the last of them the download is given up."""
+
+HEAD_TIMEOUT = 30.0
+"""Seconds that the hub has to answer the first question for a file."""
+
+ADVICE = "Try again; or use --source demo (no network), --source PATH, or --offline with files already there."
 
 
 @dataclass(frozen=True)
@@ -55,8 +70,8 @@ def fetch(dataset: HubDataset, folder: Path, *, offline: bool, reporter: Reporte
                         f"{path}: not there, and --offline forbids the download. "
                         "Run once without --offline, or use --source demo or --source PATH."
                     )
-                reporter.say(f"download: {dataset.repo} {name} ({size / 1e6:.0f} MB)")
-                _download(dataset, name, folder, reporter)
+                reporter.say(f"download     {dataset.repo} {name} ({size / 1e6:,.1f} MB)")
+                _download(dataset, name, size, path, folder, reporter)
             if path.stat().st_size != size:
                 raise CheckFailed(
                     f"{path}: {path.stat().st_size:,} bytes, expected {size:,}. "
@@ -66,26 +81,115 @@ def fetch(dataset: HubDataset, folder: Path, *, offline: bool, reporter: Reporte
     return paths
 
 
-def _download(dataset: HubDataset, name: str, folder: Path, reporter: Reporter) -> None:
-    # The library prints its own bars and hints; one line of ours stands for them when nobody watches.
-    if reporter.quiet:
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-    from huggingface_hub.utils import logging
+def _download(dataset: HubDataset, name: str, size: int, path: Path, folder: Path, reporter: Reporter) -> None:
+    """Download one file, with as many tries as WAITS allows."""
+    for wait in (*WAITS, None):
+        try:
+            _try_once(dataset, name, size, folder, reporter.quiet)
+        except DucklingError:
+            raise
+        except Exception as error:
+            # The client says why it gave up only in the cause, if it then looked for a local copy.
+            error = error.__cause__ if _is_misleading(error) and isinstance(error.__cause__, Exception) else error
+            if wait is None or not _may_pass(error):
+                raise _explained(error, dataset, name, path) from error
+            reporter.say(f"download     failed: {_reason(error)}; trying again in {wait:.0f} s")
+            time.sleep(wait)
+        else:
+            break
+    if path.stat().st_size != size:  # only where the hub did not say the size beforehand
+        found = path.stat().st_size
+        path.unlink()
+        raise _another_file(dataset, name, size, found)
+
+
+def _try_once(dataset: HubDataset, name: str, size: int, folder: Path, quiet: bool) -> None:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import disable_progress_bars, logging
 
     logging.set_verbosity_error()
-
-    advice = "Try again; or use --source demo (no network), --source PATH, or --offline with files already there."
-    try:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of too little disk space: if it is so, writing fails and we say it
+        if quiet:
+            disable_progress_bars()
+        url = hf_hub_url(dataset.repo, name, repo_type="dataset", revision=dataset.revision)
+        try:
+            found = get_hf_file_metadata(url, timeout=HEAD_TIMEOUT).size
+        except HfHubHTTPError as error:
+            if error.response is None or error.response.status_code != 429:
+                raise
+            found = None  # too many requests: the client below waits for as long as the hub asks
+        if found not in (None, size):
+            raise _another_file(dataset, name, size, found)
         hf_hub_download(
-            dataset.repo, name, repo_type="dataset", revision=dataset.revision, local_dir=folder, etag_timeout=30
+            dataset.repo,
+            name,
+            repo_type="dataset",
+            revision=dataset.revision,
+            local_dir=folder,
+            etag_timeout=HEAD_TIMEOUT,
         )
-    except OfflineModeIsEnabled as error:
-        raise InputError(f"{dataset.repo}: HF_HUB_OFFLINE forbids the download of {name}. {advice}") from error
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else "no answer"
-        raise OutsideError(f"{dataset.repo}: the hub answered {status} for {name}. {advice}") from error
-    except Exception as error:  # the client's transport errors have no common root
-        reason = str(error).strip().split("\n")[0][:160] or type(error).__name__
-        raise OutsideError(f"{dataset.repo}: {name} could not be downloaded ({reason}). {advice}") from error
+
+
+def _status(error: Exception) -> int | None:
+    """Return the HTTP status that the hub answered with, if it is one that went wrong."""
+    response = getattr(error, "response", None)
+    return None if response is None else int(response.status_code)
+
+
+def _is_misleading(error: Exception) -> bool:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    return isinstance(error, LocalEntryNotFoundError)
+
+
+def _of_the_disk(error: Exception) -> bool:
+    """Return whether the operating system refused to write; the client's errors of the network carry no errno."""
+    return isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError) and bool(error.errno)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Return whether another try may succeed: there was no whole answer, or the server had an error."""
+    from huggingface_hub.errors import FileMetadataError, HTTPError, OfflineModeIsEnabled
+
+    status = _status(error)
+    if status is not None:
+        return status == 408 or status >= 500
+    if isinstance(error, FileMetadataError | OfflineModeIsEnabled) or _of_the_disk(error):
+        return False
+    return isinstance(error, HTTPError | OSError)  # the root of the transport's errors; a body of the wrong length
+
+
+def _reason(error: Exception) -> str:
+    status = _status(error)
+    if status is not None:
+        return f"the hub answered {status}"
+    return (str(error).strip().split("\n")[0][:160] or type(error).__name__).rstrip(".")
+
+
+def _explained(error: Exception, dataset: HubDataset, name: str, path: Path) -> DucklingError:
+    """Return the error as one of ours: what failed, of which file and from where, and the ways out."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    if isinstance(error, OfflineModeIsEnabled):
+        return InputError(f"{dataset.repo}: HF_HUB_OFFLINE forbids the download of {name}. {ADVICE}")
+    if _of_the_disk(error):
+        try:
+            with disk_errors(path):
+                raise error
+        except DucklingError as explained:
+            return explained
+    return OutsideError(
+        f"{dataset.repo}: {name} could not be downloaded from {constants.ENDPOINT} ({_reason(error)}). {ADVICE}"
+    )
+
+
+def _another_file(dataset: HubDataset, name: str, size: int, found: int) -> CheckFailed:
+    from huggingface_hub import constants
+
+    return CheckFailed(
+        f"{dataset.repo}: {name} has {found:,} bytes at {constants.ENDPOINT}, expected {size:,}. It is not the pinned "
+        "file: check HF_ENDPOINT and proxies, or use --source demo or --source PATH."
+    )

@@ -18,10 +18,9 @@ import numpy.typing as npt
 
 from duckling_data.arrow_dir import RowWriter
 from duckling_data.compact import Compacted, CompactTable
-from duckling_data.corpus import Split, StoryBatch, batches
-from duckling_data.encoding import encode_map
+from duckling_data.encoding import EncodedBatch, EncodedSplit
 from duckling_data.errors import InputError
-from duckling_data.gpt2 import EOS_ID, Encoder
+from duckling_data.gpt2 import EOS_ID
 from duckling_data.mapping import TokenMapping
 from duckling_data.progress import Reporter
 
@@ -109,37 +108,29 @@ class PackedSplit:
 
 
 def pack_split(
-    split: Split,
-    name: str,
-    mapping: TokenMapping,
-    settings: PackSettings,
-    place: Path,
-    *,
-    workers: int,
-    encoder: str,
-    reporter: Reporter,
+    encoded: EncodedSplit, name: str, mapping: TokenMapping, settings: PackSettings, place: Path, reporter: Reporter
 ) -> PackedSplit:
-    """Write the split's rows beside the directory `place`; the result's writer puts them in place.
+    """Write the rows of the split `name` beside the directory `place`; the result's writer puts them in place.
 
     Raises InputError if the separator has no live id, or if the split does not fill one row.
     """
     table = CompactTable.from_mapping(mapping)
     separator = _separator(mapping, settings)
     packer = RowPacker(settings.ctx, settings.group)
-    stories = nulls = tokens = unknown = 0
+    stories = nulls = gpt2_tokens = tokens = unknown = 0
 
-    def compact(encoder: Encoder, batch: StoryBatch) -> tuple[Compacted, int]:
-        encoded = encoder.encode_batch(batch.texts)
-        return table.compact(encoded.tokens, encoded.lengths, separator), batch.nulls
+    def compact(batch: EncodedBatch) -> tuple[Compacted, EncodedBatch]:
+        return table.compact(batch.tokens, batch.lengths, separator), batch
 
     with (
         RowWriter(place, settings.ctx, name) as writer,
-        reporter.bar(f"pack {name}", split.stories, "stories") as bar,
+        reporter.bar(f"pack {name}", encoded.split.stories, "stories") as bar,
     ):
-        for part, batch_nulls in encode_map(compact, batches(split, workers), workers, encoder):
+        for part, batch in encoded.map(compact):
             writer.write(packer.add(part.tokens, part.lengths))
             stories += len(part.lengths)
-            nulls += batch_nulls
+            nulls += batch.nulls
+            gpt2_tokens += len(batch.tokens)
             tokens += len(part.tokens)
             unknown += part.unknown
             bar.update(len(part.lengths))
@@ -152,9 +143,10 @@ def pack_split(
     figures = {
         "stories": stories,
         "null_stories": nulls,
-        "tokens": tokens,
+        "gpt2_tokens": gpt2_tokens,
         "unknown_tokens": unknown,
-        "unknown_rate": round(unknown / tokens, 9),
+        "unknown_rate": round(unknown / max(gpt2_tokens, 1), 9),
+        "tokens": tokens,
         "rows": writer.rows,
         "dropped_tail_tokens": packer.dropped,
         "payload_sha256": writer.payload_sha256,

@@ -14,8 +14,9 @@ from typing import Any
 
 from duckling_data import stages
 from duckling_data.corpus import Corpus
+from duckling_data.encoding import EncodedSplit, EncoderPool
 from duckling_data.errors import InputError
-from duckling_data.files import make_directory
+from duckling_data.files import digest_json, make_directory
 from duckling_data.manifest import Manifest, StageRecord
 from duckling_data.mapping import MAPPING_FILE
 from duckling_data.progress import Reporter
@@ -58,10 +59,16 @@ class Pipeline:
         self.reporter = reporter
         self.manifest = Manifest(request.workspace)
         self._remade: set[str] = set()
+        self._pool = EncoderPool(request.encoder)
+        if not self.manifest.stages and not request.dry_run:
+            self._pool.warm(request.workers)  # everything will be made: load them while the source is hashed
         self._resolved = {name: self._resolve(name) for name in ("count", "build-vocab", "pack")}
         self.corpus = self._open_corpus()
         self.digests = self.corpus.digests()
         self._description = self.corpus.describe()
+        self._encoded = {
+            name: EncodedSplit(split, self._pool, request.workers) for name, split in self.corpus.splits().items()
+        }
 
     def _resolve(self, stage: str) -> Resolved[Any]:
         record = self.manifest.stages.get(stage)
@@ -90,7 +97,13 @@ class Pipeline:
 
     def make(self, *targets: str) -> Manifest:
         """Bring the targets, and what they need, up to date. Returns the manifest."""
-        for stage in self._needed(targets):
+        needed = self._needed(targets)
+        if "pack" in needed and "count" in needed and not self.request.dry_run:
+            # Whoever counts now will pack next: what is encoded for the one is kept for the other.
+            self._encoded["train"] = EncodedSplit(
+                self.corpus.train, self._pool, self.request.workers, self.request.workspace
+            )
+        for stage in needed:
             getattr(self, "_" + stage.replace("-", "_"))()
         if not self.request.dry_run:
             self._adopt_corpus()
@@ -178,11 +191,11 @@ class Pipeline:
         )
 
     def _report(self) -> None:
-        inputs = {
-            "counts": self._figure("count", "counts_sha256"),
-            "mapping": self._output("build-vocab", MAPPING_FILE),
-            "rows": self._figure("pack", "splits", "train", "payload_sha256"),
-        }
+        # The page shows settings and figures of every stage, so all of them are its input.
+        inputs = {"corpus": digest_json(self._description)}
+        for stage in ("count", "build-vocab", "pack"):
+            record = self.manifest.stages.get(stage) if self._made(stage) else None
+            inputs[stage] = digest_json(record.to_json()) if record else f"({stage} is not made)"
         self._stage("report", {}, inputs, "", lambda: stages.report(self._context()))
 
     def _stage(
@@ -207,27 +220,15 @@ class Pipeline:
         outputs, figures = work()
         self.manifest.enter(name, StageRecord(settings, inputs, outputs, figures))
         self._remade.add(name)
-        self.reporter.say(
-            f"{name:<12} made {', '.join(stages.PLACES[name])}: {stages.summary(name, figures)} [{reason}]"
-        )
+        self.reporter.say(f"{name:<12} made {stages.made_places(outputs)}: {stages.summary(name, figures)} [{reason}]")
 
     def _context(self) -> stages.Context:
-        return stages.Context(
-            self.request.workspace,
-            self.corpus,
-            self.manifest,
-            self.request.workers,
-            self.request.encoder,
-            self.reporter,
-            self._begin,
-        )
+        return stages.Context(self.request.workspace, self._encoded, self.manifest, self.reporter, self._begin)
 
-    def _figure(self, stage: str, *keys: str) -> str:
+    def _figure(self, stage: str, name: str) -> str:
         """Return a digest among a stage's figures; a text that equals none, where the stage is not made."""
-        value: Any = self.manifest.stages[stage].figures if self._made(stage) else {}
-        for key in keys:
-            value = value.get(key, {}) if isinstance(value, dict) else {}
-        return str(value) if value else f"({stage} is not made)"
+        figures = self.manifest.stages[stage].figures if self._made(stage) else {}
+        return str(figures[name]) if name in figures else f"({stage} is not made)"
 
     def _output(self, stage: str, name: str) -> str:
         outputs = self.manifest.stages[stage].outputs if self._made(stage) else {}

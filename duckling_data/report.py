@@ -58,8 +58,7 @@ def gather(workspace: Path, manifest: Manifest) -> Facts:
     counts = read_counts(workspace / COUNTS_NAME)
     mapping = read_mapping(workspace / MAPPING_FILE)
     live = np.isin(counts.gpt2_id, mapping["live_token_ids"])
-    count, vocab, pack = (manifest.stages.get(stage) for stage in ("count", "build-vocab", "pack"))
-    assert count and vocab  # the pipeline makes them first
+    count, vocab, pack = manifest.stages["count"], manifest.stages["build-vocab"], manifest.stages.get("pack")
     return Facts(manifest.corpus or {}, counts, mapping, live, count, vocab, pack if pack and pack.outputs else None)
 
 

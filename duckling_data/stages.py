@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from duckling_data.corpus import Corpus
 from duckling_data.count import COUNTS_NAME, CountSettings, count_tokens, occurring_ids, read_counts, write_counts
+from duckling_data.encoding import EncodedSplit
 from duckling_data.errors import InputError
 from duckling_data.files import disk_errors, write_bytes
 from duckling_data.manifest import Manifest, describe_output
 from duckling_data.mapping import MAPPING_FILE, TokenMapping, check_mapping, mapping_bytes, read_mapping
-from duckling_data.pack import PackSettings, pack_split
+from duckling_data.pack import PackedSplit, PackSettings, pack_split
 from duckling_data.progress import Reporter
 from duckling_data.vocab import VocabSettings, build_mapping, mapping_figures
 
@@ -40,10 +40,9 @@ class Context:
     """Where and with what a stage works."""
 
     workspace: Path
-    corpus: Corpus
+    encoded: Mapping[str, EncodedSplit]
+    """The corpus's splits by name, to be encoded where they are needed."""
     manifest: Manifest
-    workers: int
-    encoder: str
     reporter: Reporter
     begin: Callable[[str], None]
     """To be called with the stage's name when its outputs are about to be replaced, the heavy work being done."""
@@ -51,13 +50,7 @@ class Context:
 
 def count(context: Context, settings: CountSettings) -> Made:
     """Make `token_counts.parquet`."""
-    counts, figures = count_tokens(
-        context.corpus.train,
-        settings,
-        workers=context.workers,
-        encoder=context.encoder,
-        reporter=context.reporter,
-    )
+    counts, figures = count_tokens(context.encoded["train"], settings, context.reporter)
     context.begin("count")
     write_counts(context.workspace / COUNTS_NAME, counts)
     return _described(context, COUNTS_NAME), figures
@@ -69,12 +62,10 @@ def build_vocab(context: Context, settings: VocabSettings) -> Made:
     occurring = None
     if settings.unk == "decompose":
         record = context.manifest.stages["count"]
-        if record.settings["sample"] == "all" or record.settings["sample"] >= context.corpus.train.stories:
+        if record.settings["sample"] == "all" or record.settings["sample"] >= context.encoded["train"].split.stories:
             occurring = counts.gpt2_id
         else:  # the sample may lack tokens that the corpus holds, and losslessness is about the corpus
-            occurring = occurring_ids(
-                context.corpus.train, workers=context.workers, encoder=context.encoder, reporter=context.reporter
-            )
+            occurring = occurring_ids(context.encoded["train"], context.reporter)
     mapping = build_mapping(counts, settings, occurring)
     check_mapping(mapping, "the mapping just built")
     context.begin("build-vocab")
@@ -126,19 +117,15 @@ def check_own_mapping(manifest: Manifest) -> None:
 def pack(context: Context, settings: PackSettings) -> Made:
     """Make `tokenized_dataset/`, and `tokenized_validation/` where there is a validation split."""
     mapping = read_given_mapping(context.workspace / MAPPING_FILE).mapping
-    packed = {
-        split: pack_split(
-            stories,
-            split,
-            mapping,
-            settings,
-            context.workspace / DATASET_NAMES[split],
-            workers=context.workers,
-            encoder=context.encoder,
-            reporter=context.reporter,
-        )
-        for split, stories in context.corpus.splits().items()
-    }
+    packed: dict[str, PackedSplit] = {}
+    try:
+        for split, encoded in context.encoded.items():
+            place = context.workspace / DATASET_NAMES[split]
+            packed[split] = pack_split(encoded, split, mapping, settings, place, context.reporter)
+    except BaseException:
+        for finished in packed.values():
+            finished.writer.discard()
+        raise
     # Only now, with every row written, is what was there before given up.
     context.begin("pack")
     outputs: dict[str, dict[str, Any]] = {}
@@ -175,6 +162,11 @@ def refuse_foreign(manifest: Manifest, stage: str) -> None:
 
 def _described(context: Context, *names: str) -> dict[str, dict[str, Any]]:
     return {name: describe_output(context.workspace / name) for name in names}
+
+
+def made_places(outputs: Iterable[str]) -> str:
+    """Return the places that the outputs stand in, for a person: `a, b`."""
+    return ", ".join(dict.fromkeys(name.split("/")[0] + "/" * ("/" in name) for name in outputs))
 
 
 def summary(stage: str, figures: dict[str, Any]) -> str:

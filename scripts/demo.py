@@ -53,12 +53,12 @@ def main() -> None:
 SCREEN = """
 Done in {seconds:.0f} s: {stories:,} demo stories became a vocabulary, {rows:,} rows and a trained model.
 
-  {workspace}/token_mapping.json     6,144 live ids, covering {coverage:.2%} of the tokens, and 2,048 dead ones
-  {workspace}/tokenized_dataset/     the rows: datasets.load_from_disk opens them
-  {workspace}/report/index.html      coverage, frequencies, story lengths: open it in a browser
-  {run}/loss.png           the loss: {first:.2f} at first, {last:.2f} after {steps} steps
-  {run}/samples.txt        what the model writes so far
-  {run}/model/             opens with AutoModelForCausalLM.from_pretrained
+  {workspace}/token_mapping.json       6,144 live ids, covering {coverage:.2%} of the tokens, and 2,048 dead ones
+  {workspace}/tokenized_dataset/       the rows: datasets.load_from_disk opens them
+  {workspace}/report/index.html        coverage, frequencies, story lengths: open it in a browser
+  {run}/loss.png             the loss: {first:.2f} at first, {last:.2f} after {steps} steps
+  {run}/samples.txt          what the model writes so far
+  {run}/model/               opens with AutoModelForCausalLM.from_pretrained
 
 These are demo stories. For the real TinyStories (1 GB from the hub), type
 

@@ -1,0 +1,172 @@
+"""The workspace's two files, opened and checked: packed rows and the mapping that they were made with.
+
+The rows stay where they are, memory-mapped: a row is a view. The whole dataset is read once, to check its ids and to
+hash it, so that a run's manifest names the data that was trained on, and so that a dataset or mapping that is no longer
+what the workspace's manifest says is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from duckling_data.errors import InputError
+from duckling_data.manifest import Manifest
+from duckling_data.mapping import TokenMapping, read_mapping
+from duckling_train.config import TrainConfig
+
+DATASET = "tokenized_dataset"
+MAPPING = "token_mapping.json"
+COLUMN = "input_ids"
+NO_ROWS = "{} holds no rows: run duckling-data pack on more stories"
+
+Chunk = npt.NDArray[np.uint16]
+
+
+class PackedRows:
+    """The rows as a map-style dataset: item `i` is `{"input_ids": uint16[context]}`, as in the seed; a view."""
+
+    def __init__(self, chunks: list[Chunk]) -> None:
+        self.chunks = chunks
+        self._ends = np.cumsum([len(chunk) for chunk in chunks])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, index: int) -> dict[str, Chunk]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        return {COLUMN: self.chunks[number][index - int(self._ends[number])]}
+
+    def max_id(self) -> int:
+        """Return the largest token id of all rows."""
+        return max(int(chunk.max()) for chunk in self.chunks)
+
+    def payload_digest(self) -> str:
+        """Return the SHA-256 over the rows' tokens, little-endian uint16, in order."""
+        digest = hashlib.sha256()
+        for chunk in self.chunks:
+            digest.update(np.ascontiguousarray(chunk if sys.byteorder == "little" else chunk.byteswap()).data)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A workspace's data, checked against a config."""
+
+    rows: PackedRows
+    """The packed rows."""
+
+    mapping: TokenMapping
+    """The seed's vocabulary mapping."""
+
+    context: int
+    """Tokens a row."""
+
+    payload_sha256: str
+    """The dataset's payload digest."""
+
+    mapping_sha256: str
+    """SHA-256 of the mapping file's bytes."""
+
+    def record(self) -> dict[str, Any]:
+        """Return what a run's manifest says about its inputs."""
+        return {
+            "dataset": {"payload_sha256": self.payload_sha256, "rows": len(self.rows), "context": self.context},
+            "mapping": {"sha256": self.mapping_sha256},
+        }
+
+
+def open_workspace(workspace: Path, config: TrainConfig) -> TrainingData:
+    """Open and check `workspace`'s dataset and mapping.
+
+    Raises InputError when one is missing or damaged, when the rows are not `config.n_positions` tokens long, when the
+    mapping's vocabulary is not the model's, when a row holds an id that the mapping calls dead, or when dataset and
+    mapping are not the ones that the workspace's manifest records.
+    """
+    dataset_path, mapping_path = workspace / DATASET, workspace / MAPPING
+    if not dataset_path.is_dir():
+        raise InputError(f"no {DATASET} in {workspace}: run duckling-data pack")
+    if not mapping_path.is_file():
+        raise InputError(f"no {MAPPING} in {workspace}: run duckling-data build-vocab")
+    mapping = read_mapping(mapping_path)
+    if mapping["total_vocab"] != config.vocab_size:
+        raise InputError(
+            f"{mapping_path} has total_vocab {mapping['total_vocab']}, the model {config.vocab_size} rows: "
+            "run duckling-data build-vocab --live 6144 --dead 2048"
+        )
+    rows = PackedRows(read_chunks(dataset_path, config.n_positions))
+    if not len(rows):
+        raise InputError(NO_ROWS.format(dataset_path))
+    highest, live = rows.max_id(), mapping["live_tokens"]
+    if highest >= live:
+        raise InputError(
+            f"{dataset_path} holds id {highest}, but {MAPPING}'s live ids end at {live - 1}: run duckling-data pack"
+        )
+    mapping_sha256 = hashlib.sha256(mapping_path.read_bytes()).hexdigest()
+    data = TrainingData(rows, mapping, config.n_positions, rows.payload_digest(), mapping_sha256)
+    _check_recorded(workspace, data)
+    return data
+
+
+def _check_recorded(workspace: Path, data: TrainingData) -> None:
+    """Raise InputError unless the data are what the workspace's manifest says; two files without one are accepted."""
+    pack = Manifest(workspace).stages.get("pack")
+    if pack is None:
+        return
+    if not pack.outputs:
+        raise InputError(f"packing {workspace / DATASET} was interrupted: run duckling-data pack")
+    payload = pack.figures["splits"]["train"]["payload_sha256"]
+    if payload != data.payload_sha256:
+        raise InputError(
+            f"{workspace / DATASET} is not what was packed (payload {data.payload_sha256[:12]}, "
+            f"recorded {payload[:12]}): remove it and run duckling-data pack"
+        )
+    if pack.inputs["mapping"] != data.mapping_sha256:
+        raise InputError(f"{workspace / MAPPING} is not what {DATASET} was packed with: run duckling-data pack")
+
+
+def read_chunks(dataset_path: Path, context: int) -> list[Chunk]:
+    """Return the dataset's record batches in order, each uint16[rows, context], memory-mapped.
+
+    Raises InputError when the directory cannot be opened or its column is not `fixed_size_list<uint16>[context]`.
+    """
+    import datasets
+    import pyarrow as pa
+
+    datasets.disable_progress_bars()
+    try:
+        table = datasets.load_from_disk(str(dataset_path)).data.table
+    except IndexError as error:  # what datasets makes of a directory without a shard
+        raise InputError(NO_ROWS.format(dataset_path)) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"cannot open {dataset_path}: {reason}; run duckling-data pack") from error
+    if table.column_names != [COLUMN]:
+        raise InputError(
+            f"{dataset_path} has columns {table.column_names}, expected [{COLUMN!r}]: run duckling-data pack"
+        )
+    column = table.column(COLUMN)
+    expected = pa.list_(pa.uint16(), context)
+    if not _same_layout(column.type, expected) or column.null_count:
+        found = f"{column.type}{' with nulls' if column.null_count else ''}"
+        raise InputError(f"{dataset_path} holds {found}, expected {expected}: run duckling-data pack --ctx {context}")
+    return [chunk.flatten().to_numpy(zero_copy_only=True).reshape(-1, context) for chunk in column.chunks if len(chunk)]
+
+
+def _same_layout(found: Any, expected: Any) -> bool:
+    """Whether two Arrow types are fixed-size lists of equal values and length; the inner field's name is not layout."""
+    import pyarrow as pa
+
+    return bool(
+        pa.types.is_fixed_size_list(found)
+        and found.value_type == expected.value_type
+        and found.list_size == expected.list_size
+    )

@@ -1,0 +1,78 @@
+"""The locked-down Duckling II model: the seed's GPT2Config, and where it runs."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+from transformers.loss.loss_utils import ForCausalLMLoss
+
+from duckling_data.errors import InputError
+from duckling_train.config import TrainConfig
+
+
+def model_config(config: TrainConfig) -> GPT2Config:
+    """Return the seed's model configuration: tied embedding, no dropout, `gelu`, no cache.
+
+    GPT-2's begin and end tokens (50256) are unset: they lie outside the compact vocabulary, and a model saved with
+    them makes `generate` warn. Neither is used in training.
+    """
+    return GPT2Config(
+        vocab_size=config.vocab_size,
+        n_embd=config.n_embd,
+        n_head=config.n_head,
+        n_layer=config.n_layer,
+        n_positions=config.n_positions,
+        n_inner=config.n_inner,
+        activation_function="gelu",
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        layer_norm_epsilon=1e-5,
+        initializer_range=0.02,
+        use_cache=False,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+
+
+def build_model(config: TrainConfig) -> GPT2LMHeadModel:
+    """Return a fresh float32 model on the CPU. Draws its weights from torch's global random stream: seed it first."""
+    model = GPT2LMHeadModel(model_config(config))
+    # The loss that transformers falls back to for this class, with a warning unless it is named. Naming it by
+    # `loss_type` instead would change the run: the Trainer would then divide a batch's summed loss by its 511
+    # predictions a row, where for the seed's model it divides by 512 tokens a row.
+    model.loss_function = ForCausalLMLoss
+    return model
+
+
+def n_params(model: GPT2LMHeadModel) -> int:
+    """Return the number of parameters, the tied embedding counted once (Duckling II: 1,510,912)."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_params(config: TrainConfig) -> int:
+    """Return `n_params` of the model that `config` describes, without drawing its weights."""
+    with torch.device("meta"):
+        return n_params(build_model(config))
+
+
+def resolve_device(device: str) -> str:
+    """Return cpu, cuda or mps for `device`, where auto takes the first of cuda, mps, cpu that is there.
+
+    Raises InputError when the device asked for is absent.
+    """
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return next(name for name, here in present.items() if here)
+    if not present[device]:
+        raise InputError(f"--device is {device}, but torch {torch.__version__} finds none here; use auto or cpu")
+    return device
+
+
+def device_name(device: str) -> str:
+    """Return the hardware's name for `summary.json`."""
+    if device == "cuda":
+        return str(torch.cuda.get_device_name())
+    return f"{platform.machine()} {'CPU' if device == 'cpu' else 'MPS'}"

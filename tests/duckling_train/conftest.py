@@ -1,0 +1,120 @@
+"""A small workspace made the obvious way, and one run on it that several tests look at."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import seed_cells
+
+LIVE, DEAD, CONTEXT, GROUP = 6144, 2048, 512, 10_000
+STEPS = 30
+GPT2_IDS = 50257
+
+
+def sentences(count: int) -> list[str]:
+    """Return `count` generated stories of a few hundred different words: fixed, and easy to learn from."""
+    rng = random.Random(7)
+    starts = ["ba", "chi", "do", "fle", "gra", "ki", "lo", "mu", "pe", "sto"]
+    middles = ["bble", "dder", "ffin", "lly", "mmer", "nket", "pple", "rrow", "sty", "zzle"]
+    names = [(start + middle).capitalize() for start in starts for middle in middles]
+    verbs = ["saw", "found", "liked", "lost", "made", "wanted", "gave", "took", "hid", "drew"]
+    things = ["ball", "cake", "dog", "hat", "kite", "moon", "river", "stone", "tree", "boat"]
+    colours = ["red", "blue", "green", "yellow", "old", "new", "big", "tiny", "soft", "loud"]
+
+    def sentence() -> str:
+        number = rng.randint(2, 400)
+        return f"{rng.choice(names)} {rng.choice(verbs)} {number} {rng.choice(colours)} {rng.choice(things)}s."
+
+    return [" ".join(sentence() for _ in range(rng.randint(5, 60))) for _ in range(count)]
+
+
+def make_workspace(workspace: Path, stories: list[str]) -> Path:
+    """Write `token_mapping.json` and `tokenized_dataset/` from stories, counted in their order. Returns `workspace`."""
+    import numpy as np
+    from datasets import Dataset, Features, Sequence, Value
+    from transformers import GPT2TokenizerFast
+
+    workspace.mkdir(parents=True, exist_ok=True)
+    seed_cells.put_gpt2_files(workspace)
+    tokenizer = GPT2TokenizerFast.from_pretrained(str(workspace / "gpt2"))
+    encoded = [tokenizer.encode(story) for story in stories]
+    counts = Counter(token for story in encoded for token in story)
+    live = [token for token, _ in counts.most_common(LIVE)]
+    live += [token for token in range(GPT2_IDS) if token not in counts][: LIVE - len(live)]  # a live id needs a token
+    mapping = {
+        "live_tokens": LIVE,
+        "dead_tokens": DEAD,
+        "total_vocab": LIVE + DEAD,
+        "unk_id": 0,
+        "gpt2_to_compact": {str(token): compact for compact, token in enumerate(live)},
+        "compact_to_gpt2": {str(compact): token for compact, token in enumerate(live)},
+        "live_token_ids": live,
+    }
+    (workspace / "token_mapping.json").write_text(json.dumps(mapping, indent=2))
+    compact = {token: number for number, token in enumerate(live)}
+    rows = []
+    for start in range(0, len(encoded), GROUP):
+        group = [compact.get(token, 0) for story in encoded[start : start + GROUP] for token in story]
+        rows += [group[cut : cut + CONTEXT] for cut in range(0, len(group) - CONTEXT + 1, CONTEXT)]
+    features = Features({"input_ids": Sequence(Value("uint16"), CONTEXT)})
+    dataset = Dataset.from_dict({"input_ids": np.array(rows, dtype=np.uint16)}, features=features)
+    dataset.save_to_disk(str(workspace / "tokenized_dataset"))
+    return workspace
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A finished `duckling-train` process."""
+
+    run_dir: Path
+    status: int
+    stdout: str
+    stderr: str
+
+    def json(self, name: str) -> Any:
+        return json.loads((self.run_dir / name).read_text())
+
+    @property
+    def metrics(self) -> list[dict[str, float]]:
+        return [json.loads(line) for line in (self.run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """Return the command line of `duckling-train` with `arguments`, under this interpreter."""
+    return [sys.executable, "-c", "from duckling_train.cli import main; main()", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a child with as many threads as this process: threads split sums, and so bits."""
+    return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "HF_HUB_OFFLINE": "1"}
+
+
+def duckling_train(run_dir: Path, *arguments: str | Path) -> Ran:
+    """Run `duckling-train --out run_dir arguments` in a process of its own."""
+    done = subprocess.run(
+        command("--out", run_dir, *arguments), capture_output=True, text=True, env=environment(), check=False
+    )
+    return Ran(run_dir, done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_workspace(tmp_path_factory.mktemp("workspace"), sentences(300))
+
+
+@pytest.fixture(scope="session")
+def run(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """One short CPU run through the command line."""
+    run_dir = tmp_path_factory.mktemp("runs") / "short"
+    return duckling_train(run_dir, "-w", workspace, "--steps", str(STEPS), "--device", "cpu")

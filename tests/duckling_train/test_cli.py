@@ -1,0 +1,150 @@
+"""What the user of `duckling-train` meets: help, one-line errors, exit statuses, silence, Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from duckling_train.cli import cli, main
+from tests.duckling_train.conftest import STEPS, Ran, command, environment
+
+HEAVY = ("torch", "transformers", "datasets", "numpy", "pyarrow", "matplotlib")
+
+
+def invoke(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    """Run `main` here. Returns exit status, standard output, standard error."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return int(stop.value.code or 0), captured.out, captured.err
+
+
+def test_help_answers_within_half_a_second() -> None:
+    def seconds() -> float:
+        start = time.perf_counter()
+        subprocess.run(command("--help"), check=True, capture_output=True)
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(3)) < 0.5
+
+
+def test_help_imports_nothing_heavy_and_shows_defaults() -> None:
+    code = (
+        "import sys\nfrom duckling_train.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+        f"print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    text = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert text.endswith("HEAVY []\n")
+    assert "[default: 10000]" in text
+    assert "DUCKLING_WORKSPACE" in text
+
+
+def test_every_option_has_help() -> None:
+    assert [option.name for option in cli.params if not getattr(option, "help", None)] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--steps", "0"], "--steps is 0"),
+        (["--steps", "many"], "'many' is not a valid integer"),
+        (["--batch-size", "-1"], "--batch-size is -1"),
+        (["--learning-rate", "nan"], "--learning-rate is nan"),
+        (["--seed", "-1"], "--seed is -1"),
+        (["--device", "tpu"], "--device is 'tpu'"),
+        (["--name", "../up"], "--name is '../up'"),
+        (["--stepz", "3"], "No such option"),
+        (["nonsense"], "No such command 'nonsense'"),
+        (["-w", "no-such-place"], "no tokenized_dataset in no-such-place: run duckling-data pack"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
+) -> None:
+    status, out, err = invoke(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert expected in err
+    assert err.startswith("duckling-train: ")
+    assert err.count("\n") == 1
+
+
+def test_debug_adds_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = invoke(capsys, "--debug", "--steps", "0")
+    assert status == 2
+    assert "Traceback" in err
+    assert err.splitlines()[-1] == "duckling-train: --steps is 0; it must be at least 1"
+
+
+def test_dry_run_says_everything_and_writes_nothing(capsys: pytest.CaptureFixture[str], workspace: Path) -> None:
+    before = sorted(workspace.rglob("*"))
+    status, out, err = invoke(capsys, "--dry-run", "-w", workspace, "--steps", "77", "--batch-size", "4")
+    assert (status, err) == (0, "")
+    assert '"steps": 77' in out
+    assert "parameters: 1,510,912" in out
+    assert f"would write {workspace / 'runs' / 'steps-77-seed-42-batch-size-4'}: config.json, metrics.jsonl" in out
+    assert sorted(workspace.rglob("*")) == before
+
+
+def test_dry_run_tells_what_would_be_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, out, _ = invoke(capsys, "--dry-run", "-w", tmp_path)
+    assert status == 0
+    assert f"dataset: would be refused: no tokenized_dataset in {tmp_path}: run duckling-data pack" in out
+
+
+def test_workspace_comes_from_the_environment(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DUCKLING_WORKSPACE", str(tmp_path))
+    status, _, err = invoke(capsys, "--steps", "1")
+    assert status == 2
+    assert str(tmp_path) in err
+
+
+def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    from importlib.metadata import version
+
+    assert invoke(capsys, "--version") == (0, f"duckling-train, version {version('duckling')}\n", "")
+
+
+def test_normal_run_shows_a_bar_and_one_line_and_no_warning(run: Ran) -> None:
+    assert run.status == 0
+    assert run.stdout.startswith(f"{run.run_dir}: loss ")
+    assert run.stdout.count("\n") == 1
+    shown = [line for line in run.stderr.replace("\r", "\n").split("\n") if line]
+    assert all(line.startswith("training ") for line in shown), run.stderr
+    assert f"{STEPS}/{STEPS}" in shown[-1]
+    assert "steps/s, loss " in shown[-1]
+
+
+def test_existing_run_is_refused(capsys: pytest.CaptureFixture[str], run: Ran, workspace: Path) -> None:
+    before = (run.run_dir / "manifest.json").read_bytes()
+    status, _, err = invoke(capsys, "--out", run.run_dir, "-w", workspace, "--steps", "1")
+    assert status == 2
+    assert "already holds a run" in err
+    assert "--overwrite" in err
+    assert (run.run_dir / "manifest.json").read_bytes() == before
+
+
+def test_ctrl_c_exits_130_with_one_line_and_leaves_no_manifest(workspace: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    process = subprocess.Popen(
+        command("--out", run_dir, "-w", workspace, "--steps", "100000", "--quiet", "--device", "cpu"),
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    metrics = run_dir / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not (metrics.exists() and metrics.read_text().endswith("\n")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "duckling-train: interrupted; the run is not whole: --overwrite starts it again.\n"
+    assert metrics.read_text().startswith('{"step": 1, "loss": ')
+    assert not (run_dir / "manifest.json").exists()

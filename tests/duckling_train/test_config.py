@@ -1,0 +1,78 @@
+"""Settings: Duckling II's by default, named readably, refused when out of range."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from duckling_data.errors import InputError
+from duckling_train.config import TrainConfig
+from duckling_train.model import build_model, count_params, model_config, n_params, resolve_device
+
+
+def test_default_name_is_steps_and_seed_and_what_differs() -> None:
+    assert TrainConfig().run_name() == "steps-10000-seed-42"
+    assert TrainConfig(steps=200, device="cpu").run_name() == "steps-200-seed-42"
+    changed = TrainConfig(steps=5, seed=7, batch_size=16, learning_rate=3e-4, logging_steps=1)
+    assert changed.run_name() == "steps-5-seed-7-batch-size-16-learning-rate-0.0003-logging-steps-1"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"steps": 0}, {"batch_size": 0}, {"logging_steps": 0}, {"learning_rate": 0.0}, {"learning_rate": float("inf")},
+     {"seed": -1}, {"seed": 2**32}, {"device": "gpu"}],
+)  # fmt: skip
+def test_values_out_of_range_are_refused(bad: dict[str, Any]) -> None:
+    (name,) = bad
+    with pytest.raises(InputError, match="--" + name.replace("_", "-")):
+        TrainConfig(**bad)
+
+
+def test_every_setting_is_documented_and_resolved() -> None:
+    config = TrainConfig(steps=3)
+    assert {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}.items() <= (
+        config.resolved().items()
+    )
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.steps = 4  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("layers", "expected"), [(2, 1_510_912), (4, 1_907_456), (8, 2_700_544)])
+def test_parameter_counts_are_the_originals(layers: int, expected: int) -> None:
+    assert count_params(TrainConfig(n_layer=layers)) == expected
+
+
+def test_counting_parameters_draws_no_random_number() -> None:
+    import torch
+
+    before = torch.get_rng_state()
+    assert count_params(TrainConfig()) == n_params(build_model(TrainConfig()))
+    torch.set_rng_state(before)
+    count_params(TrainConfig())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_model_config_is_the_seeds_but_for_the_special_tokens() -> None:
+    from transformers import GPT2Config
+
+    seed = GPT2Config(
+        vocab_size=8192, n_embd=128, n_head=2, n_layer=2, n_positions=512, n_inner=512, activation_function="gelu",
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, layer_norm_epsilon=1e-5, initializer_range=0.02,
+        use_cache=False,
+    ).to_dict()  # fmt: skip
+    ours = model_config(TrainConfig()).to_dict()
+    assert {name for name in seed if seed[name] != ours[name]} == {"bos_token_id", "eos_token_id"}
+    assert ours["bos_token_id"] is ours["eos_token_id"] is None
+
+
+def test_auto_takes_a_device_that_is_there_and_an_absent_one_is_refused() -> None:
+    import torch
+
+    assert resolve_device("cpu") == "cpu"
+    assert resolve_device(resolve_device("auto")) == resolve_device("auto")
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    for device in [name for name, here in present.items() if not here]:
+        with pytest.raises(InputError, match=f"--device is {device}"):
+            resolve_device(device)
