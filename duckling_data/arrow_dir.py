@@ -63,8 +63,8 @@ class HashingFile:
 class RowWriter:
     """Writes rows of `ctx` tokens into a dataset directory beside its place.
 
-    Used in a `with`, at whose end the directory is whole, or gone if there was an error; then `put_in_place()` or `discard()`.
-    The bytes depend on the rows alone, not on how many come in one call.
+    Used in a `with`, at whose end the directory is whole, or gone if there was an error; then `put_in_place()` or
+    `discard()`. The bytes depend on the rows alone, not on how many come in one call.
     """
 
     def __init__(self, place: Path, ctx: int, split: str) -> None:
@@ -97,7 +97,11 @@ class RowWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if kind is None:
-            self._finish()
+            try:
+                self._finish()
+            except BaseException:
+                self.discard()
+                raise
             return
         if self._file:
             self._file.close()

@@ -12,6 +12,9 @@ import numpy.typing as npt
 from duckling_data.gpt2 import GPT2_VOCAB_SIZE, gpt2_parts, split_to_live
 from duckling_data.mapping import DECOMPOSE, TokenMapping
 
+NONE = np.uint16(np.iinfo(np.uint16).max)
+"""No live id. No mapping can give it: there are 50,257 GPT-2 ids, so live ids end below."""
+
 
 @dataclass(frozen=True)
 class Compacted:
@@ -29,10 +32,10 @@ class Compacted:
 class CompactTable:
     """What becomes of each GPT-2 id: `first[id]` and, where a token is split, the further pieces behind it."""
 
+    live: npt.NDArray[np.uint16]
+    """(50257,) the live id of each GPT-2 id, or NONE."""
     first: npt.NDArray[np.uint16]
-    """(50257,) the compact id, or the first piece's."""
-    unknown: npt.NDArray[np.bool_]
-    """(50257,) whether the GPT-2 id has no live id of its own."""
+    """(50257,) what stands for each GPT-2 id: its live id, or the first piece's, or the unknown token's."""
     more: Mapping[int, npt.NDArray[np.uint16]]
     """The second and later pieces of each GPT-2 id that is split (policy `decompose`)."""
 
@@ -41,28 +44,28 @@ class CompactTable:
         """Return the table of a checked mapping."""
         live: dict[int, int] = {int(gpt2): int(compact) for gpt2, compact in mapping["gpt2_to_compact"].items()}
         unk: int = mapping["unk_id"]
-        first = np.full(GPT2_VOCAB_SIZE, unk, np.uint16)
-        unknown = np.ones(GPT2_VOCAB_SIZE, bool)
-        for gpt2, compact in live.items():
-            first[gpt2] = compact
-            unknown[gpt2] = False
+        own = np.full(GPT2_VOCAB_SIZE, NONE, np.uint16)
+        own[list(live)] = list(live.values())
+        first = np.where(own == NONE, np.uint16(unk), own)
         more: dict[int, npt.NDArray[np.uint16]] = {}
         if mapping.get("unk_policy") == DECOMPOSE:
             parts = gpt2_parts()
-            for gpt2 in np.flatnonzero(unknown).tolist():
+            for gpt2 in np.flatnonzero(own == NONE).tolist():
                 pieces = [live.get(piece, unk) for piece in split_to_live(gpt2, live, parts)]
                 first[gpt2] = pieces[0]
                 if len(pieces) > 1:
                     more[gpt2] = np.array(pieces[1:], np.uint16)
-        return cls(first, unknown, more)
+        return cls(own, first, more)
 
     def compact(
         self, tokens: npt.NDArray[Any], lengths: npt.NDArray[np.int64], separator: int | None = None
     ) -> Compacted:
         """Return the stories in compact ids, `separator` (a compact id) behind each if one is given."""
-        compact = self.first[tokens]
-        where = np.flatnonzero(self.unknown[tokens])
+        compact = self.live[tokens]
+        # One look-up for all tokens, one more for the few that have no live id.
+        where = np.flatnonzero(compact == NONE)
         unknown = len(where)
+        compact[where] = self.first[tokens[where]]
         if self.more:
             compact, lengths = self._split(tokens, compact, lengths, where)
         if separator is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from duckling_data.arrow_dir import read_rows
-from duckling_data.compact import CompactTable
+from duckling_data.compact import NONE, CompactTable
 from duckling_data.count import COUNTS_NAME, read_counts
 from duckling_data.errors import InputError
 from duckling_data.gpt2 import load_encoder
@@ -50,7 +50,7 @@ def token_fates(workspace: Path, text: str) -> Iterator[str]:
     for token in ids:
         rank, count = place.get(token, (0, 0))
         becomes = [int(table.first[token]), *table.more.get(token, np.empty(0, int)).tolist()]
-        kind = "live" if not table.unknown[token] else "split" if len(becomes) > 1 else "unknown"
+        kind = "live" if table.live[token] != NONE else "split" if len(becomes) > 1 else "unknown"
         shown = repr(token_text(token))
         yield f"{shown:<20} {token:>8} {count:>12,} {rank or '-':>7}  {kind}: {' '.join(map(str, becomes))}"
 

@@ -17,6 +17,10 @@ FORMAT_VERSION = 1
 
 MANIFEST_NAME = "manifest.json"
 
+ORDER = ("count", "build-vocab", "pack", "report")
+"""The stages in the order they are made and stand in the manifest, each needing those before it (the report needs no
+rows, but shows them where they are)."""
+
 
 @dataclass
 class StageRecord:
@@ -74,15 +78,18 @@ class Manifest:
 
     def write(self) -> None:
         """Write the manifest in one piece."""
-        stages = {name: record.to_json() for name, record in self.stages.items()}
+        names = [*(name for name in ORDER if name in self.stages), *sorted(self.stages.keys() - set(ORDER))]
+        stages = {name: self.stages[name].to_json() for name in names}
         write_json(self.path, {"format": FORMAT_VERSION, "corpus": self.corpus, "stages": stages})
 
     def begin(self, stage: str) -> None:
         """Blank a stage's entry before its outputs are replaced: a crash in between must not leave a false one.
 
-        The blank entry still says that the files in the stage's places are this workspace's own.
+        The blank entry still says that the files in the stage's places are this workspace's own, and remembers the
+        settings of what stood there.
         """
-        self.stages[stage] = StageRecord({}, {})
+        before = self.stages.get(stage)
+        self.stages[stage] = StageRecord(before.settings if before else {}, {})
         self.write()
 
     def enter(self, stage: str, record: StageRecord) -> None:
@@ -103,6 +110,9 @@ class Manifest:
         for name, digest in inputs.items():
             if record.inputs.get(name) != digest:
                 return f"{name} changed"
+        for name in record.inputs:
+            if name not in inputs:
+                return f"{name} is there no longer"
         for name, output in record.outputs.items():
             path = self.workspace / name
             if not path.is_file():

@@ -17,7 +17,7 @@ from duckling_data.corpus import Corpus
 from duckling_data.encoding import EncodedSplit, EncoderPool
 from duckling_data.errors import InputError
 from duckling_data.files import digest_json, make_directory
-from duckling_data.manifest import Manifest, StageRecord
+from duckling_data.manifest import ORDER, Manifest, StageRecord
 from duckling_data.mapping import MAPPING_FILE
 from duckling_data.progress import Reporter
 from duckling_data.settings import Resolved, resolve
@@ -29,9 +29,6 @@ from duckling_data.sources import (
     open_corpus,
     remember_source,
 )
-
-ORDER = ("count", "build-vocab", "pack", "report")
-"""The stages, each needing those before it (the report needs no rows, but shows them where they are)."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +167,12 @@ class Pipeline:
     def _adopt_mapping(self) -> None:
         path = self.request.mapping
         if path is None:
+            own = self.request.workspace / MAPPING_FILE
+            if not self.manifest.stages["build-vocab"].outputs or not own.exists():
+                raise InputError(
+                    f"{own}: your own mapping is there no longer, or not whole. "
+                    "Give it again with --mapping FILE, or build one with `duckling-data build-vocab --live N`."
+                )
             self.reporter.say("build-vocab  a mapping of your own (remembered)")
             return
         mapping = stages.read_given_mapping(path)

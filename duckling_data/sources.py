@@ -75,7 +75,8 @@ def open_corpus(
         from duckling_data.hub import TINYSTORIES, fetch
 
         folder = workspace / "corpus"
-        make_directory(folder)
+        if not offline:
+            make_directory(folder)
         found = fetch(TINYSTORIES, folder, offline=offline, reporter=reporter)
         named = {split: [(path, path.relative_to(folder).as_posix()) for path in found[split]] for split in found}
     else:

@@ -83,6 +83,9 @@ def _mapping_faults(workspace: Path, manifest: Manifest, record: StageRecord) ->
 
 
 def _pack_faults(workspace: Path, manifest: Manifest, record: StageRecord) -> Iterator[str]:
+    if not (workspace / MAPPING_FILE).is_file():
+        yield f"{MAPPING_FILE} is missing, so the rows cannot be held against it"
+        return
     if record.inputs["mapping"] != sha256_file(workspace / MAPPING_FILE):
         yield f"the rows were made with another {MAPPING_FILE}; run `duckling-data pack`"
         return

@@ -24,15 +24,15 @@ PROGRAM = "duckling-train"
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="The run's directory.  [default: WORKSPACE/runs/NAME]"
 )
 @click.option("--name", metavar="NAME", help="The run's name.  [default: from the settings, as steps-10000-seed-42]")
-@click.option("--overwrite", is_flag=True, help="Replace an earlier run there.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier run there.  [default: off]")
 @click.option("--seed", type=int, default=TrainConfig.seed, help="Seed of the weights and of the order of the rows.")
 @click.option("--batch-size", type=int, default=TrainConfig.batch_size, help="Rows a step.")
 @click.option("--learning-rate", type=float, default=TrainConfig.learning_rate, help="Peak; falls linearly to 0.")
 @click.option("--logging-steps", type=int, default=TrainConfig.logging_steps, help="Steps between two logged losses.")
 @click.option("--device", metavar="auto|cpu|cuda|mps", default=TrainConfig.device, help="Where to train.")
-@click.option("--dry-run", is_flag=True, help="Say what would be trained and written, and stop.")
-@click.option("--quiet", is_flag=True, help="Print errors only.")
-@click.option("--debug", is_flag=True, help="Add the traceback to an error.")
+@click.option("--dry-run", is_flag=True, help="Say what would be trained and written, and stop.  [default: off]")
+@click.option("--quiet", is_flag=True, help="Print errors only.  [default: off]")
+@click.option("--debug", is_flag=True, help="Add the traceback to an error.  [default: off]")
 @click.version_option(package_name="duckling", prog_name=PROGRAM)
 @click.pass_context
 def cli(

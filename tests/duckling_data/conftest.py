@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from duckling_data.arrow_dir import read_rows
 from duckling_data.cli import main
 from duckling_data.demo import demo_stories
+from duckling_data.gpt2 import gpt2_folder
+from duckling_data.manifest import Manifest
+from duckling_data.pipeline import Pipeline, Request
+from duckling_data.progress import Reporter
+from tests import reference_pipeline as reference
 
 SMALL = ("--sample", "all", "--live", "300", "--dead", "20", "--ctx", "32")
 """Options that fit the small corpus below."""
@@ -45,6 +55,12 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
     return run
 
 
+def stages_that(verb: str, result: Result) -> list[str]:
+    """The stages of which the command said `made`, `would make` or `up to date`."""
+    assert result.exit_code == 0, result.stderr
+    return re.findall(rf"^(\S+) +{verb}\b", result.stderr, flags=re.MULTILINE)
+
+
 @pytest.fixture
 def stories(tmp_path: Path) -> Path:
     """A file of forty stories."""
@@ -61,3 +77,38 @@ def snapshot(folder: Path) -> dict[str, str]:
     """The SHA-256 of every file below a folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def build(workspace: Path, *sources: object, workers: int = 2, mapping: Path | None = None, **given: Any) -> Manifest:
+    """Bring a workspace's rows up to date, in this process; the settings by field name."""
+    request = Request(workspace, workers, tuple(map(str, sources)), mapping=mapping, settings=given)
+    return Pipeline(request, Reporter(quiet=True)).make("pack")
+
+
+def rows_of(workspace: Path, name: str = "tokenized_dataset") -> np.ndarray:
+    return np.concatenate(read_rows(workspace / name))
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_bytes())
+
+
+@pytest.fixture(scope="session")
+def gpt2() -> Any:
+    """transformers' own GPT-2 tokenizer."""
+    return reference.load_gpt2(gpt2_folder())
+
+
+@pytest.fixture(scope="session")
+def packed_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("packed")
+    write_jsonl(folder / "stories.jsonl", demo_stories(0, 40).to_pylist())
+    build(folder / "w", folder / "stories.jsonl", sample="all", live=300, dead=20, ctx=32)
+    return folder
+
+
+@pytest.fixture
+def made(packed_once: Path, tmp_path: Path) -> Path:
+    """A workspace of one's own that is up to date: forty stories, packed with the settings SMALL."""
+    shutil.copytree(packed_once / "w", tmp_path / "made")
+    return tmp_path / "made"
