@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from duckling_data.files import PARTIAL, disk_errors, make_directory, replace_directory, sync_directory, write_bytes
+from duckling_data.parallel import Background
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,6 +80,7 @@ class RowWriter:
         self._stream: Any = None
         self._shard_rows = 0
         self._payload = hashlib.sha256()
+        self._disk = Background()
         self.rows = 0
         self.outputs: dict[str, dict[str, Any]] = {}
         """After the `with`: size and SHA-256 of each file, by its name inside the directory."""
@@ -96,13 +98,19 @@ class RowWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if kind is None:
-            try:
+        try:
+            if kind is None:
+                self._drain(whole_batches=False)
+            self._disk.close()
+            if kind is None:
                 self._finish()
-            except BaseException:
-                self.discard()
-                raise
-            return
+                return
+        except BaseException:
+            self._give_up()
+            raise
+        self._give_up()
+
+    def _give_up(self) -> None:
         if self._file:
             self._file.close()
         self.discard()
@@ -123,10 +131,14 @@ class RowWriter:
         """Write what is held, in batches of ROWS_PER_BATCH; the rest stays held if only whole batches are wanted."""
         rows = np.concatenate(self._held) if self._held else np.empty((0, self._ctx), np.uint16)
         end = len(rows) - len(rows) % ROWS_PER_BATCH if whole_batches else len(rows)
-        with disk_errors(self._partial):
-            for start in range(0, end, ROWS_PER_BATCH):
-                self._write_batch(rows[start : min(start + ROWS_PER_BATCH, end)])
+        # Hashing and writing the file is half of a row's cost: it goes on beside the cutting of the next rows.
+        self._disk.submit(self._write_batches, rows[:end])
         self._held, self._held_rows = ([rows[end:].copy()], len(rows) - end) if end < len(rows) else ([], 0)
+
+    def _write_batches(self, rows: npt.NDArray[np.uint16]) -> None:
+        with disk_errors(self._partial):
+            for start in range(0, len(rows), ROWS_PER_BATCH):
+                self._write_batch(rows[start : start + ROWS_PER_BATCH])
 
     def _write_batch(self, rows: npt.NDArray[np.uint16]) -> None:
         import pyarrow as pa
@@ -152,11 +164,10 @@ class RowWriter:
         self._shard_rows = 0
 
     def _finish(self) -> None:
-        self._drain(whole_batches=False)
-        if self._stream is not None:
-            self._close_shard()
         names = []
         with disk_errors(self._partial):
+            if self._stream is not None:
+                self._close_shard()
             for index, (path, described) in enumerate(self._shard_files):
                 names.append(f"data-{index:05d}-of-{len(self._shard_files):05d}.arrow")
                 path.rename(path.with_name(names[-1]))

@@ -126,16 +126,34 @@ def split_to_live(token_id: int, live: Container[int], parts: Mapping[int, tuple
 
 @cache
 def tokenizer_json() -> str:
-    """Return the `tokenizer.json` that both encoders are built from: what `GPT2TokenizerFast` runs inside."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    """Return the `tokenizer.json` that both encoders are built from: what `GPT2TokenizerFast` runs inside.
 
+    Raises InputError as `read_checked` does.
+    """
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    eos = {"id": EOS_ID, "content": EOS_TEXT, "single_word": False, "lstrip": False, "rstrip": False}
     affixes = {"continuing_subword_prefix": "", "end_of_word_suffix": ""}
-    tokenizer = Tokenizer(models.BPE(vocab=gpt2_vocabulary(), merges=gpt2_merges(), **affixes))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(EOS_TEXT, normalized=False, special=True)])
-    text: str = tokenizer.to_str()
-    return text
+    flags = {"fuse_unk": False, "byte_fallback": False, "ignore_merges": False}
+    parts = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [eos | {"normalized": False, "special": True}],
+        "normalizer": None,
+        "pre_tokenizer": byte_level,
+        "post_processor": None,
+        "decoder": byte_level | {"add_prefix_space": True},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            **affixes,
+            **flags,
+            "vocab": gpt2_vocabulary(),
+            "merges": gpt2_merges(),
+        },
+    }
+    return json.dumps(parts, ensure_ascii=False)
 
 
 @dataclass(frozen=True)

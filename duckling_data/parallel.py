@@ -46,6 +46,31 @@ def ordered_map(fn: Callable[[T], R], items: Iterable[T], workers: int) -> Itera
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+class Background:
+    """One thread that makes calls in the order they were submitted, while the caller goes on.
+
+    At most AHEAD calls wait. An exception of a call is raised by the next `submit` that waits for it, or by `close`.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._pending: deque[Future[object]] = deque()
+
+    def submit(self, fn: Callable[[T], object], argument: T) -> None:
+        """Have `fn(argument)` called after what was submitted before."""
+        while len(self._pending) > AHEAD:
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(fn, argument))
+
+    def close(self) -> None:
+        """Wait for all calls. Raises what the first failing one raised."""
+        try:
+            while self._pending:
+                self._pending.popleft().result()
+        finally:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+
 def prefetch(items: Iterable[T], depth: int = AHEAD) -> Iterator[T]:
     """Yield the items unchanged, while a thread of its own fetches up to `depth` of them ahead."""
     slots: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(maxsize=depth)
