@@ -79,6 +79,7 @@ class RowWriter:
         self._file: HashingFile | None = None
         self._stream: Any = None
         self._shard_rows = 0
+        self._schema = schema(ctx)
         self._payload = hashlib.sha256()
         self._disk = Background()
         self.rows = 0
@@ -146,11 +147,11 @@ class RowWriter:
         if self._stream is None:
             path = self._partial / f"shard-{len(self._shard_files):05d}"
             self._file = HashingFile(path)
-            self._stream = pa.ipc.new_stream(self._file, schema(self._ctx))
+            self._stream = pa.ipc.new_stream(self._file, self._schema)
             self._shard_files.append((path, {}))
         values = pa.array(rows.reshape(-1))
         column = pa.FixedSizeListArray.from_arrays(values, self._ctx)
-        self._stream.write_batch(pa.record_batch([column], schema=schema(self._ctx)))
+        self._stream.write_batch(pa.record_batch([column], schema=self._schema))
         self._shard_rows += len(rows)
         if self._shard_rows >= ROWS_PER_SHARD:
             self._close_shard()

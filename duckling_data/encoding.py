@@ -2,7 +2,9 @@
 
 Reading and encoding are most of the work of counting and of packing. A command that does both (`pack` in an empty
 workspace) encodes once: the counting pass keeps the tokens in an unnamed temporary file, 2 bytes a token, which the
-packing pass reads and which is gone with the process, however it ends.
+packing pass reads. The file is cut into segments, each given back to the disk as soon as it was read for the last
+time, so that tokens and rows together never take much more room than the rows alone; all of it is gone with the
+process, however that ends.
 """
 
 from __future__ import annotations
@@ -86,15 +88,18 @@ class EncodedSplit:
         self._keep_in = keep_in
         self._kept: _KeptTokens | None = None
 
-    def map(self, fn: Callable[[EncodedBatch], R], wanted: npt.NDArray[np.bool_] | None = None) -> Iterator[R]:
+    def map(
+        self, fn: Callable[[EncodedBatch], R], wanted: npt.NDArray[np.bool_] | None = None, *, last: bool = False
+    ) -> Iterator[R]:
         """Yield `fn(batch)` for all stories, in order, computed by threads.
 
-        `wanted` (one bool a story) says that the others are not needed; they may come all the same.
+        `wanted` (one bool a story) says that the others are not needed; they may come all the same. `last` says that
+        nobody goes through the split after this: nothing is kept, and what was kept is given up.
         """
         if self._kept is not None:
-            yield from ordered_map(lambda index: fn(self._kept_batch(index)), range(len(self._kept)), self._workers)
+            yield from self._map_kept(fn, self._kept, last)
             return
-        keep = _KeptTokens(self._keep_in) if self._keep_in is not None else None
+        keep = _KeptTokens(self._keep_in) if self._keep_in is not None and not last else None
 
         def work(batch: StoryBatch) -> tuple[EncodedBatch | None, R]:
             encoded = self._encode(batch, wanted if keep is None else None)
@@ -118,13 +123,21 @@ class EncodedSplit:
             encoded = encoder.encode_batch(texts)
         return EncodedBatch(batch.first + chosen, encoded.tokens, encoded.lengths, len(batch.texts), batch.nulls)
 
-    def _kept_batch(self, index: int) -> EncodedBatch:
-        assert self._kept is not None
-        return self._kept.read(index)
+    def _map_kept(self, fn: Callable[[EncodedBatch], R], kept: _KeptTokens, last: bool) -> Iterator[R]:
+        results = ordered_map(lambda index: fn(kept.read(index)), range(len(kept)), self._workers)
+        for index, result in enumerate(results):
+            if last:
+                kept.give_up(index)
+            yield result
+        if last:
+            self._kept = None
 
 
 @dataclass(frozen=True)
 class _Span:
+    """Where a kept batch lies."""
+
+    file: IO[bytes]
     offset: int
     stories: int
     tokens: int
@@ -132,13 +145,15 @@ class _Span:
     nulls: int
 
 
+SEGMENT_BYTES = 64 << 20
+"""Kept tokens in one temporary file."""
+
+
 class _KeptTokens:
-    """Batches of whole stories in an unnamed temporary file: lengths as int32, then tokens as uint16."""
+    """Batches of whole stories in unnamed temporary files: lengths as int32, then tokens as uint16."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        with disk_errors(folder):
-            self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # lives as long as this object
         self._spans: list[_Span] = []
         self._end = 0
 
@@ -149,17 +164,34 @@ class _KeptTokens:
         """Keep a batch."""
         lengths = batch.lengths.astype(np.int32)
         with disk_errors(self._folder):
-            self._file.write(lengths.data)
-            self._file.write(batch.tokens.data)
+            if not self._spans or self._end >= SEGMENT_BYTES:
+                # Without a buffer, so that what was written can be read through the file's number.
+                file: IO[bytes] = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
+                self._end = 0
+            else:
+                file = self._spans[-1].file
+            for array in (lengths, batch.tokens):
+                _write_all(file, array.data.cast("B") if array.size else b"")
         first = int(batch.stories[0])
-        self._spans.append(_Span(self._end, len(lengths), len(batch.tokens), first, batch.nulls))
+        self._spans.append(_Span(file, self._end, len(lengths), len(batch.tokens), first, batch.nulls))
         self._end += lengths.nbytes + batch.tokens.nbytes
 
     def read(self, index: int) -> EncodedBatch:
         """Return a batch that was kept; any number of threads may."""
         span = self._spans[index]
-        self._file.flush()
-        data = os.pread(self._file.fileno(), span.stories * 4 + span.tokens * 2, span.offset)
+        data = os.pread(span.file.fileno(), span.stories * 4 + span.tokens * 2, span.offset)
         lengths = np.frombuffer(data, np.int32, span.stories).astype(np.int64)
         tokens = np.frombuffer(data, np.uint16, span.tokens, span.stories * 4)
         return EncodedBatch(span.first + np.arange(span.stories), tokens, lengths, span.stories, span.nulls)
+
+    def give_up(self, index: int) -> None:
+        """Say that this batch, and those before it, will not be read again: a segment without others is freed."""
+        if index + 1 == len(self._spans) or self._spans[index + 1].file is not self._spans[index].file:
+            self._spans[index].file.close()
+
+
+def _write_all(file: IO[bytes], data: memoryview | bytes) -> None:
+    """Write all of the data to an unbuffered file, which may take it in several goes (2 GiB at most in one)."""
+    rest = memoryview(data)
+    while len(rest):
+        rest = rest[file.write(rest) :]

@@ -126,7 +126,7 @@ def pack_split(
         RowWriter(place, settings.ctx, name) as writer,
         reporter.bar(f"pack {name}", encoded.split.stories, "stories") as bar,
     ):
-        for part, batch in encoded.map(compact):
+        for part, batch in encoded.map(compact, last=True):
             writer.write(packer.add(part.tokens, part.lengths))
             stories += len(part.lengths)
             nulls += batch.nulls
