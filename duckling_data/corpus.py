@@ -1,25 +1,24 @@
 """Where stories come from: the hub, files, or the demo generator. A corpus is splits; a split is stories in order.
 
-Reading is the same for all: `batches(split, workers)` yields the stories in order, a few thousand at a time,
-parsed by threads. What identifies a corpus is the content of its files (SHA-256), not their names or places.
+Reading is the same for all: a split gives numbered blocks, and the thread that takes one parses it. What identifies a
+corpus is the content of its files (SHA-256), not their names or places.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from duckling_data.errors import InputError
 from duckling_data.files import digest_json
-from duckling_data.parallel import ordered_map
 from duckling_data.readers import file_format, read_blocks
+from duckling_data.readers.blocks import Block
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from duckling_data.reader_bytes import Block
 
 DEMO_BLOCK = 4096
 """Demo stories generated at a time."""
@@ -98,12 +97,11 @@ class DemoSplit:
 
     def blocks(self) -> Iterator[Block]:
         """Yield ranges of stories, each generated where it is asked for."""
-        from functools import partial
-
         from duckling_data.demo import demo_stories
 
         for start in range(0, self.stories, DEMO_BLOCK):
-            yield partial(demo_stories, start, min(start + DEMO_BLOCK, self.stories), split=self.split)
+            stop = min(start + DEMO_BLOCK, self.stories)
+            yield Block(stop - start, partial(demo_stories, start, stop, split=self.split))
 
     def _fingerprint(self) -> str:
         """Return a hash that changes when the generator does: of the first stories' text."""
@@ -146,19 +144,24 @@ class StoryBatch:
     """How many of them were null, and are empty here."""
 
 
-def batches(split: Split, workers: int) -> Iterator[StoryBatch]:
-    """Yield all stories of a split in order, parsed by `workers` threads.
+def numbered_blocks(split: Split) -> Iterator[tuple[int, Block]]:
+    """Yield each block of the split with the index of its first story.
 
-    Raises InputError if their number is not the one that was counted: a file has changed since.
+    Raises InputError at the end if the stories are not as many as were counted: a file has changed since.
     """
     first = 0
-    for texts in ordered_map(lambda block: block(), split.blocks(), workers):
-        if len(texts) == 0:
-            continue
-        nulls = texts.null_count
-        yield StoryBatch(first, texts.fill_null("") if nulls else texts, nulls)
-        first += len(texts)
+    for block in split.blocks():
+        if block.stories:
+            yield first, block
+        first += block.stories
     if first != split.stories:
         raise InputError(
             f"the corpus changed while it was read: {first:,} stories, {split.stories:,} were counted. Run again."
         )
+
+
+def parse_block(first: int, block: Block) -> StoryBatch:
+    """Return the block's stories, nulls made empty. Raises InputError for a block that cannot be read."""
+    texts = block.parse()
+    nulls = texts.null_count
+    return StoryBatch(first, texts.fill_null("") if nulls else texts, nulls)

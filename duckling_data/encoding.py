@@ -22,10 +22,11 @@ from typing import IO, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from duckling_data.corpus import Split, StoryBatch, batches
+from duckling_data.corpus import Split, StoryBatch, numbered_blocks, parse_block
+from duckling_data.encoders import Encoder, load_encoder
 from duckling_data.files import disk_errors
-from duckling_data.gpt2 import Encoder, load_encoder
 from duckling_data.parallel import ordered_map
+from duckling_data.readers.blocks import Block
 
 R = TypeVar("R")
 
@@ -101,11 +102,12 @@ class EncodedSplit:
             return
         keep = _KeptTokens(self._keep_in) if self._keep_in is not None and not last else None
 
-        def work(batch: StoryBatch) -> tuple[EncodedBatch | None, R]:
-            encoded = self._encode(batch, wanted if keep is None else None)
+        def work(numbered: tuple[int, Block]) -> tuple[EncodedBatch | None, R]:
+            # Parsed and encoded in one go, while the text is still in the core's cache.
+            encoded = self._encode(parse_block(*numbered), wanted if keep is None else None)
             return (None if keep is None else encoded), fn(encoded)
 
-        for encoded, result in ordered_map(work, batches(self.split, self._workers), self._workers):
+        for encoded, result in ordered_map(work, numbered_blocks(self.split), self._workers):
             if keep is not None and encoded is not None:
                 keep.append(encoded)
             yield result

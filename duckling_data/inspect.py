@@ -10,8 +10,8 @@ import numpy as np
 from duckling_data.arrow_dir import read_rows
 from duckling_data.compact import NONE, CompactTable
 from duckling_data.count import COUNTS_NAME, read_counts
+from duckling_data.encoders import load_encoder
 from duckling_data.errors import InputError
-from duckling_data.gpt2 import load_encoder
 from duckling_data.mapping import MAPPING_FILE, read_mapping
 from duckling_data.stages import DATASET_NAMES
 

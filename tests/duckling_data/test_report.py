@@ -21,9 +21,10 @@ from duckling_data.gpt2 import gpt2_vocabulary
 from duckling_data.manifest import Manifest
 from duckling_data.pipeline import Pipeline, Request
 from duckling_data.progress import Reporter
-from duckling_data.report import Lengths, gather, percent, token_bytes, visible, write_report
-from duckling_data.report_page import page
-from duckling_data.report_plots import _drawable, draw
+from duckling_data.report import write_report
+from duckling_data.report.facts import Lengths, gather, percent, token_bytes, visible
+from duckling_data.report.page import page
+from duckling_data.report.plots import _drawable, draw
 
 FILES = ["coverage.png", "zipf.png", "story_length.png", "unknown.png", "index.html"]
 SMALL = {"live": 60, "dead": 20, "sample": "all", "ctx": 16}

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2TokenizerFast
 
+from duckling_data.encoders import load_encoder
 from duckling_data.errors import InputError
-from duckling_data.gpt2 import EOS_ID, EOS_TEXT, gpt2_merges, gpt2_vocabulary, load_encoder
+from duckling_data.gpt2 import EOS_ID, EOS_TEXT, gpt2_merges, gpt2_vocabulary
 from duckling_data.mapping import MAPPING_FILE, mapping_bytes
 from duckling_data.tokenizer import DucklingTokenizer
 from tests.seed_cells import TEMPLATE, code_cells, put_gpt2_files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,18 @@ from duckling_data.errors import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Block = Callable[[], "pa.Array"]
-"""Parses itself into stories: a large_string array, nulls kept."""
-
 BLOCK_BYTES = 4 << 20
 """Text in a block: large enough to amortise a call into the encoder, small enough for the caches and flat memory."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a file that any thread can parse by itself."""
+
+    stories: int
+    """How many stories it holds: known before it is parsed, so that they can be numbered."""
+    parse: Callable[[], pa.Array]
+    """Returns the stories: a large_string array, nulls kept. Raises InputError for what is no text."""
 
 
 def decompressed(path: Path, codec: str | None, block_bytes: int) -> Iterator[bytes]:

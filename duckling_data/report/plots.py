@@ -18,10 +18,10 @@ from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
-from duckling_data.report import SPACE, level_name, percent, visible
+from duckling_data.report.facts import SPACE, level_name, percent, visible
 
 if TYPE_CHECKING:
-    from duckling_data.report import Facts, Lengths
+    from duckling_data.report.facts import Facts, Lengths
 
 LIVE, UNKNOWN, MARK, SECOND, QUIET = "#0072B2", "#D55E00", "#222222", "#009E73", "#6B6B6B"
 """Okabe and Ito's blue, vermilion and green, which colour-blind readers tell apart, and two greys."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from duckling_data.errors import InputError
-from duckling_data.reader_bytes import Block, decompressed
+from duckling_data.readers.blocks import Block, decompressed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,19 +42,15 @@ class RawBlock:
             pieces.pop()
         return pieces
 
-    def jsonl(self, text_field: str) -> Block:
-        """Return the block that parses this as JSON Lines."""
+    def parse_jsonl(self, text_field: str) -> pa.Array:
+        """Return the stories of these JSON Lines: large_string, nulls kept. Raises InputError at the first bad line."""
+        import pyarrow as pa
 
-        def parse() -> pa.Array:
-            import pyarrow as pa
+        self._check_utf8()
+        return pa.array([self._story(n, line, text_field) for n, line in self.lines()], pa.large_string())
 
-            self._check_utf8()
-            return pa.array([self._story(n, line, text_field) for n, line in self.lines()], pa.large_string())
-
-        return parse
-
-    def txt(self) -> pa.Array:
-        """Parse this as plain text."""
+    def parse_txt(self) -> pa.Array:
+        """Return the stories of this plain text: large_string."""
         import pyarrow as pa
 
         self._check_utf8()
@@ -85,6 +82,18 @@ class RawBlock:
         if text is not None and not isinstance(text, str):
             raise InputError(f"{self.path}: line {number:,}: {text_field!r} is {_shorten(repr(text))}, expected text.")
         return text
+
+
+def jsonl_blocks(path: Path, codec: str | None, text_field: str, block_bytes: int) -> Iterator[Block]:
+    """Yield the blocks of a file of JSON Lines."""
+    for raw in raw_blocks(path, codec, b"\n", block_bytes):
+        yield Block(len(raw.lines()), partial(raw.parse_jsonl, text_field))
+
+
+def txt_blocks(path: Path, codec: str | None, block_bytes: int) -> Iterator[Block]:
+    """Yield the blocks of a file of plain text."""
+    for raw in raw_blocks(path, codec, TEXT_SEPARATOR, block_bytes):
+        yield Block(len(raw.pieces()), raw.parse_txt)
 
 
 def raw_blocks(path: Path, codec: str | None, separator: bytes, block_bytes: int) -> Iterator[RawBlock]:

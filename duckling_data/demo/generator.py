@@ -1,6 +1,6 @@
 """The built-in story generator: a stand-in for TinyStories where there is no network.
 
-A little language: `demo_grammar.txt` says how a story is built, `demo_lexicon.txt` holds its words, and the long tail
+A little language: `grammar.txt` says how a story is built, `lexicon.txt` holds its words, and the long tail
 of rare words comes out of GPT-2's own vocabulary. A story is a function of (seed, split, index) alone, so shards can be
 made in any order and by any number of threads.
 
@@ -27,7 +27,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from duckling_data.demo_tables import Int64s, Tables, UInt64s, tables
+from duckling_data.demo.tables import Int64s, Tables, UInt64s, tables
 from duckling_data.errors import InputError
 
 DEFAULT_STORIES = 20_000

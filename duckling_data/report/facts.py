@@ -1,8 +1,4 @@
-"""The report: what the counts, the mapping and the rows of a workspace look like, as four figures and one page.
-
-This file gathers the facts, `report_plots` draws them and `report_page` writes the page around the figures. All of it
-comes from the workspace's own files and manifest, with no clock, host or path: equal workspaces give equal bytes.
-"""
+"""What the report shows, gathered from a workspace's own files and manifest."""
 
 from __future__ import annotations
 
@@ -17,13 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from duckling_data.count import COUNTS_NAME, LENGTH_BINS, TokenCounts, read_counts
-from duckling_data.files import make_directory, write_bytes
 from duckling_data.gpt2 import BYTE_TOKENS, EOS_ID, EOS_TEXT, gpt2_parts, split_to_live
 from duckling_data.manifest import Manifest, StageRecord
 from duckling_data.mapping import DECOMPOSE, MAPPING_FILE, TokenMapping, read_mapping
 
-REPORT_FOLDER = "report"
-PAGE = "index.html"
 SPACE = "·"
 """How a token's space is shown."""
 TOP_UNKNOWN = 30
@@ -32,25 +25,6 @@ TOP_UNKNOWN = 30
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _BYTE_OF_TOKEN = bytes(_PRINTABLE + sorted(set(range(256)) - set(_PRINTABLE)))
 """The byte that each of the first 256 GPT-2 ids stands for: the printable Latin-1 characters come first."""
-
-
-def write_report(workspace: Path, manifest: Manifest) -> list[str]:
-    """Write `report/` in the workspace and return the names of the files in it: the figures, then the page.
-
-    Needs the stages `count` and `build-vocab`; shows the rows where `pack` has made them. Raises InputError for counts
-    or a mapping that cannot be read, OutsideError if the disk refuses.
-    """
-    from duckling_data.report_page import page
-    from duckling_data.report_plots import draw
-
-    facts = gather(workspace, manifest)
-    files = draw(facts)
-    files[PAGE] = page(facts, dict(files))
-    folder = workspace / REPORT_FOLDER
-    make_directory(folder)
-    for name, content in files.items():
-        write_bytes(folder / name, content)
-    return list(files)
 
 
 def gather(workspace: Path, manifest: Manifest) -> Facts:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from duckling_data.errors import InputError
 from duckling_data.parallel import prefetch
-from duckling_data.reader_bytes import BLOCK_BYTES, Block, decompressed, unreadable
+from duckling_data.readers.blocks import BLOCK_BYTES, Block, decompressed, unreadable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,8 +59,11 @@ def parquet_blocks(path: Path, codec: str | None, text_field: str, block_bytes: 
             yield from _streamed_blocks(file, path, text_field)
             return
         metadata = file.metadata
+    first_row = 0
     for groups in _runs(sizes, block_bytes):
-        yield _RowGroups(path, metadata, groups, text_field)
+        rows = sum(metadata.row_group(group).num_rows for group in groups)
+        yield Block(rows, partial(_read_row_groups, path, metadata, groups, text_field, first_row))
+        first_row += rows
 
 
 def _runs(sizes: list[int], block_bytes: int) -> Iterator[list[int]]:
@@ -84,39 +87,21 @@ def _streamed_blocks(file: Any, path: Path, text_field: str) -> Iterator[Block]:
     first_row = 0
     try:
         for batch in prefetch(batches):
-            yield _Column(path, batch.column(0), first_row)
+            yield Block(batch.num_rows, partial(_large_strings, batch.column(0), path, first_row))
             first_row += batch.num_rows
     except (pa.ArrowInvalid, OSError) as error:
         raise unreadable(path, error) from error
 
 
-@dataclass(frozen=True)
-class _RowGroups:
-    path: Path
-    metadata: Any
-    groups: list[int]
-    text_field: str
+def _read_row_groups(path: Path, metadata: Any, groups: list[int], text_field: str, first_row: int) -> pa.Array:
+    import pyarrow as pa
 
-    def __call__(self) -> pa.Array:
-        import pyarrow as pa
-
-        with _open_parquet(self.path, None, self.metadata) as file:
-            try:
-                table = file.read_row_groups(self.groups, columns=[self.text_field], use_threads=False)
-            except (pa.ArrowInvalid, OSError) as error:
-                raise unreadable(self.path, error) from error
-        first_row = sum(self.metadata.row_group(g).num_rows for g in range(self.groups[0]))
-        return _large_strings(table.column(0).combine_chunks(), self.path, first_row)
-
-
-@dataclass(frozen=True)
-class _Column:
-    path: Path
-    column: pa.Array
-    first_row: int
-
-    def __call__(self) -> pa.Array:
-        return _large_strings(self.column, self.path, self.first_row)
+    with _open_parquet(path, None, metadata) as file:
+        try:
+            table = file.read_row_groups(groups, columns=[text_field], use_threads=False)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise unreadable(path, error) from error
+    return _large_strings(table.column(0).combine_chunks(), path, first_row)
 
 
 def _check_text_column(schema: pa.Schema, path: Path, text_field: str) -> None:

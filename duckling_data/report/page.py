@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from duckling_data.count import COUNTS_NAME
 from duckling_data.mapping import MAPPING_FILE
-from duckling_data.report import level_name, percent, visible
+from duckling_data.report.facts import level_name, percent, visible
 
 if TYPE_CHECKING:
-    from duckling_data.report import Facts
+    from duckling_data.report.facts import Facts
 
 FILES_SHOWN = 20
 """Files of a source that the page names."""

@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from duckling_data.demo_grammar import LEADS, PLOT_SECTIONS, Grammar, Slot, read_grammar, template_parts
-from duckling_data.demo_words import WordClass, joined, read_lexicon, tail_classes, with_article
+from duckling_data.demo.grammar import LEADS, PLOT_SECTIONS, Grammar, Slot, read_grammar, template_parts
+from duckling_data.demo.words import WordClass, joined, read_lexicon, tail_classes, with_article
 
 Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
@@ -207,9 +207,9 @@ def tables() -> Tables:
 def _tables() -> Tables:
     from duckling_data.gpt2 import gpt2_vocabulary
 
-    room = files("duckling_data")
-    grammar = read_grammar(room.joinpath("demo_grammar.txt").read_text("utf-8"))
-    classes = read_lexicon(room.joinpath("demo_lexicon.txt").read_text("utf-8"))
+    room = files("duckling_data.demo")
+    grammar = read_grammar(room.joinpath("grammar.txt").read_text("utf-8"))
+    classes = read_lexicon(room.joinpath("lexicon.txt").read_text("utf-8"))
     texts = [word for one in classes.values() for forms in one.words for word in forms]
     texts += [line for lines in grammar.sections.values() for line in lines]
     known = set(re.findall("[a-z]+", " ".join(texts)))

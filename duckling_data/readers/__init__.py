@@ -1,7 +1,7 @@
 """Reads stories out of files: Parquet, JSON Lines and plain text, each also compressed.
 
 A file becomes a sequence of *blocks* of some megabytes. Cutting a file into blocks is quick and happens in order;
-parsing a block (`block()`) is the work, and threads do it side by side. Where the cuts fall changes nothing.
+parsing a block is the work, and threads do it side by side. Where the cuts fall changes nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from duckling_data.reader_bytes import BLOCK_BYTES, Block
+from duckling_data.readers.blocks import BLOCK_BYTES, Block
 
 FORMATS = (".parquet", ".jsonl", ".txt")
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
@@ -27,27 +27,24 @@ def file_format(path: Path) -> tuple[str, str | None] | None:
 
 def read_blocks(path: Path, text_field: str, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
     """Yield the blocks of one file, in order. Raises InputError for a file that cannot be read as its name says."""
-    from duckling_data import reader_parquet, reader_text
+    from duckling_data.readers import parquet, text
 
     suffix, codec = _known_format(path)
     if suffix == ".parquet":
-        return reader_parquet.parquet_blocks(path, codec, text_field, block_bytes)
+        return parquet.parquet_blocks(path, codec, text_field, block_bytes)
     if suffix == ".jsonl":
-        return (raw.jsonl(text_field) for raw in reader_text.raw_blocks(path, codec, b"\n", block_bytes))
-    return (raw.txt for raw in reader_text.raw_blocks(path, codec, reader_text.TEXT_SEPARATOR, block_bytes))
+        return text.jsonl_blocks(path, codec, text_field, block_bytes)
+    return text.txt_blocks(path, codec, block_bytes)
 
 
 def count_stories(path: Path, text_field: str) -> int:
     """Return how many stories a file holds, without parsing them."""
-    from duckling_data import reader_parquet, reader_text
+    from duckling_data.readers import parquet
 
     suffix, codec = _known_format(path)
     if suffix == ".parquet":
-        return reader_parquet.count_rows(path, codec, text_field)
-    if suffix == ".jsonl":
-        return sum(len(raw.lines()) for raw in reader_text.raw_blocks(path, codec, b"\n", BLOCK_BYTES))
-    blocks = reader_text.raw_blocks(path, codec, reader_text.TEXT_SEPARATOR, BLOCK_BYTES)
-    return sum(len(raw.pieces()) for raw in blocks)
+        return parquet.count_rows(path, codec, text_field)
+    return sum(block.stories for block in read_blocks(path, text_field))
 
 
 def _known_format(path: Path) -> tuple[str, str | None]:

@@ -1,0 +1,35 @@
+"""The report: what the counts, the mapping and the rows of a workspace look like, as four figures and one page.
+
+`facts` gathers, `plots` draws, `page` writes the page around the figures. All of it comes from the workspace's own
+files and manifest, with no clock, host or path: equal workspaces give equal bytes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from duckling_data.files import make_directory, write_bytes
+from duckling_data.manifest import Manifest
+
+REPORT_FOLDER = "report"
+PAGE = "index.html"
+
+
+def write_report(workspace: Path, manifest: Manifest) -> list[str]:
+    """Write `report/` in the workspace and return the names of the files in it: the figures, then the page.
+
+    Needs the stages `count` and `build-vocab`; shows the rows where `pack` has made them. Raises InputError for counts
+    or a mapping that cannot be read, OutsideError if the disk refuses.
+    """
+    from duckling_data.report.facts import gather
+    from duckling_data.report.page import page
+    from duckling_data.report.plots import draw
+
+    facts = gather(workspace, manifest)
+    files = draw(facts)
+    files[PAGE] = page(facts, dict(files))
+    folder = workspace / REPORT_FOLDER
+    make_directory(folder)
+    for name, content in files.items():
+        write_bytes(folder / name, content)
+    return list(files)
