@@ -149,6 +149,9 @@ def _pipeline(
     mapping: Path | None = None,
     **settings: Any,
 ) -> Pipeline:
+    from duckling_data.memory import keep_freed_memory
+
+    keep_freed_memory()
     from duckling_data.parallel import default_workers
     from duckling_data.pipeline import Pipeline, Request
     from duckling_data.progress import Reporter

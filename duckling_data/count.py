@@ -128,47 +128,37 @@ class Tally:
         return TokenCounts(ids, self.count[ids], first_seen[order])
 
 
-def tally_batch(batch: EncodedBatch, places: npt.NDArray[np.int64]) -> Tally:
-    """Return the tally of the batch's sampled stories. `places` is `sample_places` of the whole split."""
+def tally_batch(batch: EncodedBatch, places: npt.NDArray[np.int64], earliest: npt.NDArray[np.int64]) -> Tally:
+    """Return the tally of the batch's sampled stories. `places` is `sample_places` of the whole split.
+
+    `earliest` holds, for each GPT-2 id, the earliest place of a story known to hold it so far (or NEVER): a token in
+    a later story cannot be the first, and nearly all are passed over by that one comparison. A value that is out of
+    date lets more tokens through and changes nothing.
+    """
     tally = Tally.zero()
     tally.nulls = batch.nulls
     mine = places[batch.stories]
-    tokens, lengths, mine = _in_sample_order(batch, mine)
-    if len(mine) == 0:
-        return tally
+    tokens, lengths, mine = _sampled(batch, mine)
     tally.stories = len(mine)
     tally.empty = int(np.count_nonzero(lengths == 0))
     tally.lengths = np.bincount(np.minimum(lengths // LENGTH_BIN, LENGTH_BINS - 1), minlength=LENGTH_BINS)
     tally.count = np.bincount(tokens, minlength=GPT2_VOCAB_SIZE)
-    # In the sample's order, the first hit of a token in this batch is its earliest appearance.
-    occurring, position = first_positions(tokens)
+    candidates = np.flatnonzero(np.repeat(mine, lengths) < earliest[tokens])
     starts = np.cumsum(lengths) - lengths
-    story = np.searchsorted(starts, position, side="right") - 1
-    tally.first[occurring] = (mine[story] << OFFSET_BITS) | (position - starts[story])
+    story = np.searchsorted(starts, candidates, side="right") - 1
+    appearance = (mine[story] << OFFSET_BITS) | (candidates - starts[story])
+    np.minimum.at(tally.first, tokens[candidates], appearance)
     return tally
 
 
-def _in_sample_order(
+def _sampled(
     batch: EncodedBatch, mine: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return (tokens, lengths, places) of the batch's sampled stories, in the order of their places."""
-    sampled = np.flatnonzero(mine >= 0)
-    order = sampled[np.argsort(mine[sampled])]
-    if np.array_equal(order, np.arange(len(mine))):  # all of them, in order: nothing to move
+    """Return (tokens, lengths, places) of the batch's sampled stories."""
+    sampled = mine >= 0
+    if sampled.all():
         return batch.tokens, batch.lengths, mine
-    lengths = batch.lengths[order]
-    starts = (np.cumsum(batch.lengths) - batch.lengths)[order]
-    shift = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-    return batch.tokens[np.arange(len(shift)) + shift], lengths, mine[order]
-
-
-def first_positions(tokens: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return (ids that occur, position of the first occurrence of each) in a flat array of token ids."""
-    position = np.full(GPT2_VOCAB_SIZE, -1, np.int64)
-    # Of several assignments to one place the last one stands: written backwards, that is the first occurrence.
-    position[tokens[::-1]] = np.arange(len(tokens) - 1, -1, -1)
-    occurring = np.flatnonzero(position >= 0)
-    return occurring, position[occurring]
+    return batch.tokens[np.repeat(sampled, batch.lengths)], batch.lengths[sampled], mine[sampled]
 
 
 def count_tokens(
@@ -181,9 +171,15 @@ def count_tokens(
     split = encoded.split
     places = sample_places(split.stories, settings)
     total = Tally.zero()
+    earliest = np.full(GPT2_VOCAB_SIZE, NEVER)
+
+    def tally(batch: EncodedBatch) -> tuple[Tally, int]:
+        return tally_batch(batch, places, earliest), batch.read
+
     with reporter.bar("count", split.stories, "stories") as bar:
-        for part, read in encoded.map(lambda batch: (tally_batch(batch, places), batch.read), wanted=places >= 0):
+        for part, read in encoded.map(tally, wanted=places >= 0):
             total.add(part)
+            np.minimum(earliest, part.first >> OFFSET_BITS, out=earliest)
             bar.update(read)
     counts = total.counts()
     if counts.total == 0:

@@ -81,6 +81,12 @@ def fetch(dataset: HubDataset, folder: Path, *, offline: bool, reporter: Reporte
     return paths
 
 
+def missing(dataset: HubDataset, folder: Path) -> dict[str, int]:
+    """Return the files that `fetch` would download into `folder`: bytes by name."""
+    files = [file for split in dataset.splits.values() for file in split]
+    return {name: size for name, size in files if not (folder / name).is_file()}
+
+
 def _download(dataset: HubDataset, name: str, size: int, path: Path, folder: Path, reporter: Reporter) -> None:
     """Download one file, with as many tries as WAITS allows."""
     for wait in (*WAITS, None):

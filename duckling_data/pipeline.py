@@ -28,7 +28,10 @@ from duckling_data.sources import (
     absolute_sources,
     open_corpus,
     remember_source,
+    to_download,
 )
+
+NOT_DOWNLOADED = {"train": "(not downloaded)", "validation": "(not downloaded)"}
 
 
 @dataclass(frozen=True)
@@ -61,18 +64,18 @@ class Pipeline:
             self._pool.warm(request.workers)  # everything will be made: load them while the source is hashed
         self._resolved = {name: self._resolve(name) for name in ("count", "build-vocab", "pack")}
         self.corpus = self._open_corpus()
-        self.digests = self.corpus.digests()
-        self._description = self.corpus.describe()
-        self._encoded = {
-            name: EncodedSplit(split, self._pool, request.workers) for name, split in self.corpus.splits().items()
-        }
+        self._description = self.corpus.describe() if self.corpus else None
+        self.digests = self.corpus.digests() if self.corpus else NOT_DOWNLOADED
+        splits = self.corpus.splits() if self.corpus else {}
+        self._encoded = {name: EncodedSplit(split, self._pool, request.workers) for name, split in splits.items()}
 
     def _resolve(self, stage: str) -> Resolved[Any]:
         record = self.manifest.stages.get(stage)
         remembered = record.settings if record else {}
         return resolve(stages.SETTINGS[stage], self.request.settings, remembered)
 
-    def _open_corpus(self) -> Corpus:
+    def _open_corpus(self) -> Corpus | None:
+        """Return the corpus, or None in a dry run that would have to download it."""
         request = self.request
         if not request.dry_run:
             make_directory(request.workspace)
@@ -81,6 +84,9 @@ class Pipeline:
         text_field = request.text_field or record.text_field or DEFAULT_TEXT_FIELD
         origin = "given" if request.sources else "remembered" if record.sources else "default"
         self.reporter.say(f"source       {', '.join(sources)} ({origin})")
+        if request.dry_run and not request.offline and (files := to_download(request.workspace, sources)):
+            self.reporter.say(f"download     would fetch {len(files)} files, {sum(files.values()) / 1e6:,.0f} MB")
+            return None
         corpus = open_corpus(
             request.workspace,
             sources,
@@ -97,9 +103,8 @@ class Pipeline:
         needed = self._needed(targets)
         if "pack" in needed and "count" in needed and not self.request.dry_run:
             # Whoever counts now will pack next: what is encoded for the one is kept for the other.
-            self._encoded["train"] = EncodedSplit(
-                self.corpus.train, self._pool, self.request.workers, self.request.workspace
-            )
+            train = self._encoded["train"].split
+            self._encoded["train"] = EncodedSplit(train, self._pool, self.request.workers, self.request.workspace)
         for stage in needed:
             getattr(self, "_" + stage.replace("-", "_"))()
         if not self.request.dry_run:

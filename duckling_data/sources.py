@@ -24,6 +24,9 @@ RECORD_VERSION = 1
 VALIDATION_SHARE = 100
 """The demo has one validation story to so many stories, about TinyStories' own share (21,990 of 2,119,719)."""
 
+LEAST_VALIDATION = 10
+"""Validation stories of a demo of few stories."""
+
 
 class SourceRecord:
     """What `corpus/source.json` remembers: the source as given, and the number of stories in each file by its hash."""
@@ -86,9 +89,16 @@ def open_corpus(
 
 
 def demo_corpus(stories: int) -> Corpus:
-    """Return the demo corpus with so many training stories."""
-    validation = stories // VALIDATION_SHARE
-    return Corpus("demo", DemoSplit("train", stories), DemoSplit("validation", validation) if validation else None)
+    """Return the demo corpus with so many training stories, and validation stories to fill a few rows at the least."""
+    validation = max(LEAST_VALIDATION, stories // VALIDATION_SHARE)
+    return Corpus("demo", DemoSplit("train", stories), DemoSplit("validation", validation))
+
+
+def to_download(workspace: Path, sources: list[str]) -> dict[str, int]:
+    """Return the files that the hub would have to send before the corpus can be opened: bytes by name."""
+    from duckling_data.hub import TINYSTORIES, missing
+
+    return missing(TINYSTORIES, workspace / "corpus") if sources == ["tinystories"] else {}
 
 
 def remember_source(workspace: Path, sources: list[str], text_field: str, corpus: Corpus) -> None:

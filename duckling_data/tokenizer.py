@@ -3,7 +3,7 @@
 It encodes with GPT-2's tokenizer and maps each GPT-2 id to its compact id; an id without one becomes `unk_id` or,
 under the policy `decompose`, is split back along the merges that made it. `token_mapping.json` is its whole
 vocabulary file: GPT-2's own files come with the package, so a saved folder is complete and opens without a network,
-with `DucklingTokenizer.from_pretrained(folder)` or, once this module is imported, with `AutoTokenizer`.
+with `DucklingTokenizer.from_pretrained(folder)`.
 The seed's class of the same name reads the same file and gives the same ids and text.
 """
 
@@ -132,8 +132,3 @@ class DucklingTokenizer(PythonBackend):  # type: ignore[misc]  # transformers is
     def __getstate__(self) -> dict[str, Any]:
         """Leave the encoder behind: a copy in another process or thread makes its own."""
         return {name: value for name, value in self.__dict__.items() if name != "_encoder"}
-
-
-# AutoTokenizer looks a saved class up by name, at last in transformers itself. Its official register would load torch,
-# which costs a second and which nothing in this package needs.
-transformers.DucklingTokenizer = DucklingTokenizer

@@ -1,8 +1,9 @@
 """Times the whole road, from a Parquet file of stories to the packed dataset, beside the obvious way.
 
-The two run in turn, each in a fresh process, on demo stories; figures are medians over the rounds. Ours is timed as a
-whole process, start-up included; the obvious way (tests/reference_pipeline.py: transformers, Counter, datasets)
-without its imports, on fewer stories, since it is slow. Then each part of our road is timed alone in one thread: the
+The two run in turn, each in a fresh process, on demo stories, and both count all stories (--sample all) and pack all;
+figures are medians over the rounds. Ours is timed as a whole process, start-up included; the obvious way
+(tests/reference_pipeline.py: transformers' batched calls, Counter, datasets) without its imports, on fewer stories,
+since it is slow. Then each part of our road is timed alone in one thread: the
 sum of the parts, spread evenly over the cores, is the bound that the whole can be held against.
 """
 
@@ -19,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parent.parent
 BLOCK = 8192
@@ -61,6 +61,7 @@ def run_ours(parquet: Path) -> tuple[float, float]:
     """Run the road in an empty workspace. Returns (seconds, peak MB) of the process."""
     with tempfile.TemporaryDirectory(dir=parquet.parent) as out:
         command = [sys.executable, "-m", "duckling_data", "pack", "-w", out, "--source", str(parquet), "--quiet"]
+        command += ["--sample", "all"]
         seconds, peak, _ = timed_process(command)
     return seconds, peak
 
@@ -84,7 +85,7 @@ def obvious_child(parquet: str, out: str) -> None:
 
     datasets.disable_progress_bars()
     began = time.perf_counter()
-    reference_pipeline.build(Path(parquet), Path(out), gpt2_folder())
+    reference_pipeline.build(Path(parquet), Path(out), gpt2_folder(), sample=None)
     print(time.perf_counter() - began)
 
 
@@ -98,17 +99,17 @@ def median_seconds(work: Callable[[], object], rounds: int = 3) -> float:
     return statistics.median(seconds)
 
 
-def time_parts(parquet: Path, megabytes: float, sampled: float) -> dict[str, float]:
-    """Return the seconds a GB of text of each part of the road, alone in one thread.
+def time_parts(parquet: Path, megabytes: float) -> dict[str, float]:
+    """Return the seconds a GB of text of each part of the road, alone in one thread."""
+    import numpy as np
 
-    `sampled` is the share of the stories that is counted, as in the whole run.
-    """
     from duckling_data.arrow_dir import RowWriter
     from duckling_data.compact import CompactTable
-    from duckling_data.count import CountSettings, sample_places, tally_batch
+    from duckling_data.count import NEVER, OFFSET_BITS, CountSettings, Tally, sample_places, tally_batch
     from duckling_data.encoders import load_encoder
     from duckling_data.encoding import EncodedBatch
     from duckling_data.files import sha256_file
+    from duckling_data.gpt2 import GPT2_VOCAB_SIZE
     from duckling_data.pack import RowPacker
     from duckling_data.readers import read_blocks
     from duckling_data.vocab import VocabSettings, build_mapping
@@ -119,14 +120,14 @@ def time_parts(parquet: Path, megabytes: float, sampled: float) -> dict[str, flo
     first = 0
     for part in texts:
         encoded = encoder.encode_batch(part)
-        index = range(first, first + len(part))
-        batches.append(EncodedBatch(_array(index), encoded.tokens, encoded.lengths, len(part), 0))
+        batches.append(EncodedBatch(np.arange(first, first + len(part)), encoded.tokens, encoded.lengths, len(part), 0))
         first += len(part)
-    places = sample_places(first, CountSettings(sample=max(1, round(first * sampled))))
-    every = sample_places(first, CountSettings(sample=None))
-    tally = tally_batch(batches[0], every)
-    for batch in batches[1:]:
-        tally.add(tally_batch(batch, every))
+    places = sample_places(first, CountSettings(sample=None))
+    earliest = np.full(GPT2_VOCAB_SIZE, NEVER)
+    tally = Tally.zero()
+    for batch in batches:
+        tally.add(tally_batch(batch, places, earliest))
+        np.minimum(earliest, tally.first >> OFFSET_BITS, out=earliest)
     table = CompactTable.from_mapping(build_mapping(tally.counts(), VocabSettings()))
     compacted = [table.compact(batch.tokens, batch.lengths) for batch in batches]
 
@@ -140,17 +141,11 @@ def time_parts(parquet: Path, megabytes: float, sampled: float) -> dict[str, flo
         "hash the source": lambda: sha256_file(parquet),
         "read Parquet": lambda: [block.parse() for block in read_blocks(parquet, "text")],
         "encode": lambda: [encoder.encode_batch(part) for part in texts],
-        "count": lambda: [tally_batch(batch, places) for batch in batches],
+        "count": lambda: [tally_batch(batch, places, earliest) for batch in batches],
         "map to compact ids": lambda: [table.compact(batch.tokens, batch.lengths) for batch in batches],
         "cut, hash, write": cut_and_write,
     }
     return {name: median_seconds(work) / megabytes * 1e3 for name, work in parts.items()}
-
-
-def _array(index: range) -> Any:
-    import numpy as np
-
-    return np.arange(index.start, index.stop)
 
 
 def main() -> None:
@@ -178,7 +173,7 @@ def main() -> None:
             obvious.append(run_obvious(small))
             speeds = f"{large_mb / ours[-1][0]:.0f} and {small_mb / obvious[-1][0]:.2f} MB/s"
             print(f"round {number + 1}: {speeds}", flush=True)
-        seconds = time_parts(part, part_mb, sampled=min(1.0, 100_000 / options.stories))
+        seconds = time_parts(part, part_mb)
     print(result(ours, obvious, large_mb, small_mb, seconds, cores))
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from duckling_data.manifest import Manifest
 from duckling_data.pipeline import Pipeline, Request
 from duckling_data.progress import Reporter
 from tests import reference_pipeline as reference
+from tests.duckling_data.hub_server import HubServer
 
 SMALL = ("--sample", "all", "--live", "300", "--dead", "20", "--ctx", "32")
 """Options that fit the small corpus below."""
@@ -112,3 +113,16 @@ def made(packed_once: Path, tmp_path: Path) -> Path:
     """A workspace of one's own that is up to date: forty stories, packed with the settings SMALL."""
     shutil.copytree(packed_once / "w", tmp_path / "made")
     return tmp_path / "made"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A hub that serves a small dataset, and that this process takes for the hub."""
+    import huggingface_hub
+
+    from tests.duckling_data.hub_case import point_at, served
+
+    with HubServer(served()) as running:
+        point_at(running.endpoint, monkeypatch)
+        yield running
+    huggingface_hub.close_session()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from duckling_data import hub
 from duckling_data.demo import demo_stories
 from tests.duckling_data.conftest import SMALL, Cli, snapshot
+from tests.duckling_data.hub_case import point_at
 
 
 def refused(cli: Cli, workspace: Path, *args: object, says: list[str], status: int = 2) -> None:
@@ -255,13 +256,17 @@ def test_an_unwritable_directory(tmp_path: Path) -> None:
 
 
 def test_no_network_names_the_ways_out(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = dict(os.environ, HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_DISABLE_PROGRESS_BARS="1")
-    command = [sys.executable, "-m", "duckling_data", "count", "-w", str(tmp_path / "w"), "-q"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 3, done.stderr
-    assert "--source demo" in done.stderr
-    assert "--offline" in done.stderr
-    assert len(done.stderr.strip().splitlines()) <= 2, done.stderr
+    point_at("http://127.0.0.1:9", monkeypatch)
+    monkeypatch.setattr(hub, "WAITS", (0.0, 0.0))
+    refused(cli, tmp_path / "w", "count", says=["--source demo", "--offline", "127.0.0.1"], status=3)
+
+
+def test_a_dry_run_says_what_would_be_downloaded_and_makes_nothing(cli: Cli, tmp_path: Path) -> None:
+    result = cli("pack", "--dry-run", "-w", tmp_path / "w")
+    assert result.exit_code == 0, result.stderr
+    assert "would fetch 5 files, 1,001 MB" in result.stderr
+    assert "would make token_counts.parquet" in result.stderr
+    assert not (tmp_path / "w").exists()
 
 
 def test_offline_without_files(cli: Cli, tmp_path: Path) -> None:

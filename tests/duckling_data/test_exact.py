@@ -225,8 +225,10 @@ def test_several_files_and_formats_are_one_corpus_in_order(gpt2: Any, tmp_path: 
     lines = "".join(json.dumps({"text": text}) + "\n" for text in texts[:30]).encode()
     (folder / "a.jsonl.gz").write_bytes(gzip.compress(lines))
     pq.write_table(pa.table({"text": texts[30:60]}), folder / "b.parquet")
-    content = "\n<|endoftext|>\n".join(texts[60:]).encode()
+    content = "\n<|endoftext|>\n".join(texts[60:80]).encode()
     (folder / "c.txt.zst").write_bytes(pa.compress(content, codec="zstd", asbytes=True))
+    pq.write_table(pa.table({"text": texts[80:]}), tmp_path / "d")
+    (folder / "d.parquet.gz").write_bytes(gzip.compress((tmp_path / "d").read_bytes()))
     (folder / "notes.md").write_text("not stories")
     check(gpt2, texts, tmp_path / "w", [folder], sample=None, live=300, ctx=32, group=7)
 

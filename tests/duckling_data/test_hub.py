@@ -6,87 +6,38 @@ nothing in this process; what is tried again is not touched.
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import huggingface_hub
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from duckling_data import hub
-from duckling_data.demo import demo_stories
 from duckling_data.errors import CheckFailed, DucklingError, InputError, OutsideError
-from duckling_data.hub import TINYSTORIES, HubDataset, fetch
-from duckling_data.progress import Reporter
-from tests.duckling_data.conftest import SMALL, Cli, snapshot
+from duckling_data.hub import HubDataset
+from tests.duckling_data.conftest import snapshot
+from tests.duckling_data.hub_case import (
+    BODIES,
+    DATASET,
+    FETCH,
+    NAMES,
+    REPO,
+    REVISION,
+    SIZES,
+    TRIES,
+    WAYS_OUT,
+    environment,
+    files,
+    get,
+    point_at,
+    served,
+)
 from tests.duckling_data.hub_server import CLOSE, CUT, SHORT, SILENT_SIZE, STALL, HubServer
-
-REPO = "someone/Stories"
-REVISION = "0123456789abcdef0123456789abcdef01234567"
-TRIES = 3
-ROOT = Path(__file__).parent.parent.parent
-WAYS_OUT = ("--source demo", "--offline", "--source PATH")
-
-
-def parquet(first: int, stories: int, split: str = "train") -> bytes:
-    file = io.BytesIO()
-    pq.write_table(pa.table({"text": demo_stories(first, first + stories, split=split)}), file)
-    return file.getvalue()
-
-
-BODIES = {
-    "data/train-00000-of-00002-2d5a.parquet": parquet(0, 30),
-    "data/train-00001-of-00002-5852.parquet": parquet(30, 20),
-    "data/validation-00000-of-00001-869c.parquet": parquet(0, 15, "validation"),
-}
-NAMES = list(BODIES)
-SIZES = [(name, len(body)) for name, body in BODIES.items()]
-DATASET = HubDataset(REPO, REVISION, MappingProxyType({"train": tuple(SIZES[:2]), "validation": tuple(SIZES[2:])}))
-
-
-def served(dataset: HubDataset = DATASET, bodies: dict[str, bytes] = BODIES) -> dict[str, bytes]:
-    return {f"{dataset.repo}/resolve/{dataset.revision}/{name}": body for name, body in bodies.items()}
-
-
-def point_at(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do in this process what HF_ENDPOINT does when huggingface_hub is imported."""
-    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
-    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub, "WAITS", (0.0,) * (TRIES - 1))
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    huggingface_hub.close_session()  # the client reads the proxies' variables when it is made
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """A hub that serves DATASET, and that this process takes for the hub."""
-    with HubServer(served()) as running:
-        point_at(running.endpoint, monkeypatch)
-        yield running
-    huggingface_hub.close_session()
-
-
-def get(folder: Path, dataset: HubDataset = DATASET, *, offline: bool = False, quiet: bool = True) -> Any:
-    return fetch(dataset, folder, offline=offline, reporter=Reporter(quiet))
-
-
-def files(folder: Path) -> dict[str, str]:
-    """What a later run could take for a file of the corpus: all but the client's own notes."""
-    return {name: digest for name, digest in snapshot(folder).items() if not name.startswith(".cache/")}
 
 
 def refusal(kind: type[DucklingError], folder: Path, capfd: pytest.CaptureFixture[str], **options: Any) -> str:
@@ -238,9 +189,7 @@ def test_a_body_that_is_always_cut_off_is_given_up(
 
 def test_a_download_that_is_killed_leaves_nothing_that_counts_as_whole(server: HubServer, tmp_path: Path) -> None:
     server.fail("GET", STALL, 1)
-    program = subprocess.Popen(
-        [sys.executable, "-c", FETCH, str(tmp_path)], cwd=ROOT, env=environment(server, tmp_path / "home")
-    )
+    program = subprocess.Popen([sys.executable, "-c", FETCH, str(tmp_path)], env=environment(server, tmp_path / "home"))
     try:
         assert server.stalled.wait(60)
     finally:
@@ -302,22 +251,6 @@ def test_one_line_a_file_says_what_is_downloaded(
     assert capfd.readouterr() == ("", "")
 
 
-FETCH = f"""
-import sys
-from pathlib import Path
-from duckling_data.hub import HubDataset, fetch
-from duckling_data.progress import Reporter
-dataset = HubDataset({REPO!r}, {REVISION!r}, {dict(DATASET.splits)!r})
-fetch(dataset, Path(sys.argv[1]), offline=False, reporter=Reporter(quiet=True))
-"""
-
-
-def environment(server: HubServer, home: Path) -> dict[str, str]:
-    """An environment in which the hub is our server, and nothing of this machine's own settings for the hub counts."""
-    own = {name: value for name, value in os.environ.items() if not name.lower().endswith(("_proxy", "hf_token"))}
-    return own | {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
-
-
 def test_quiet_says_nothing_even_on_a_terminal(server: HubServer, tmp_path: Path) -> None:
     server.fail("GET", CUT, 1)  # of which the client would warn
     ours, theirs = pty.openpty()
@@ -331,51 +264,3 @@ def test_quiet_says_nothing_even_on_a_terminal(server: HubServer, tmp_path: Path
     assert {name: (tmp_path / name).read_bytes() for name in NAMES} == BODIES
     os.close(ours)
     os.close(theirs)
-
-
-def test_the_command_counts_what_it_downloaded_and_then_needs_no_network(
-    cli: Cli, server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hub, "TINYSTORIES", DATASET)
-    workspace = tmp_path / "w"
-    made = cli("pack", "-w", workspace, *SMALL)
-    assert made.exit_code == 0, made.stderr
-    manifest = json.loads((workspace / "manifest.json").read_text())
-    splits = manifest["corpus"]["splits"]
-    assert manifest["corpus"]["source"] == "tinystories"
-    assert {name: [file["name"] for file in split["files"]] for name, split in splits.items()} == {
-        "train": NAMES[:2],
-        "validation": NAMES[2:],
-    }
-    assert {name: split["stories"] for name, split in splits.items()} == {"train": 50, "validation": 15}
-    before = snapshot(workspace)
-    server.requests.clear()
-    again = cli("pack", "-w", workspace, "--offline")
-    assert again.exit_code == 0, again.stderr
-    assert server.requests == []
-    assert snapshot(workspace) == before
-
-
-def test_the_command_is_refused_offline_and_without_a_connection(cli: Cli, server: HubServer, tmp_path: Path) -> None:
-    server.fail("HEAD", CLOSE)
-    for options, status in ((["--offline"], 2), ([], 3)):
-        result = cli("count", "-w", tmp_path / "w", "-q", *options)
-        assert result.exit_code == status
-        assert len(result.stderr.splitlines()) == 1
-        assert "--source demo" in result.stderr
-        assert TINYSTORIES.splits["train"][0][0] in result.stderr
-
-
-def test_the_command_takes_no_other_file_for_tinystories(server: HubServer, tmp_path: Path) -> None:
-    names = [name for files in TINYSTORIES.splits.values() for name, _ in files]
-    server.files = served(TINYSTORIES, dict.fromkeys(names, BODIES[NAMES[0]]))
-    command = [sys.executable, "-m", "duckling_data", "count", "-w", str(tmp_path / "w")]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=environment(server, tmp_path / "home"), check=False
-    )
-    assert done.returncode == 1, done.stderr
-    *said, error = done.stderr.splitlines()
-    assert len([line for line in said if names[0] in line]) == 1
-    assert all(word in error for word in (names[0], f"{SIZES[0][1]:,} bytes", "248,731,111")), error
-    assert "Traceback" not in done.stderr
-    assert snapshot(tmp_path / "w") == {}

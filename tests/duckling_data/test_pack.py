@@ -146,7 +146,7 @@ def test_a_separator_without_a_live_id_is_refused(tmp_path: Path, stories: Path)
 def test_the_validation_split_is_packed_with_the_train_mapping(tmp_path: Path, gpt2: Any) -> None:
     build(tmp_path, "demo:600", sample=200, live=900, ctx=16, group=4)
     mapping = read_json(tmp_path / "token_mapping.json")
-    for split, name, count in (("train", "tokenized_dataset", 600), ("validation", "tokenized_validation", 6)):
+    for split, name, count in (("train", "tokenized_dataset", 600), ("validation", "tokenized_validation", 10)):
         expected = reference.pack(gpt2, demo_stories(0, count, split=split).to_pylist(), mapping, ctx=16, group=4)
         assert rows_of(tmp_path, name).tolist() == expected
         assert figures_of(tmp_path, split)["rows"] == len(expected)
@@ -160,6 +160,6 @@ def test_settings_out_of_range_are_refused(bad: dict[str, Any]) -> None:
 
 
 def test_a_failed_pack_leaves_nothing_half_made(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"validation split .* fill no row"):  # one story of validation
-        build(tmp_path, "demo:150", sample="all", live=300, ctx=2000)
+    with pytest.raises(InputError, match=r"validation split .* fill no row"):  # ten stories of validation
+        build(tmp_path, "demo:150", sample="all", live=300, ctx=4000)
     assert not list(tmp_path.glob("tokenized_*"))

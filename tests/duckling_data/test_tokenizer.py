@@ -273,15 +273,6 @@ def test_a_saved_folder_opens_equal_and_saves_the_same_bytes(
     assert loaded.mapping == DucklingTokenizer.from_mapping(first / MAPPING_FILE).mapping == mapping
 
 
-def test_auto_tokenizer_opens_a_saved_folder(tokenizer: DucklingTokenizer, tmp_path: Path) -> None:
-    from transformers import AutoTokenizer, GPT2Config
-
-    tokenizer.save_pretrained(tmp_path)
-    assert type(AutoTokenizer.from_pretrained(tmp_path)) is DucklingTokenizer
-    GPT2Config(vocab_size=80, bos_token_id=None, eos_token_id=None).save_pretrained(tmp_path)  # as beside a model
-    assert type(AutoTokenizer.from_pretrained(tmp_path)) is DucklingTokenizer
-
-
 def test_copies_and_pickles_encode_the_same(tokenizer: DucklingTokenizer) -> None:
     expected = tokenizer.encode(STORIES[0])
     assert copy.deepcopy(tokenizer).encode(STORIES[0]) == expected
