@@ -15,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import transformers
 from tokenizers import decoders
 from transformers import PythonBackend
 
