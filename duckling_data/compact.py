@@ -61,7 +61,7 @@ class CompactTable:
         self, tokens: npt.NDArray[Any], lengths: npt.NDArray[np.int64], separator: int | None = None
     ) -> Compacted:
         """Return the stories in compact ids, `separator` (a compact id) behind each if one is given."""
-        compact = self.live[tokens]
+        compact = self.live.take(tokens)
         # One look-up for all tokens, one more for the few that have no live id.
         where = np.flatnonzero(compact == NONE)
         unknown = len(where)

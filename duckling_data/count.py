@@ -31,6 +31,8 @@ LENGTH_BINS = 128
 """Bins of that histogram; the last also holds everything longer."""
 
 NEVER = np.iinfo(np.int64).max
+NO_PLACE = np.iinfo(np.int32).max
+"""Later than every place in a sample: a corpus holds fewer stories than this."""
 OFFSET_BITS = 36
 """A first appearance is (place of the story in the sample) << OFFSET_BITS | (token's place in the story)."""
 
@@ -78,15 +80,15 @@ class TokenCounts:
         return {f"{level:.1%}": int(np.searchsorted(covered, level)) + 1 for level in COVERAGE_LEVELS}
 
 
-def sample_places(stories: int, settings: CountSettings) -> npt.NDArray[np.int64]:
-    """Return, for each story, its place in the sample, or -1 if it is not in it. int64, shape (stories,).
+def sample_places(stories: int, settings: CountSettings) -> npt.NDArray[np.int32]:
+    """Return, for each story, its place in the sample, or -1 if it is not in it. int32, shape (stories,).
 
     The permutation is the one of `datasets.Dataset.shuffle(seed)`: `np.random.default_rng(seed).permutation(n)`.
     """
     if settings.sample is None:
-        return np.arange(stories, dtype=np.int64)
+        return np.arange(stories, dtype=np.int32)
     chosen = np.random.default_rng(settings.seed).permutation(stories)[: settings.sample]
-    places = np.full(stories, -1, dtype=np.int64)
+    places = np.full(stories, -1, dtype=np.int32)
     places[chosen] = np.arange(len(chosen))
     return places
 
@@ -118,6 +120,11 @@ class Tally:
         self.nulls += other.nulls
         self.empty += other.empty
 
+    def lower(self, earliest: npt.NDArray[np.int32]) -> None:
+        """Lower the places in `earliest` (int32, one for each GPT-2 id) to those of the stories tallied here."""
+        seen = np.flatnonzero(self.first != NEVER)
+        earliest[seen] = np.minimum(earliest[seen], self.first[seen] >> OFFSET_BITS)
+
     def counts(self) -> TokenCounts:
         """Return the tokens that occur, most frequent first."""
         occurring = np.flatnonzero(self.count)
@@ -128,10 +135,10 @@ class Tally:
         return TokenCounts(ids, self.count[ids], first_seen[order])
 
 
-def tally_batch(batch: EncodedBatch, places: npt.NDArray[np.int64], earliest: npt.NDArray[np.int64]) -> Tally:
+def tally_batch(batch: EncodedBatch, places: npt.NDArray[np.int32], earliest: npt.NDArray[np.int32]) -> Tally:
     """Return the tally of the batch's sampled stories. `places` is `sample_places` of the whole split.
 
-    `earliest` holds, for each GPT-2 id, the earliest place of a story known to hold it so far (or NEVER): a token in
+    `earliest` holds, for each GPT-2 id, the earliest place of a story known to hold it so far (or NO_PLACE): a token in
     a later story cannot be the first, and nearly all are passed over by that one comparison. A value that is out of
     date lets more tokens through and changes nothing.
     """
@@ -143,17 +150,17 @@ def tally_batch(batch: EncodedBatch, places: npt.NDArray[np.int64], earliest: np
     tally.empty = int(np.count_nonzero(lengths == 0))
     tally.lengths = np.bincount(np.minimum(lengths // LENGTH_BIN, LENGTH_BINS - 1), minlength=LENGTH_BINS)
     tally.count = np.bincount(tokens, minlength=GPT2_VOCAB_SIZE)
-    candidates = np.flatnonzero(np.repeat(mine, lengths) < earliest[tokens])
+    candidates = np.flatnonzero(np.repeat(mine, lengths) < earliest.take(tokens))
     starts = np.cumsum(lengths) - lengths
     story = np.searchsorted(starts, candidates, side="right") - 1
-    appearance = (mine[story] << OFFSET_BITS) | (candidates - starts[story])
+    appearance = (mine[story].astype(np.int64) << OFFSET_BITS) | (candidates - starts[story])
     np.minimum.at(tally.first, tokens[candidates], appearance)
     return tally
 
 
 def _sampled(
-    batch: EncodedBatch, mine: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    batch: EncodedBatch, mine: npt.NDArray[np.int32]
+) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64], npt.NDArray[np.int32]]:
     """Return (tokens, lengths, places) of the batch's sampled stories."""
     sampled = mine >= 0
     if sampled.all():
@@ -171,7 +178,7 @@ def count_tokens(
     split = encoded.split
     places = sample_places(split.stories, settings)
     total = Tally.zero()
-    earliest = np.full(GPT2_VOCAB_SIZE, NEVER)
+    earliest = np.full(GPT2_VOCAB_SIZE, NO_PLACE, np.int32)
 
     def tally(batch: EncodedBatch) -> tuple[Tally, int]:
         return tally_batch(batch, places, earliest), batch.read
@@ -179,7 +186,7 @@ def count_tokens(
     with reporter.bar("count", split.stories, "stories") as bar:
         for part, read in encoded.map(tally, wanted=places >= 0):
             total.add(part)
-            np.minimum(earliest, part.first >> OFFSET_BITS, out=earliest)
+            part.lower(earliest)
             bar.update(read)
     counts = total.counts()
     if counts.total == 0:

@@ -105,7 +105,7 @@ def time_parts(parquet: Path, megabytes: float) -> dict[str, float]:
 
     from duckling_data.arrow_dir import RowWriter
     from duckling_data.compact import CompactTable
-    from duckling_data.count import NEVER, OFFSET_BITS, CountSettings, Tally, sample_places, tally_batch
+    from duckling_data.count import NO_PLACE, CountSettings, Tally, sample_places, tally_batch
     from duckling_data.encoders import load_encoder
     from duckling_data.encoding import EncodedBatch
     from duckling_data.files import sha256_file
@@ -123,11 +123,11 @@ def time_parts(parquet: Path, megabytes: float) -> dict[str, float]:
         batches.append(EncodedBatch(np.arange(first, first + len(part)), encoded.tokens, encoded.lengths, len(part), 0))
         first += len(part)
     places = sample_places(first, CountSettings(sample=None))
-    earliest = np.full(GPT2_VOCAB_SIZE, NEVER)
+    earliest = np.full(GPT2_VOCAB_SIZE, NO_PLACE, np.int32)
     tally = Tally.zero()
     for batch in batches:
         tally.add(tally_batch(batch, places, earliest))
-        np.minimum(earliest, tally.first >> OFFSET_BITS, out=earliest)
+        tally.lower(earliest)
     table = CompactTable.from_mapping(build_mapping(tally.counts(), VocabSettings()))
     compacted = [table.compact(batch.tokens, batch.lengths) for batch in batches]
 
