@@ -27,7 +27,7 @@ fuzz: $(READY)
 	$(BIN)/python scripts/fuzz_encoders.py --documents 100000
 
 bench: $(READY)
-	$(BIN)/python scripts/bench_pipeline.py
+	$(BIN)/python scripts/bench_pipeline.py $(ARGS)
 
 # Writes the golden digests anew; only for a change of bytes that is meant.
 golden: $(READY)

@@ -166,14 +166,20 @@ def _pipeline(
 @cli.command()
 @options(COMMON)
 def download(**given: Any) -> None:
-    """Fetch the source's files, or record where they are, with their hashes."""
+    """Fetch the source's files, or record yours.
+
+    The hub's files come into corpus/; of local files it is recorded where they are, with their hashes.
+    """
     _pipeline(**given).make()
 
 
 @cli.command()
 @options(COUNT, COMMON)
 def count(**given: Any) -> None:
-    """Count the GPT-2 tokens of a sample of the stories: token_counts.parquet."""
+    """Count tokens: token_counts.parquet.
+
+    The GPT-2 tokens of a sample of the stories, with the order in which they first appear.
+    """
     _pipeline(**given).make("count")
 
 
@@ -187,21 +193,27 @@ def build_vocab(**given: Any) -> None:
 @cli.command()
 @options(PACK, MAPPING, VOCAB, COUNT, COMMON)
 def pack(**given: Any) -> None:
-    """Encode every story and cut it into rows: tokenized_dataset/."""
+    """Cut stories into rows: tokenized_dataset/.
+
+    Every story is encoded, mapped to compact ids, and cut into rows of --ctx tokens.
+    """
     _pipeline(**given).make("pack")
 
 
 @cli.command()
 @options(PACK, MAPPING, VOCAB, COUNT, COMMON)
 def run(**given: Any) -> None:
-    """Make everything: counts, mapping, rows and the report."""
+    """Make everything, and the report."""
     _pipeline(**given).make("count", "build-vocab", "pack", "report")
 
 
 @cli.command()
 @options(COMMON)
 def report(**given: Any) -> None:
-    """Plot coverage, frequencies and story lengths: report/index.html."""
+    """Plot what there is: report/index.html.
+
+    Coverage with the live cut, frequencies by rank, story lengths, and the tokens without a live id.
+    """
     _pipeline(**given).make("report")
 
 
@@ -214,7 +226,10 @@ def report(**given: Any) -> None:
 )
 @options(QUIET, DEBUG)
 def verify(workspace: Path, golden: Path | None, quiet: bool) -> None:
-    """Hash everything again and check that the pieces fit; exit status 1 if they do not."""
+    """Check that everything is whole and fits.
+
+    Every file is hashed again and every digest derived again. Exit status 1 if something differs.
+    """
     from duckling_data.verify import verify_workspace
 
     for line in verify_workspace(workspace, golden):
@@ -230,7 +245,10 @@ def verify(workspace: Path, golden: Path | None, quiet: bool) -> None:
 @click.option("--text", help="Show what becomes of each token of this text, instead of rows.  [default: rows]")
 @options(DEBUG)
 def inspect(workspace: Path, row: int, rows: int, validation: bool, text: str | None) -> None:
-    """Decode rows, or show the fate of a text's tokens: GPT-2 id, count, rank, compact id."""
+    """Decode rows, or show the fate of tokens.
+
+    With --text, each GPT-2 token of the text: its id, how often it was counted, its rank, what it becomes.
+    """
     from duckling_data.inspect import decoded_rows, token_fates
 
     lines = token_fates(workspace, text) if text is not None else decoded_rows(workspace, row, rows, validation)
