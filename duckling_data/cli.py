@@ -230,9 +230,10 @@ def verify(workspace: Path, golden: Path | None, quiet: bool) -> None:
 
     Every file is hashed again and every digest derived again. Exit status 1 if something differs.
     """
+    from duckling_data.progress import Reporter
     from duckling_data.verify import verify_workspace
 
-    for line in verify_workspace(workspace, golden):
+    for line in verify_workspace(workspace, golden, Reporter(quiet)):
         if not quiet:
             click.echo(line)
 

@@ -144,7 +144,7 @@ def report(context: Context) -> Made:
     from duckling_data.report import write_report
 
     context.begin("report")
-    files = write_report(context.workspace, context.manifest)
+    files = write_report(context.workspace, context.manifest, context.reporter)
     return _described(context, *(f"{REPORT_NAME}/{file}" for file in files)), {}
 
 

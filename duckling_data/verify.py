@@ -13,10 +13,11 @@ from duckling_data.errors import CheckFailed, DucklingError, InputError
 from duckling_data.files import read_json, sha256_file
 from duckling_data.manifest import MANIFEST_NAME, Manifest, StageRecord
 from duckling_data.mapping import MAPPING_FILE, read_mapping
+from duckling_data.progress import Reporter
 from duckling_data.stages import DATASET_NAMES
 
 
-def verify_workspace(workspace: Path, golden: Path | None = None) -> Iterator[str]:
+def verify_workspace(workspace: Path, golden: Path | None, reporter: Reporter) -> Iterator[str]:
     """Yield a line for each thing that holds; `golden` is a file that `golden_digests` wrote.
 
     Raises CheckFailed, naming everything that does not hold, at the end; InputError where there is nothing to check.
@@ -31,7 +32,9 @@ def verify_workspace(workspace: Path, golden: Path | None = None) -> Iterator[st
         if not record.outputs:
             faults.append(f"{stage}: was interrupted and is not whole; run `duckling-data {stage}`")
             continue
-        found = list(_damaged_files(workspace, record)) or list(_content_faults(workspace, manifest, stage, record))
+        with reporter.bar(f"verify {stage}", sum(output["bytes"] for output in record.outputs.values()), "B") as bar:
+            found = list(_damaged_files(workspace, record, bar))
+            found = found or list(_content_faults(workspace, manifest, stage, record))
         faults += [f"{stage}: {fault}" for fault in found]
         if not found:
             yield f"{stage:<12} ok: {len(record.outputs)} files"
@@ -44,7 +47,7 @@ def verify_workspace(workspace: Path, golden: Path | None = None) -> Iterator[st
         raise CheckFailed("\n".join([f"{workspace}: {len(faults)} of its checks failed", *faults]))
 
 
-def _damaged_files(workspace: Path, record: StageRecord) -> Iterator[str]:
+def _damaged_files(workspace: Path, record: StageRecord, bar: Any) -> Iterator[str]:
     for name, expected in record.outputs.items():
         path = workspace / name
         if not path.is_file():
@@ -53,6 +56,7 @@ def _damaged_files(workspace: Path, record: StageRecord) -> Iterator[str]:
             yield f"{name} has {path.stat().st_size:,} bytes, expected {expected['bytes']:,}"
         elif (found := sha256_file(path)) != expected["sha256"]:
             yield f"{name} has SHA-256 {found}, expected {expected['sha256']}"
+        bar.update(expected["bytes"])
 
 
 def _content_faults(workspace: Path, manifest: Manifest, stage: str, record: StageRecord) -> Iterator[str]:

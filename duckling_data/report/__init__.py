@@ -10,12 +10,13 @@ from pathlib import Path
 
 from duckling_data.files import make_directory, write_bytes
 from duckling_data.manifest import Manifest
+from duckling_data.progress import Reporter
 
 REPORT_FOLDER = "report"
 PAGE = "index.html"
 
 
-def write_report(workspace: Path, manifest: Manifest) -> list[str]:
+def write_report(workspace: Path, manifest: Manifest, reporter: Reporter) -> list[str]:
     """Write `report/` in the workspace and return the names of the files in it: the figures, then the page.
 
     Needs the stages `count` and `build-vocab`; shows the rows where `pack` has made them. Raises InputError for counts
@@ -23,10 +24,14 @@ def write_report(workspace: Path, manifest: Manifest) -> list[str]:
     """
     from duckling_data.report.facts import gather
     from duckling_data.report.page import page
-    from duckling_data.report.plots import draw
+    from duckling_data.report.plots import FIGURES, draw
 
     facts = gather(workspace, manifest)
-    files = draw(facts)
+    files: dict[str, bytes] = {}
+    with reporter.bar("report", len(FIGURES), "figures") as bar:
+        for name, content in draw(facts):
+            files[name] = content
+            bar.update()
     files[PAGE] = page(facts, dict(files))
     folder = workspace / REPORT_FOLDER
     make_directory(folder)

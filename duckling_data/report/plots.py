@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Iterator
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -57,11 +58,12 @@ _ONE_AT_A_TIME = Lock()
 """matplotlib's settings belong to the process."""
 
 
-def draw(facts: Facts) -> dict[str, bytes]:
-    """Return the figures as PNG files, by file name, in the page's order."""
-    plots = {"coverage": coverage, "zipf": zipf, "story_length": story_length, "unknown": unknown}
-    with _ONE_AT_A_TIME, matplotlib.style.context(["default", STYLE]):
-        return {f"{name}.png": _png(plot(facts)) for name, plot in plots.items()}
+def draw(facts: Facts) -> Iterator[tuple[str, bytes]]:
+    """Yield (file name, PNG) of each of FIGURES, in the page's order."""
+    for plot in FIGURES:
+        with _ONE_AT_A_TIME, matplotlib.style.context(["default", STYLE]):
+            content = _png(plot(facts))
+        yield f"{plot.__name__}.png", content
 
 
 def coverage(facts: Facts) -> Figure:
@@ -246,3 +248,7 @@ def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+FIGURES = (coverage, zipf, story_length, unknown)
+"""The figures of the report; a figure's file has its function's name."""

@@ -129,7 +129,7 @@ def test_two_runs_give_equal_bytes_whatever_the_users_matplotlib_settings(packed
     before = {name: (packed / "report" / name).read_bytes() for name in FILES}
     own = {"axes.facecolor": "red", "font.size": 30, "savefig.dpi": 33, "lines.linewidth": 9, "axes.grid": False}
     with matplotlib.rc_context(own):
-        assert write_report(packed, Manifest(packed)) == FILES
+        assert write_report(packed, Manifest(packed), Reporter(quiet=True)) == FILES
         assert {name: matplotlib.rcParams[name] for name in own} == own
     assert {name: (packed / "report" / name).read_bytes() for name in FILES} == before
 
@@ -255,7 +255,7 @@ def test_no_token_makes_a_figure_fail_or_warn(tmp_path: Path, text: str) -> None
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a glyph that the font lacks warns
-        figures = draw(gather(tmp_path, manifest))
+        figures = dict(draw(gather(tmp_path, manifest)))
     assert list(figures) == FILES[:-1]
 
 
