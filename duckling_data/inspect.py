@@ -25,14 +25,19 @@ def decoded_rows(workspace: Path, first: int, rows: int, validation: bool) -> It
         raise InputError(f"{folder}: not there. Make it with `duckling-data pack`.")
     tokenizer = DucklingTokenizer(workspace / MAPPING_FILE)
     try:
-        packed = np.concatenate(read_rows(folder))
+        chunks = read_rows(folder)
     except (ValueError, OSError) as error:
         raise InputError(f"{folder}: cannot be read ({error}). `duckling-data verify` says what is damaged.") from error
-    if not 0 <= first < len(packed):
-        raise InputError(f"--row {first}: expected 0 to {len(packed) - 1:,}; {folder.name} has {len(packed):,} rows.")
-    for number in range(first, min(first + rows, len(packed))):
-        yield f"--- row {number:,} of {len(packed):,} ({folder.name})"
-        yield tokenizer.decode(packed[number].tolist())
+    ends = np.cumsum([len(chunk) for chunk in chunks])
+    total = int(ends[-1])
+    if not 0 <= first < total:
+        raise InputError(f"--row {first}: expected 0 to {total - 1:,}; {folder.name} has {total:,} rows.")
+    for number in range(first, min(first + rows, total)):
+        # The rows stay on the disk but for the one shown: a dataset may be larger than the memory.
+        chunk = int(np.searchsorted(ends, number, side="right"))
+        row = chunks[chunk][number - int(ends[chunk])]
+        yield f"--- row {number:,} of {total:,} ({folder.name})"
+        yield tokenizer.decode(row.tolist())
 
 
 def token_fates(workspace: Path, text: str) -> Iterator[str]:
