@@ -36,29 +36,28 @@ def main() -> None:
     losses = [json.loads(line)["loss"] for line in (RUN / "metrics.jsonl").read_text().splitlines()]
     if not losses[-1] < losses[0]:
         sys.exit(f"the loss did not fall: {losses[0]:.4f} at first, {losses[-1]:.4f} at last")
-    figures = json.loads((WORKSPACE / "manifest.json").read_text())["stages"]
-    print(SCREEN.format(
-        seconds=time.monotonic() - began,
-        workspace=WORKSPACE,
-        run=RUN,
-        stories=figures["count"]["figures"]["stories"],
-        rows=figures["pack"]["figures"]["splits"]["train"]["rows"],
-        coverage=figures["build-vocab"]["figures"]["coverage"],
-        first=losses[0],
-        last=losses[-1],
-        steps=STEPS,
-    ))  # fmt: skip
+    print(screen(time.monotonic() - began, losses))
 
 
-SCREEN = """
-Done in {seconds:.0f} s: {stories:,} demo stories became a vocabulary, {rows:,} rows and a trained model.
+def screen(seconds: float, losses: list[float]) -> str:
+    """Return the last screen: what was made, where to look, what to type next."""
+    stages = json.loads((WORKSPACE / "manifest.json").read_text())["stages"]
+    stories, coverage = stages["count"]["figures"]["stories"], stages["build-vocab"]["figures"]["coverage"]
+    rows = stages["pack"]["figures"]["splits"]["train"]["rows"]
+    made = {
+        WORKSPACE / "token_mapping.json": f"6,144 live ids, covering {coverage:.2%} of the tokens, and 2,048 dead ones",
+        WORKSPACE / "tokenized_dataset": f"{rows:,} rows of 512 tokens: datasets.load_from_disk opens them",
+        WORKSPACE / "report" / "index.html": "coverage, frequencies, story lengths: open it in a browser",
+        RUN / "loss.png": f"the loss: {losses[0]:.2f} at first, {losses[-1]:.2f} after {STEPS} steps",
+        RUN / "samples.txt": "what the model writes so far",
+        RUN / "model": "opens with AutoModelForCausalLM.from_pretrained",
+    }
+    width = max(len(str(path)) for path in made)
+    lines = "\n".join(f"  {path!s:<{width}}  {what}" for path, what in made.items())
+    return f"""
+Done in {seconds:.0f} s: {stories:,} demo stories became a vocabulary, rows and a trained model.
 
-  {workspace}/token_mapping.json       6,144 live ids, covering {coverage:.2%} of the tokens, and 2,048 dead ones
-  {workspace}/tokenized_dataset/       the rows: datasets.load_from_disk opens them
-  {workspace}/report/index.html        coverage, frequencies, story lengths: open it in a browser
-  {run}/loss.png             the loss: {first:.2f} at first, {last:.2f} after {steps} steps
-  {run}/samples.txt          what the model writes so far
-  {run}/model/               opens with AutoModelForCausalLM.from_pretrained
+{lines}
 
 These are demo stories. For the real TinyStories (1 GB from the hub), type
 
