@@ -106,9 +106,11 @@ def _lossless_live_ids(counts: TokenCounts, settings: VocabSettings, occurring: 
     """
     base: list[int] = []
     while True:
-        if len(base) > settings.live:
+        least = len(base) + (settings.eos and EOS_ID not in base)
+        if least > settings.live:
+            pieces = "single bytes" + " and <|endoftext|>" * (least > len(base))
             raise InputError(
-                f"--unk decompose needs {len(base)} ids for single bytes alone, --live {settings.live} has too few."
+                f"--unk decompose needs {least} ids for {pieces} alone, --live {settings.live} has too few."
             )
         live = _frequent_live_ids(counts, settings, settings.live, base)
         reached = base_pieces(occurring, live)

@@ -219,3 +219,10 @@ def test_too_few_distinct_tokens_are_refused_with_their_number(unk: str, live: i
     with pytest.raises(InputError, match=re.escape(says)):
         build_mapping(counts_of(ids), VocabSettings(live, 1, unk), np.unique(ids))
     build_mapping(counts_of(ids), VocabSettings(live - 1, 1, unk), np.unique(ids))
+
+
+def test_decompose_says_so_where_bytes_and_eos_leave_no_room(tmp_path: Path) -> None:
+    source = tmp_path / "letters.jsonl"
+    write_jsonl(source, ["c", "d"])
+    with pytest.raises(InputError, match=r"needs 3 ids .* --live 2 has too few"):
+        build(tmp_path / "w", source, sample="all", live=2, dead=1, unk="decompose", eos=True, ctx=1)
