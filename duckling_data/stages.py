@@ -141,10 +141,11 @@ def pack(context: Context, settings: PackSettings) -> Made:
 
 def report(context: Context) -> Made:
     """Make `report/`: the plots and the page."""
-    from duckling_data.report import write_report
+    from duckling_data.report import draw_report, write_report
 
+    files = draw_report(context.workspace, context.manifest, context.reporter)
     context.begin("report")
-    files = write_report(context.workspace, context.manifest, context.reporter)
+    write_report(context.workspace, files)
     return _described(context, *(f"{REPORT_NAME}/{file}" for file in files)), {}
 
 

@@ -16,11 +16,11 @@ REPORT_FOLDER = "report"
 PAGE = "index.html"
 
 
-def write_report(workspace: Path, manifest: Manifest, reporter: Reporter) -> list[str]:
-    """Write `report/` in the workspace and return the names of the files in it: the figures, then the page.
+def draw_report(workspace: Path, manifest: Manifest, reporter: Reporter) -> dict[str, bytes]:
+    """Return the report's files by name: the figures, then the page.
 
     Needs the stages `count` and `build-vocab`; shows the rows where `pack` has made them. Raises InputError for counts
-    or a mapping that cannot be read, OutsideError if the disk refuses.
+    or a mapping that cannot be read.
     """
     from duckling_data.report.facts import gather
     from duckling_data.report.page import page
@@ -32,9 +32,12 @@ def write_report(workspace: Path, manifest: Manifest, reporter: Reporter) -> lis
         for name, content in draw(facts):
             files[name] = content
             bar.update()
-    files[PAGE] = page(facts, dict(files))
+    return files | {PAGE: page(facts, files)}
+
+
+def write_report(workspace: Path, files: dict[str, bytes]) -> None:
+    """Write the files into `report/` in the workspace. Raises OutsideError if the disk refuses."""
     folder = workspace / REPORT_FOLDER
     make_directory(folder)
     for name, content in files.items():
         write_bytes(folder / name, content)
-    return list(files)

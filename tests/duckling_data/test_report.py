@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 from tokenizers import decoders
 
+from duckling_data.errors import InputError
 from duckling_data.gpt2 import gpt2_vocabulary
 from duckling_data.manifest import Manifest
 from duckling_data.pipeline import Pipeline, Request
 from duckling_data.progress import Reporter
-from duckling_data.report import write_report
+from duckling_data.report import draw_report, write_report
 from duckling_data.report.facts import Lengths, gather, percent, token_bytes, visible
 from duckling_data.report.page import page
 from duckling_data.report.plots import _drawable, draw
@@ -129,9 +130,24 @@ def test_two_runs_give_equal_bytes_whatever_the_users_matplotlib_settings(packed
     before = {name: (packed / "report" / name).read_bytes() for name in FILES}
     own = {"axes.facecolor": "red", "font.size": 30, "savefig.dpi": 33, "lines.linewidth": 9, "axes.grid": False}
     with matplotlib.rc_context(own):
-        assert write_report(packed, Manifest(packed), Reporter(quiet=True)) == FILES
+        files = draw_report(packed, Manifest(packed), Reporter(quiet=True))
+        assert list(files) == FILES
+        write_report(packed, files)
         assert {name: matplotlib.rcParams[name] for name in own} == own
     assert {name: (packed / "report" / name).read_bytes() for name in FILES} == before
+
+
+def test_a_report_that_cannot_be_drawn_leaves_the_old_one_entered(tmp_path: Path) -> None:
+    source = write_stories(tmp_path / "one.jsonl", ["a b c d", ""])
+    given = {"live": 4, "dead": 2, "sample": "all"}
+    make(tmp_path / "w", source, "report", settings=given)
+    counts, manifest = tmp_path / "w" / "token_counts.parquet", tmp_path / "w" / "manifest.json"
+    counts.write_bytes(bytes(counts.stat().st_size))
+    (tmp_path / "w" / "report" / "zipf.png").unlink()
+    before = manifest.read_bytes()
+    with pytest.raises(InputError, match=r"token_counts\.parquet"):
+        make(tmp_path / "w", source, "report", settings=given)
+    assert manifest.read_bytes() == before
 
 
 def test_the_page_needs_nothing_but_itself(packed: Path) -> None:
