@@ -7,7 +7,6 @@ import os
 import random
 import subprocess
 import sys
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests import reference_pipeline as reference
 from tests import seed_cells
 
 LIVE, DEAD, CONTEXT, GROUP = 6144, 2048, 512, 10_000
@@ -42,32 +42,18 @@ def sentences(count: int) -> list[str]:
 def make_workspace(workspace: Path, stories: list[str]) -> Path:
     """Write `token_mapping.json` and `tokenized_dataset/` from stories, counted in their order. Returns `workspace`."""
     import numpy as np
-    from datasets import Dataset, Features, Sequence, Value
+    from datasets import Dataset
     from transformers import GPT2TokenizerFast
 
     workspace.mkdir(parents=True, exist_ok=True)
     seed_cells.put_gpt2_files(workspace)
     tokenizer = GPT2TokenizerFast.from_pretrained(str(workspace / "gpt2"))
-    encoded = [tokenizer.encode(story) for story in stories]
-    counts = Counter(token for story in encoded for token in story)
-    live = [token for token, _ in counts.most_common(LIVE)]
-    live += [token for token in range(GPT2_IDS) if token not in counts][: LIVE - len(live)]  # a live id needs a token
-    mapping = {
-        "live_tokens": LIVE,
-        "dead_tokens": DEAD,
-        "total_vocab": LIVE + DEAD,
-        "unk_id": 0,
-        "gpt2_to_compact": {str(token): compact for compact, token in enumerate(live)},
-        "compact_to_gpt2": {str(compact): token for compact, token in enumerate(live)},
-        "live_token_ids": live,
-    }
-    (workspace / "token_mapping.json").write_text(json.dumps(mapping, indent=2))
-    compact = {token: number for number, token in enumerate(live)}
-    rows = []
-    for start in range(0, len(encoded), GROUP):
-        group = [compact.get(token, 0) for story in encoded[start : start + GROUP] for token in story]
-        rows += [group[cut : cut + CONTEXT] for cut in range(0, len(group) - CONTEXT + 1, CONTEXT)]
-    features = Features({"input_ids": Sequence(Value("uint16"), CONTEXT)})
+    counts = reference.count(tokenizer, Dataset.from_dict({"text": stories}), None, seed=42)
+    counts.update(dict.fromkeys(range(GPT2_IDS), 0))  # a live id needs a token, even one that never occurs
+    mapping = reference.build_mapping(counts, LIVE, DEAD)
+    (workspace / "token_mapping.json").write_bytes(reference.mapping_bytes(mapping))
+    rows = reference.pack(tokenizer, stories, mapping, CONTEXT, GROUP)
+    features = reference.features(CONTEXT)
     dataset = Dataset.from_dict({"input_ids": np.array(rows, dtype=np.uint16)}, features=features)
     dataset.save_to_disk(str(workspace / "tokenized_dataset"))
     return workspace
