@@ -75,7 +75,7 @@ class _GigatokenEncoder:
 
     A sweep over all 1,112,064 Unicode scalar values showed one difference: gigatoken 0.10 knows the letters and
     numbers of Unicode 17, tokenizers those of Unicode 16, so the 4,657 `NEW_IN_UNICODE_17` end a word in one and
-    continue it in the other. A text that holds one of them goes to tokenizers; looking for them costs 4 %.
+    continue it in the other. A text that holds one of them goes to tokenizers.
 
     gigatoken gives uint32. The cast to uint16 costs 3 % and is repaid by the table lookup that follows it, which
     reads half the bytes; and a batch that waits in a queue takes half the memory.

@@ -3,8 +3,8 @@
 Each run of `group` consecutive stories is one stream of tokens, without separators unless asked for; its tail of
 fewer than `ctx` tokens is dropped, as the original's `Dataset.map(batched=True, batch_size=10_000)` does.
 
-Threads read, encode and map; one thread cuts, hashes and writes what they hand over in order. The bound is the
-encoder: about 400 MB/s of text a core, against more than 500 million table look-ups a second.
+Threads read, encode and map; one thread cuts and hashes what they hand over in order, and another writes it. The
+bound is reading and encoding, some 400 MB/s of text a core each; the README has the figures of all parts.
 """
 
 from __future__ import annotations
