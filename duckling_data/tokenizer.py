@@ -3,7 +3,7 @@
 It encodes with GPT-2's tokenizer and maps each GPT-2 id to its compact id; an id without one becomes `unk_id` or,
 under the policy `decompose`, is split back along the merges that made it. `token_mapping.json` is its whole
 vocabulary file: GPT-2's own files come with the package, so a saved folder is complete and opens without a network,
-with `DucklingTokenizer.from_pretrained(folder)`.
+with `DucklingTokenizer.from_pretrained(folder)` or, `duckling_data` imported, `AutoTokenizer.from_pretrained(folder)`.
 The seed's class of the same name reads the same file and gives the same ids and text.
 """
 
@@ -69,6 +69,18 @@ class DucklingTokenizer(PythonBackend):  # type: ignore[misc]  # transformers is
     def from_mapping(cls, path: str | os.PathLike[str]) -> DucklingTokenizer:
         """Return the tokenizer of a mapping file. Raises InputError for a bad one."""
         return cls(path)
+
+    @classmethod
+    def for_model(cls, mapping: Mapping[str, Any] | str | os.PathLike[str], context: int) -> DucklingTokenizer:
+        """Return the tokenizer to save with a model of `context` tokens: with that limit, and ready for batches.
+
+        It pads on the left, as `generate` needs it, with the highest id that no token has: so padding is never text,
+        and `decode` skips it. Where every id has a token it pads with `<|endoftext|>`, if that is live. Raises
+        InputError for a bad mapping.
+        """
+        tokenizer = cls(mapping, model_max_length=context, padding_side="left")
+        tokenizer.pad_token = next(reversed(tokenizer._silent), tokenizer.eos_token)
+        return tokenizer
 
     @property
     def vocab_size(self) -> int:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 from transformers.trainer_callback import TrainerCallback
+
+from duckling_data.files import disk_errors
 
 METRICS = ("loss", "learning_rate", "grad_norm")
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
@@ -30,66 +34,79 @@ class LossTracker(TrainerCallback):  # type: ignore[misc]
 
 
 class MetricsWriter(TrainerCallback):  # type: ignore[misc]
-    """Writes `metrics.jsonl`: a line a log, flushed at once, so that a run can be watched and a crash loses nothing."""
+    """Appends to `metrics.jsonl`: a line a log, written at once: a run can be watched, and a crash loses none."""
 
     def __init__(self, path: Path) -> None:
-        self.file = path.open("w", encoding="utf-8", newline="\n")
+        self.path = path
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Append one line: step, loss, learning_rate, grad_norm."""
-        if logs and "loss" in logs:
-            line = {"step": state.global_step, **{name: logs.get(name) for name in METRICS}}
-            self.file.write(json.dumps(line) + "\n")
-            self.file.flush()
+        if state.is_world_process_zero and logs and "loss" in logs:
+            append_line(self.path, {"step": state.global_step, **{name: logs.get(name) for name in METRICS}})
 
-    def close(self) -> None:
-        """Close the file."""
-        self.file.close()
+
+def append_line(path: Path, record: dict[str, Any]) -> None:
+    """Append a record to a JSON Lines file. Raises OutsideError when the disk fails."""
+    with disk_errors(path), path.open("a", encoding="utf-8", newline="\n") as file:
+        file.write(json.dumps(record, allow_nan=False) + "\n")
 
 
 class Progress(TrainerCallback):  # type: ignore[misc]
     """A bar on standard error with the last logged loss and steps/s (unless `quiet`), and the clock of the run.
 
-    `seconds` is the time from the first step's start to the last step's end.
+    `start` is the step that the run goes on from, `seconds` the training seconds before it.
     """
 
-    def __init__(self, steps: int, *, quiet: bool) -> None:
-        self.steps = steps
-        self.quiet = quiet
-        self.seconds = 0.0
-        self._start = 0.0
-        self._bar: tqdm | None = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the clock here: what was set up before is not the run's speed."""
+    def __init__(self, steps: int, *, quiet: bool, start: int = 0, seconds: float = 0.0) -> None:
         # In a log file a bar is noise: there it moves only every ten seconds.
         interval = 0.1 if sys.stderr.isatty() else 10.0
         self._bar = tqdm(
-            total=self.steps,
+            total=steps,
+            initial=start,
             desc="training",
-            disable=self.quiet,
+            disable=quiet,
             mininterval=interval,
             maxinterval=interval,
             bar_format=BAR,
             unit="steps",
         )
-        self._start = time.perf_counter()
+        self._seconds = seconds
+        self._since: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent in optimizer steps so far, what set them up and what `paused` excepted."""
+        return self._seconds + (time.perf_counter() - self._since if self._since is not None else 0.0)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the clock: what happens inside is not the speed of training."""
+        self._stop()
+        try:
+            yield
+        finally:
+            self._since = time.perf_counter()
+
+    def _stop(self) -> None:
+        self._seconds, self._since = self.seconds, None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the clock here: what was set up before is not the run's speed."""
+        self._since = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count a step."""
-        if self._bar is not None:
-            self._bar.update()
+        self._bar.update()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Show the loss."""
-        if self._bar is not None and logs and "loss" in logs:
+        if logs and "loss" in logs:
             self._bar.set_postfix_str(f"loss {logs['loss']:.4f}", refresh=False)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop the clock. The Trainer has read the last loss by now, so an accelerator has finished."""
-        self.seconds = time.perf_counter() - self._start
+        self._stop()
 
     def close(self) -> None:
         """End the bar's line."""
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()

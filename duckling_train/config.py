@@ -1,7 +1,7 @@
 """What a run is made of: every setting that shapes its numbers, with Duckling II's values as defaults.
 
 Paths, names and the clock are not settings: two runs with equal `TrainConfig`, equal data and equal library versions
-are the same run.
+are the same run. `config.json` is `TrainConfig.resolved()`; `settings.py` makes a config of presets, files and flags.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from typing import Any
 from duckling_data.errors import InputError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+SCHEDULES = ("linear", "constant", "cosine")
+PRECISIONS = ("bf16-mixed", "fp32", "bf16-pure", "bf16-weights", "bf16-stochastic")
+REPORTERS = ("none", "tensorboard", "wandb")
 MAX_SEED = 2**32 - 1  # NumPy takes no larger seed
+INNER_FACTOR = 4
+CHECKPOINT_STEPS = 1000
 
-REFERENCE_RECIPE = {
-    "engine": "reference",
-    "precision": "bf16",
-    "optimizer": "adamw_torch",
-    "schedule": "linear",
-    "warmup_steps": 0,
-}
-"""What the seed fixes and no flag changes yet, so that `config.json` states the whole recipe."""
+FIXED = {"engine": "reference", "optimizer": "adamw", "adam_epsilon": 1e-8, "activation": "gelu", "dropout": 0.0}
+"""What no flag changes, so that `config.json` states the whole recipe."""
+NOT_IN_THE_NAME = ("steps", "seed", "device", "threads", "processes", "report_to", "checkpoint_steps",
+                   "keep_checkpoints", "eval_steps", "eval_rows")  # fmt: skip
+"""Settings that a run's default name leaves out: always said, or without effect on the numbers."""
 
 
 @dataclass(frozen=True)
@@ -31,71 +33,149 @@ class TrainConfig:
     """The settings of one run. Raises InputError when a value is out of range."""
 
     steps: int = 10_000
-    """Optimizer steps; the learning rate falls linearly to 0 over them."""
+    """Optimizer steps; the schedule is stretched over them."""
 
     batch_size: int = 2
-    """Rows a step."""
+    """Rows a step, of all processes together."""
 
     learning_rate: float = 1e-4
     """AdamW's peak learning rate."""
+
+    schedule: str = "linear"
+    """How the learning rate goes on after the warm-up: linear to 0, constant, or half a cosine to 0."""
+
+    warmup_steps: int = 0
+    """Steps over which the learning rate first rises linearly from 0."""
 
     weight_decay: float = 0.01
     """AdamW's decoupled weight decay (biases and LayerNorm excepted, as the Trainer does it)."""
 
     max_grad_norm: float = 1.0
-    """The global gradient norm is clipped to this."""
+    """The global gradient norm is clipped to this; 0 leaves it as it is."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's decay of the first and of the second moment."""
+
+    precision: str = "bf16-mixed"
+    """The dtypes of weights, arithmetic and optimizer state: one of PRECISIONS, see `precision.py`."""
 
     seed: int = 42
-    """Seeds the initial weights and the order of the rows."""
+    """Seeds the initial weights (and the rounding of bf16-stochastic)."""
 
-    logging_steps: int = 10
-    """A loss is logged at step 1 and every this many steps: the mean since the last log."""
-
-    device: str = "auto"
-    """Where the model trains: cpu, cuda, mps, or auto for the first of cuda, mps, cpu that is there."""
-
-    vocab_size: int = 8192
-    """Rows of the embedding, live and dead."""
-
-    n_positions: int = 512
-    """Context length in tokens; the dataset's rows are this long."""
-
-    n_embd: int = 128
-    """Width of the residual stream and of an embedding row."""
+    data_seed: int | None = None
+    """Seeds the order of the rows; None takes `seed`, as in the seed's notebook."""
 
     n_layer: int = 2
     """Transformer blocks."""
 
+    n_embd: int = 128
+    """Width of the residual stream and of an embedding row; the feed-forward layer is four times as wide."""
+
     n_head: int = 2
     """Attention heads a block."""
 
-    n_inner: int = 512
-    """Width of the feed-forward layer."""
+    tied: bool = True
+    """Whether the output softmax uses the embedding's own rows."""
+
+    n_positions: int = 512
+    """Context length in tokens; the dataset's rows are this long."""
+
+    vocab_size: int = 8192
+    """Rows of the embedding, live and dead."""
+
+    logging_steps: int = 10
+    """A loss is logged at step 1 and every this many steps: the mean since the last log."""
+
+    eval_steps: int = 0
+    """The validation rows are evaluated every this many steps and at the end; 0 takes the end alone."""
+
+    eval_rows: int | None = 128
+    """How many validation rows an evaluation takes, the first ones; None takes all, 0 evaluates never."""
+
+    checkpoint_steps: int = CHECKPOINT_STEPS
+    """A checkpoint is written every this many steps and at the end; 0 writes none."""
+
+    keep_checkpoints: bool = False
+    """Whether every checkpoint is kept; else the last two are, and none once the run is finished."""
+
+    report_to: str = "none"
+    """Where the metrics go besides the run directory: one of REPORTERS."""
+
+    device: str = "auto"
+    """Where the model trains: cpu, cuda, mps, or auto for the first of cuda, mps, cpu that is there."""
+
+    threads: int | None = None
+    """CPU threads of a process; None takes torch's own number. They split sums, and so shape a CPU run's bits."""
+
+    processes: int = 1
+    """Processes that share a batch: torchrun's number, not a flag."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "logging_steps"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{_flag(name)} is {getattr(self, name)}; it must be at least 1")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise InputError(f"--learning-rate is {self.learning_rate}; it must be a number above 0")
-        if not 0 <= self.seed <= MAX_SEED:
-            raise InputError(f"--seed is {self.seed}; it must be between 0 and {MAX_SEED}")
-        if self.device not in DEVICES:
-            raise InputError(f"--device is {self.device!r}; it must be one of {', '.join(DEVICES)}")
+        object.__setattr__(self, "betas", tuple(self.betas))
+        for name in ("steps", "batch_size", "logging_steps", "n_layer", "n_embd", "n_head", "n_positions",
+                     "vocab_size", "processes"):  # fmt: skip
+            _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        for name in ("warmup_steps", "eval_steps", "checkpoint_steps"):
+            _check(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
+        _check("eval_rows", self.eval_rows, self.eval_rows is None or self.eval_rows >= 0, "at least 0, or all")
+        for name in ("weight_decay", "max_grad_norm"):
+            value = getattr(self, name)
+            _check(name, value, math.isfinite(value) and value >= 0, "a number, at least 0")
+        _check("threads", self.threads, self.threads is None or self.threads >= 1, "at least 1")
+        rate = self.learning_rate
+        _check("learning_rate", rate, math.isfinite(rate) and rate > 0, "a number above 0")
+        for beta in self.betas:
+            _check("betas", beta, 0 <= beta < 1, "two numbers, at least 0 and below 1")
+        for name in ("seed", "data_seed"):
+            value = getattr(self, name)
+            _check(name, value, value is None or 0 <= value <= MAX_SEED, f"between 0 and {MAX_SEED}")
+        for name, known in (("device", DEVICES), ("schedule", SCHEDULES), ("precision", PRECISIONS),
+                            ("report_to", REPORTERS)):  # fmt: skip
+            _check(name, repr(getattr(self, name)), getattr(self, name) in known, f"one of {', '.join(known)}")
+        if self.n_embd % self.n_head:
+            raise InputError(f"--width is {self.n_embd} and --heads {self.n_head}; the heads must divide the width")
+        if self.batch_size % self.processes:
+            raise InputError(
+                f"--batch-size is {self.batch_size} and torchrun started {self.processes} processes; "
+                "they must divide the batch"
+            )
+
+    @property
+    def n_inner(self) -> int:
+        """Width of the feed-forward layer."""
+        return INNER_FACTOR * self.n_embd
 
     def resolved(self) -> dict[str, Any]:
         """Return the content of `config.json`: the fixed recipe, then every setting in order; JSON types only."""
-        return {**REFERENCE_RECIPE, **dataclasses.asdict(self)}
+        return {**FIXED, **dataclasses.asdict(self), "betas": list(self.betas), "n_inner": self.n_inner}
 
     def run_name(self) -> str:
-        """Return the run's default name: steps, seed, and whatever differs from Duckling II (the device apart)."""
+        """Return the run's default name: steps, seed, and whatever differs from Duckling II and shapes the numbers."""
         parts = [f"steps-{self.steps}-seed-{self.seed}"]
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name not in ("steps", "seed", "device") and value != field.default:
-                parts.append(f"{field.name.replace('_', '-')}-{value:g}")
+            if field.name not in NOT_IN_THE_NAME and value != field.default:
+                parts.append(_in_name(field.name, value))
         return "-".join(parts)
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+FLAGS = {"n_layer": "--layers", "n_embd": "--width", "n_head": "--heads", "n_positions": "--ctx",
+         "max_grad_norm": "--clip", "tied": "--tied"}  # fmt: skip
+"""The flags whose names are not their field's."""
+
+
+def flag(name: str) -> str:
+    """Return the flag that sets the field `name`."""
+    return FLAGS.get(name, "--" + name.replace("_", "-"))
+
+
+def _in_name(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return name if value else f"un{name}"
+    text = "-".join(f"{part:g}" for part in value) if isinstance(value, tuple) else value
+    return f"{flag(name)[2:]}-{text:g}" if isinstance(text, int | float) else f"{flag(name)[2:]}-{text}"
+
+
+def _check(name: str, value: Any, fine: bool, expected: str) -> None:
+    if not fine:
+        raise InputError(f"{flag(name)} is {value}; it must be {expected}")

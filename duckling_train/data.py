@@ -22,6 +22,7 @@ from duckling_data.mapping import TokenMapping, read_mapping
 from duckling_train.config import TrainConfig
 
 DATASET = "tokenized_dataset"
+VALIDATION = "tokenized_validation"
 MAPPING = "token_mapping.json"
 COLUMN = "input_ids"
 NO_ROWS = "{} holds no rows: run duckling-data pack on more stories"
@@ -100,20 +101,49 @@ def open_workspace(workspace: Path, config: TrainConfig) -> TrainingData:
     if mapping["total_vocab"] != config.vocab_size:
         raise InputError(
             f"{mapping_path} has total_vocab {mapping['total_vocab']}, the model {config.vocab_size} rows: "
-            "run duckling-data build-vocab --live 6144 --dead 2048"
+            f"give --vocab-size {mapping['total_vocab']}, or run duckling-data build-vocab --live 6144 --dead 2048"
         )
-    rows = PackedRows(read_chunks(dataset_path, config.n_positions))
-    if not len(rows):
-        raise InputError(NO_ROWS.format(dataset_path))
-    highest, live = rows.max_id(), mapping["live_tokens"]
-    if highest >= live:
-        raise InputError(
-            f"{dataset_path} holds id {highest}, but {MAPPING}'s live ids end at {live - 1}: run duckling-data pack"
-        )
+    rows = _read_rows(dataset_path, mapping, config)
     mapping_sha256 = hashlib.sha256(mapping_path.read_bytes()).hexdigest()
     data = TrainingData(rows, mapping, config.n_positions, rows.payload_digest(), mapping_sha256)
     _check_recorded(workspace, data)
     return data
+
+
+def open_validation(workspace: Path, config: TrainConfig, mapping: TokenMapping) -> PackedRows | None:
+    """Open and check the validation rows, or return None where the workspace has none or `config` takes none of them.
+
+    Raises InputError as `open_workspace` does, and where `config.eval_steps` asks for rows that are not there.
+    """
+    path = workspace / VALIDATION
+    if config.eval_rows == 0:
+        return None
+    if not path.is_dir():
+        if config.eval_steps:
+            raise InputError(
+                f"no {VALIDATION} in {workspace} for --eval-steps {config.eval_steps}: the stories' source has no "
+                "validation split; leave the option out"
+            )
+        return None
+    rows = _read_rows(path, mapping, config)
+    pack = Manifest(workspace).stages.get("pack")
+    recorded = pack.figures.get("splits", {}).get("validation") if pack is not None else None
+    if recorded is not None and recorded["payload_sha256"] != rows.payload_digest():
+        raise InputError(f"{path} is not what was packed: remove it and run duckling-data pack")
+    return rows
+
+
+def _read_rows(path: Path, mapping: TokenMapping, config: TrainConfig) -> PackedRows:
+    """Open a directory of rows; InputError where it is empty, of another context, or holds an id that is not live."""
+    rows = PackedRows(read_chunks(path, config.n_positions))
+    if not len(rows):
+        raise InputError(NO_ROWS.format(path))
+    highest, live = rows.max_id(), mapping["live_tokens"]
+    if highest >= live:
+        raise InputError(
+            f"{path} holds id {highest}, but {MAPPING}'s live ids end at {live - 1}: run duckling-data pack"
+        )
+    return rows
 
 
 def _check_recorded(workspace: Path, data: TrainingData) -> None:
@@ -157,7 +187,10 @@ def read_chunks(dataset_path: Path, context: int) -> list[Chunk]:
     expected = pa.list_(pa.uint16(), context)
     if not _same_layout(column.type, expected) or column.null_count:
         found = f"{column.type}{' with nulls' if column.null_count else ''}"
-        raise InputError(f"{dataset_path} holds {found}, expected {expected}: run duckling-data pack --ctx {context}")
+        raise InputError(
+            f"{dataset_path} holds {found}, expected {expected}: "
+            f"run duckling-data pack --ctx {context}, or give the dataset's --ctx"
+        )
     return [chunk.flatten().to_numpy(zero_copy_only=True).reshape(-1, context) for chunk in column.chunks if len(chunk)]
 
 

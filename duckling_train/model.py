@@ -13,7 +13,7 @@ from duckling_train.config import TrainConfig
 
 
 def model_config(config: TrainConfig) -> GPT2Config:
-    """Return the seed's model configuration: tied embedding, no dropout, `gelu`, no cache.
+    """Return the seed's model configuration in `config`'s sizes: no dropout, `gelu`, no cache.
 
     GPT-2's begin and end tokens (50256) are unset: they lie outside the compact vocabulary, and a model saved with
     them makes `generate` warn. Neither is used in training.
@@ -32,6 +32,7 @@ def model_config(config: TrainConfig) -> GPT2Config:
         layer_norm_epsilon=1e-5,
         initializer_range=0.02,
         use_cache=False,
+        tie_word_embeddings=config.tied,
         bos_token_id=None,
         eos_token_id=None,
     )

@@ -1,7 +1,7 @@
 """A run's directory: where it is, what is in it, and when it is whole.
 
-Files are written beside their place and renamed; only `metrics.jsonl` grows in its place, to be watched. The manifest
-comes last: a run directory without one is a run that did not finish.
+Files are written beside their place and renamed; only the logs grow in their place, to be watched. The manifest comes
+last: a run directory without one is a run that did not finish, and goes on from its newest checkpoint.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from duckling_data.errors import InputError, OutsideError
 from duckling_data.files import PARTIAL, disk_errors, replace_directory, write_json
 from duckling_data.manifest import describe_output
+from duckling_train.checkpoint import CHECKPOINTS
 
 FORMAT_VERSION = 1
 """The version of a run directory's layout and of the files in it."""
@@ -23,13 +24,20 @@ FORMAT_VERSION = 1
 RUNS = "runs"
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
+EVALUATIONS = "evaluation.jsonl"
 SUMMARY = "summary.json"
 PLOT = "loss.png"
 MODEL = "model"
 SAMPLES = "samples.txt"
 MANIFEST = "manifest.json"
-CONTENTS = (CONFIG, METRICS, MODEL, SAMPLES, PLOT, SUMMARY, MANIFEST)
+LOGS = (METRICS, EVALUATIONS)
+"""What grows while a run trains, and is set back where it goes on from a checkpoint."""
+CONTENTS = (CONFIG, *LOGS, CHECKPOINTS, MODEL, SAMPLES, PLOT, SUMMARY, MANIFEST)
 """What a run writes, in this order."""
+RECORDED = tuple(name for name in CONTENTS if name not in (CHECKPOINTS, MANIFEST))
+"""What the manifest lists: all but itself and the checkpoints, which are there to go on from."""
+TENSORBOARD = "tensorboard"
+"""TensorBoard's events, whose names and bytes hold the clock."""
 
 
 def locate(workspace: Path, out: Path | None, name: str) -> Path:
@@ -50,8 +58,9 @@ def refusal(run_dir: Path, *, overwrite: bool) -> str | None:
         if entries and CONFIG not in entries:
             return f"{run_dir} exists and is not a run (no {CONFIG}): give --out or --name another place"
         if entries and not overwrite:
-            state = "a run" if MANIFEST in entries else "an unfinished run"
-            return f"{run_dir} already holds {state}: give --name or --out another place, or --overwrite"
+            if MANIFEST in entries:
+                return f"{run_dir} already holds a run: give --name or --out another place, or --overwrite"
+            return f"{run_dir} already holds an unfinished run: give --resume {run_dir} to go on, or --overwrite"
     return None
 
 
@@ -68,7 +77,7 @@ def prepare(run_dir: Path, *, overwrite: bool) -> None:
     except OSError as error:
         raise InputError(f"cannot make the run directory {run_dir}: {error.strerror}") from error
     with disk_errors(run_dir):
-        for name in reversed(CONTENTS):
+        for name in (*reversed(CONTENTS), TENSORBOARD):
             for path in (run_dir / name, run_dir / (name + PARTIAL)):
                 if path.is_dir():
                     shutil.rmtree(path)
@@ -95,7 +104,7 @@ def files_of(run_dir: Path) -> Iterator[Path]:
     """Yield the paths of the run's files, relative to `run_dir`, sorted, the manifest apart."""
     for path in sorted(run_dir.rglob("*")):
         relative = path.relative_to(run_dir)
-        if path.is_file() and relative.parts[0] in CONTENTS and relative.as_posix() != MANIFEST:
+        if path.is_file() and relative.parts[0] in RECORDED:
             yield relative
 
 

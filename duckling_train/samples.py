@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import torch
 from transformers import GPT2LMHeadModel
 
 from duckling_data.tokenizer import DucklingTokenizer
+from duckling_train.generate import Sampling, continued
 
 PROMPTS = ("Once upon a time", "One day, a little girl named Lily", "The dog")
 NEW_TOKENS = 60
 
 
 def greedy(model: GPT2LMHeadModel, tokenizer: DucklingTokenizer, prompt: str, new_tokens: int = NEW_TOKENS) -> str:
-    """Return `prompt` with `new_tokens` most likely tokens appended, decoded; the model is on the CPU, in float32.
+    """Return `prompt` with `new_tokens` most likely tokens appended, decoded; the model is on the CPU, in any dtype.
 
-    There is one sequence, so nothing is padded. Of equal logits the smallest id is taken.
+    Fewer are appended where the model's context ends or `<|endoftext|>` comes. Of equal logits the smallest id wins.
     """
-    input_ids = torch.tensor([tokenizer.encode(prompt)])
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        output = model.generate(
-            input_ids,
-            attention_mask=torch.ones_like(input_ids),
-            do_sample=False,
-            max_new_tokens=new_tokens,
-        )
-    model.train(was_training)
-    return str(tokenizer.decode(output[0].tolist()))
+    ids: list[int] = tokenizer.encode(prompt)
+    room = min(new_tokens, model.config.n_positions - len(ids))
+    if room > 0:
+        ids = continued(model, ids, Sampling(tokens=room, greedy=True))
+    return str(tokenizer.decode(ids))
 
 
 def samples_text(model: GPT2LMHeadModel, tokenizer: DucklingTokenizer) -> str:

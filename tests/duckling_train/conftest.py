@@ -39,7 +39,9 @@ def sentences(count: int) -> list[str]:
     return [" ".join(sentence() for _ in range(rng.randint(5, 60))) for _ in range(count)]
 
 
-def make_workspace(workspace: Path, stories: list[str]) -> Path:
+def make_workspace(
+    workspace: Path, stories: list[str], *, live: int = LIVE, dead: int = DEAD, context: int = CONTEXT
+) -> Path:
     """Write `token_mapping.json` and `tokenized_dataset/` from stories, counted in their order. Returns `workspace`."""
     import numpy as np
     from datasets import Dataset
@@ -50,10 +52,10 @@ def make_workspace(workspace: Path, stories: list[str]) -> Path:
     tokenizer = GPT2TokenizerFast.from_pretrained(str(workspace / "gpt2"))
     counts = reference.count(tokenizer, Dataset.from_dict({"text": stories}), None, seed=42)
     counts.update(dict.fromkeys(range(GPT2_IDS), 0))  # a live id needs a token, even one that never occurs
-    mapping = reference.build_mapping(counts, LIVE, DEAD)
+    mapping = reference.build_mapping(counts, live, dead)
     (workspace / "token_mapping.json").write_bytes(reference.mapping_bytes(mapping))
-    rows = reference.pack(tokenizer, stories, mapping, CONTEXT, GROUP)
-    features = reference.features(CONTEXT)
+    rows = reference.pack(tokenizer, stories, mapping, context, GROUP)
+    features = reference.features(context)
     dataset = Dataset.from_dict({"input_ids": np.array(rows, dtype=np.uint16)}, features=features)
     dataset.save_to_disk(str(workspace / "tokenized_dataset"))
     return workspace
@@ -97,6 +99,16 @@ def duckling_train(run_dir: Path, *arguments: str | Path) -> Ran:
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_workspace(tmp_path_factory.mktemp("workspace"), sentences(300))
+
+
+TINY_SHAPE = ("--ctx", "64", "--vocab-size", "512", "--width", "16", "--device", "cpu", "--threads", "1")
+"""The flags of a model whose step takes milliseconds, for `tiny_workspace`."""
+
+
+@pytest.fixture(scope="session")
+def tiny_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace of short rows and a small vocabulary."""
+    return make_workspace(tmp_path_factory.mktemp("tiny"), sentences(30), live=448, dead=64, context=64)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from duckling_train.cli import cli, main
-from tests.duckling_train.conftest import STEPS, Ran, command, environment
+from tests.duckling_train.conftest import STEPS, TINY_SHAPE, Ran, command, duckling_train, environment
 
 HEAVY = ("torch", "transformers", "datasets", "numpy", "pyarrow", "matplotlib")
 
@@ -56,7 +57,7 @@ def test_every_option_has_help() -> None:
         (["--batch-size", "-1"], "--batch-size is -1"),
         (["--learning-rate", "nan"], "--learning-rate is nan"),
         (["--seed", "-1"], "--seed is -1"),
-        (["--device", "tpu"], "--device is 'tpu'"),
+        (["--device", "tpu"], "'tpu' is not one of 'auto', 'cpu', 'cuda', 'mps'"),
         (["--name", "../up"], "--name is '../up'"),
         (["--stepz", "3"], "No such option"),
         (["nonsense"], "No such command 'nonsense'"),
@@ -94,6 +95,51 @@ def test_dry_run_tells_what_would_be_refused(capsys: pytest.CaptureFixture[str],
     status, out, _ = invoke(capsys, "--dry-run", "-w", tmp_path)
     assert status == 0
     assert f"dataset: would be refused: no tokenized_dataset in {tmp_path}: run duckling-data pack" in out
+
+
+@pytest.mark.parametrize(
+    ("preset", "parameters"),
+    [("duckling-ii", "1,510,912"), ("duckling-ii-4l", "1,907,456"), ("duckling-ii-8l", "2,700,544")],
+)
+def test_dry_run_of_a_preset_counts_the_originals_parameters(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, preset: str, parameters: str
+) -> None:
+    status, out, _ = invoke(capsys, "-w", tmp_path, "--preset", preset, "--dry-run")
+    assert status == 0
+    assert f"parameters: {parameters}\n" in out
+
+
+def test_an_option_before_a_subcommand_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = invoke(capsys, "--steps", "3", "compare", "x")
+    assert (status, "--steps stands before compare; write it after it." in err) == (2, True)
+
+
+@pytest.mark.parametrize("option", [["--out", "x"], ["--overwrite"], ["--dry-run"], ["--preset", "duckling-ii"]])
+def test_resume_takes_no_option_that_would_be_ignored(capsys: pytest.CaptureFixture[str], option: list[str]) -> None:
+    status, _, err = invoke(capsys, "--resume", "x", *option)
+    assert (status, f"{option[0]} does not go with --resume" in err) == (2, True)
+
+
+def test_a_reporter_that_is_not_installed_is_refused(capsys: pytest.CaptureFixture[str], workspace: Path) -> None:
+    if importlib.util.find_spec("wandb"):
+        pytest.skip("wandb is installed")
+    status, _, err = invoke(capsys, "-w", workspace, "--report-to", "wandb", "--dry-run")
+    assert (status, "--report-to is wandb, which is not installed: pip install wandb" in err) == (2, True)
+
+
+def test_tensorboard_gets_the_losses(tiny_workspace: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = duckling_train(
+        tmp_path / "run", "-w", tiny_workspace, *TINY_SHAPE, "--steps", "3", "--logging-steps", "1",
+        "--report-to", "tensorboard",
+    )  # fmt: skip
+    assert run.status == 0, run.stderr
+    events = EventAccumulator(str(run.run_dir / "tensorboard"))
+    events.Reload()
+    losses = [event.value for event in events.Scalars("train/loss")]
+    assert losses == pytest.approx([line["loss"] for line in run.metrics], rel=1e-6)
+    assert not any(name.startswith("tensorboard") for name in run.json("manifest.json")["files"])
 
 
 def test_workspace_comes_from_the_environment(
@@ -145,6 +191,13 @@ def test_ctrl_c_exits_130_with_one_line_and_leaves_no_manifest(workspace: Path, 
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == "duckling-train: interrupted; the run is not whole: --overwrite starts it again.\n"
+    go_on = "what is not whole can go on: a run by --resume RUN, a sweep by the same command again."
+    assert err == f"duckling-train: interrupted; {go_on}\n"
     assert metrics.read_text().startswith('{"step": 1, "loss": ')
     assert not (run_dir / "manifest.json").exists()
+
+
+def test_every_validation_row_can_be_asked_for(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, out, err = invoke(capsys, "-w", tmp_path, "--eval-rows", "all", "--dry-run")
+    assert (status, err) == (0, "")
+    assert '"eval_rows": null' in out

@@ -51,12 +51,16 @@ def test_no_path_or_clock_enters_the_deterministic_files(run: Ran, workspace: Pa
         assert "seconds" not in text
 
 
-def test_config_states_the_whole_recipe(run: Ran) -> None:
+def test_config_states_the_whole_recipe_and_the_data(run: Ran) -> None:
     assert run.json("config.json") == {
-        "engine": "reference", "precision": "bf16", "optimizer": "adamw_torch", "schedule": "linear",
-        "warmup_steps": 0, "steps": STEPS, "batch_size": 2, "learning_rate": 1e-4, "weight_decay": 0.01,
-        "max_grad_norm": 1.0, "seed": 42, "logging_steps": 10, "device": "cpu", "vocab_size": 8192,
-        "n_positions": 512, "n_embd": 128, "n_layer": 2, "n_head": 2, "n_inner": 512,
+        "engine": "reference", "optimizer": "adamw", "adam_epsilon": 1e-8, "activation": "gelu", "dropout": 0.0,
+        "steps": STEPS, "batch_size": 2, "learning_rate": 1e-4, "schedule": "linear", "warmup_steps": 0,
+        "weight_decay": 0.01, "max_grad_norm": 1.0, "betas": [0.9, 0.999], "precision": "bf16-mixed", "seed": 42,
+        "data_seed": None, "n_layer": 2, "n_embd": 128, "n_head": 2, "tied": True, "n_positions": 512,
+        "vocab_size": 8192, "logging_steps": 10, "eval_steps": 0, "eval_rows": 128, "checkpoint_steps": 1000,
+        "keep_checkpoints": False, "report_to": "none", "device": "cpu", "threads": torch.get_num_threads(),
+        "processes": 1, "n_inner": 512,
+        "inputs": {name: run.json("manifest.json")[name] for name in ("dataset", "mapping")},
     }  # fmt: skip
 
 
@@ -69,7 +73,15 @@ def test_metrics_lines_and_summary_agree(run: Ran) -> None:
     assert summary["parameters"] == 1_510_912
     assert summary["tokens"] == STEPS * 2 * 512
     assert summary["steps_per_second"] == pytest.approx(STEPS / summary["seconds"], rel=0.01)
-    assert set(summary["versions"]) == {"python", "duckling", "torch", "transformers", "accelerate", "datasets"}
+    assert set(summary["versions"]) == {
+        "python",
+        "duckling",
+        "torch",
+        "transformers",
+        "accelerate",
+        "datasets",
+        "numpy",
+    }
 
 
 def test_model_opens_with_its_tokenizer_and_says_the_samples(run: Ran, capfd: pytest.CaptureFixture[str]) -> None:

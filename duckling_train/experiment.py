@@ -1,0 +1,195 @@
+"""An open experiment: everything that the seed's notebook sets up, under the seed's names, in one call.
+
+    from duckling_train import duckling_ii
+
+    lab = duckling_ii("artifacts")
+    tracker = lab.train(400)
+
+On a CPU, the losses and weights of a run on these parts, by `lab.train` or by a Trainer of one's own, are bitwise those
+of the seed's cells on the same two files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, load_from_disk
+from transformers import GPT2LMHeadModel, Trainer, TrainingArguments, set_seed
+from transformers.trainer_callback import PrinterCallback, TrainerCallback
+
+from duckling_data.errors import InputError
+from duckling_data.tokenizer import DucklingTokenizer
+from duckling_train.callbacks import LossTracker
+from duckling_train.config import TrainConfig
+from duckling_train.data import DATASET, open_workspace
+from duckling_train.engines.reference import CausalLMCollator, arguments_of
+from duckling_train.model import build_model, n_params, resolve_device
+from duckling_train.precision import cast_weights, optimizer_class
+
+OF_A_RUN = ("steps", "eval_steps", "eval_rows", "checkpoint_steps", "keep_checkpoints", "processes")
+"""Settings that mean something to `duckling-train` alone: here the steps are given to `train`, the rest is the
+Trainer's to do."""
+REPORTS = 10
+"""`train` prints about this many lines."""
+
+
+@dataclass
+class Experiment:
+    """What `duckling_ii` opens: the seed's names as attributes. Training changes `model` in place."""
+
+    model: GPT2LMHeadModel
+    """The model, untrained, on the CPU; a Trainer moves it to `device`."""
+
+    dataset: Dataset
+    """The packed rows: `dataset[i]["input_ids"]` is int64[context], a NumPy array of live ids."""
+
+    collator: CausalLMCollator
+    """Makes a batch of rows: `input_ids` and `labels`, int64[batch, context]."""
+
+    tokenizer: DucklingTokenizer
+    """Text to compact ids and back: `encode`, `decode`."""
+
+    token_mapping: dict[str, Any]
+    """The content of `token_mapping.json`."""
+
+    dead_token_ids: set[int]
+    """The ids that no token has: 6,144 to 8,191."""
+
+    device: str
+    """Where a Trainer trains: mps, cuda or cpu."""
+
+    config: TrainConfig
+    """Every setting, the device resolved."""
+
+    @property
+    def W(self) -> torch.nn.Parameter:  # noqa: N802  # the field's name for it
+        """The embedding matrix of the model as it is now, [vocabulary, width]: a parameter, not a copy."""
+        return self.model.transformer.wte.weight
+
+    def make_training_args(
+        self, num_steps: int, output_dir: str = "experiment", logging_steps: int | None = None, **extras: Any
+    ) -> TrainingArguments:
+        """Return the TrainingArguments of this experiment's settings for `num_steps` steps.
+
+        `logging_steps` is the settings' own, 10, unless it is given. `extras` are further keywords of that class and
+        override the settings. The Trainer's own progress display is on, as in the seed. It makes the folder
+        `output_dir` and leaves it empty: nothing is saved.
+        Raises InputError for a number out of range and where the device has no bf16.
+        """
+        config = dataclasses.replace(
+            self.config,
+            steps=num_steps,
+            logging_steps=self.config.logging_steps if logging_steps is None else logging_steps,
+            checkpoint_steps=0,
+        )
+        return arguments_of(config, Path(output_dir), **{"disable_tqdm": False, **extras})
+
+    def optimizer(self, args: TrainingArguments) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
+        """Return the precision's own optimizer for a Trainer's `optimizer_cls_and_kwargs`; None is the Trainer's AdamW.
+
+        Only the precisions bf16-weights and bf16-stochastic have one: a Trainer of one's own must be given it there.
+        """
+        found = optimizer_class(self.config.precision, self.config.seed)
+        if found is None:
+            return None
+        kind, keywords = found
+        betas = (args.adam_beta1, args.adam_beta2)
+        return kind, {"lr": args.learning_rate, "betas": betas, "eps": args.adam_epsilon, **keywords}
+
+    def train(self, num_steps: int, callbacks: Sequence[TrainerCallback] = (), **extras: Any) -> LossTracker:
+        """Train `model` on `dataset` for `num_steps` steps, as the seed does, and return the logged losses.
+
+        A few lines are printed on the way. The rest is as in `make_training_args`. A second call goes on from the
+        weights that the first left, with a fresh optimizer and schedule; for a fresh model call `duckling_ii` again.
+        """
+        args = self.make_training_args(num_steps, **{"disable_tqdm": True, **extras})
+        tracker = LossTracker()
+        trainer = Trainer(
+            model=self.model,
+            args=args,
+            train_dataset=self.dataset,
+            data_collator=self.collator,
+            callbacks=[tracker, ProgressLines(), *callbacks],
+            optimizer_cls_and_kwargs=self.optimizer(args),
+        )
+        trainer.remove_callback(PrinterCallback)  # it prints every log
+        trainer.train()
+        return tracker
+
+    def __repr__(self) -> str:
+        dead = len(self.dead_token_ids)
+        return (
+            f"Duckling II on {self.device}: {n_params(self.model):,} parameters, {len(self.dataset):,} rows of "
+            f"{self.config.n_positions} tokens, {self.config.vocab_size - dead:,} live and {dead:,} dead ids, "
+            f"seed {self.config.seed}"
+        )
+
+
+def duckling_ii(workspace: str | Path = "artifacts", **settings: Any) -> Experiment:
+    """Open a workspace's two files and build the untrained model. The defaults are Duckling II's.
+
+    `settings` are fields of `TrainConfig`, such as `learning_rate=1e-3`, `seed=7` or `device="cpu"`. The seed is set
+    right before the model is built, as in the seed's notebook.
+
+    Raises InputError for a setting that is unknown, out of range, or means nothing here, for an absent device, and for
+    a workspace that `data.open_workspace` refuses.
+    """
+    config = _config(settings)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    workspace = Path(workspace)
+    data = open_workspace(workspace, config)
+    tokenizer = DucklingTokenizer(data.mapping)
+    dataset = load_from_disk(str(workspace / DATASET)).with_format("numpy")
+    set_seed(config.seed)
+    model = build_model(config)
+    cast_weights(model, config.precision)
+    return Experiment(
+        model=model,
+        dataset=dataset,
+        collator=CausalLMCollator(),
+        tokenizer=tokenizer,
+        token_mapping=data.mapping,
+        dead_token_ids=tokenizer.dead_token_ids,
+        device=config.device,
+        config=config,
+    )
+
+
+def _config(settings: dict[str, Any]) -> TrainConfig:
+    """Return the config of `settings`, its device resolved; InputError for a name that is no setting here."""
+    known = [field.name for field in dataclasses.fields(TrainConfig) if field.name not in OF_A_RUN]
+    for name in settings:
+        if name in OF_A_RUN:
+            instead = "give the number to train or make_training_args" if name == "steps" else "it is duckling-train's"
+            raise InputError(f"{name} is no setting of an open experiment: {instead}")
+        if name not in known:
+            raise InputError(f"{name} is an unknown setting; known are {', '.join(known)}")
+    config = TrainConfig(**settings)
+    return dataclasses.replace(config, device=resolve_device(config.device))
+
+
+class ProgressLines(TrainerCallback):  # type: ignore[misc]
+    """Prints the step, the logged loss and steps/s about REPORTS times a run: calm in a notebook and in a log."""
+
+    def __init__(self) -> None:
+        self._start = 0.0
+        self._next = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the clock."""
+        self._start = time.perf_counter()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Print, if another tenth of the run is done."""
+        if logs and "loss" in logs and state.global_step >= self._next:
+            step, steps = state.global_step, state.max_steps
+            speed = step / (time.perf_counter() - self._start)
+            print(f"step {step:{len(f'{steps:,}')},} of {steps:,}   loss {logs['loss']:.4f}   {speed:.1f} steps/s")
+            self._next = (step * REPORTS // steps + 1) * steps / REPORTS

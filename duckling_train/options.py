@@ -1,0 +1,114 @@
+"""The options that several commands share, as decorators: a run's settings, the workspace, and how much is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from duckling_train.config import DEVICES, PRECISIONS, REPORTERS, SCHEDULES, TrainConfig
+from duckling_train.settings import FIELDS, PRESETS
+
+Command = Callable[..., Any]
+NUMBER_OR_ALL = "N|all"
+
+
+class Choice(click.Choice[str]):
+    """A choice that `--help` shows without braces, as a|b."""
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """Return the choices with bars between."""
+        return "|".join(self.choices)
+
+
+def number_or_all(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
+    """Read N or `all`; `all` is None."""
+    if value is None or value == "all":
+        return None
+    try:
+        return int(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is neither a number nor all") from error
+
+
+def workspace_option(command: Command) -> Command:
+    """Add `--workspace`."""
+    return click.option(
+        "-w", "--workspace", type=click.Path(path_type=Path), default=Path("artifacts"), metavar="DIR",
+        envvar="DUCKLING_WORKSPACE", show_envvar=True, help="Where duckling-data put its two files.",
+    )(command)  # fmt: skip
+
+
+def speech_options(command: Command) -> Command:
+    """Add `--quiet` and `--debug`."""
+    command = click.option("--debug", is_flag=True, help="Add the traceback to an error.  [default: off]")(command)
+    return click.option("--quiet", is_flag=True, help="Print errors only.  [default: off]")(command)
+
+
+def _setting(name: str, *flags: str, **attributes: Any) -> Callable[[Command], Command]:
+    default = getattr(TrainConfig, name)
+    if "callback" not in attributes and default is not None:
+        attributes.setdefault("default", default)
+    if not {"type", "is_flag", "callback"} & attributes.keys() and default is not None:
+        attributes["type"] = type(default)
+    return click.option(*flags, name, **attributes)
+
+
+SETTINGS = (
+    _setting("steps", "--steps", help="Optimizer steps."),
+    _setting("batch_size", "--batch-size", help="Rows a step, of all processes together."),
+    _setting("learning_rate", "--learning-rate", help="Peak learning rate."),
+    _setting("schedule", "--schedule", type=Choice(SCHEDULES), help="The learning rate's way after the warm-up."),
+    _setting("warmup_steps", "--warmup-steps", help="Steps over which it first rises from 0."),
+    _setting("weight_decay", "--weight-decay", help="AdamW's decoupled weight decay."),
+    _setting("max_grad_norm", "--clip", help="Largest global gradient norm; 0 clips nothing."),
+    _setting("betas", "--betas", type=(float, float), metavar="B1 B2", help="AdamW's two decays."),
+    _setting("precision", "--precision", type=Choice(PRECISIONS),
+             help="The seed's autocast; float32; all of it bfloat16 (a trap, kept for study); bfloat16 weights with "
+                  "float32 Adam state, rounded to nearest; the same, rounded stochastically."),
+    _setting("seed", "--seed", help="Seed of the weights."),
+    _setting("data_seed", "--data-seed", type=int, help="Seed of the order of the rows.  [default: --seed]"),
+    _setting("n_layer", "--layers", help="Transformer blocks."),
+    _setting("n_embd", "--width", help="Width of an embedding row; the feed-forward layer is 4 times as wide."),
+    _setting("n_head", "--heads", help="Attention heads a block."),
+    _setting("tied", "--tied/--untied", is_flag=True, help="Whether the softmax uses the embedding's own rows."),
+    _setting("n_positions", "--ctx", help="Context length; must be the dataset's."),
+    _setting("vocab_size", "--vocab-size", help="Embedding rows, live and dead; must be the mapping's."),
+    _setting("logging_steps", "--logging-steps", help="Steps between two logged losses."),
+    _setting("eval_steps", "--eval-steps", help="Steps between two evaluations; 0 evaluates at the end alone."),
+    _setting("eval_rows", "--eval-rows", metavar=NUMBER_OR_ALL, callback=number_or_all,
+             default=str(TrainConfig.eval_rows), help="Validation rows an evaluation takes; 0 never evaluates."),
+    _setting("checkpoint_steps", "--checkpoint-steps", help="Steps between two checkpoints; 0 writes none."),
+    _setting("keep_checkpoints", "--keep-checkpoints", is_flag=True,
+             help="Keep all of them: else the last two, and none after the end.  [default: off]"),
+    _setting("report_to", "--report-to", type=Choice(REPORTERS), help="Where metrics go besides the run directory."),
+    _setting("device", "--device", type=Choice(DEVICES), help="Where to train."),
+    _setting("threads", "--threads", type=int, help="CPU threads; they shape a CPU run's bits.  [default: torch's]"),
+)  # fmt: skip
+
+
+def config_options(command: Command) -> Command:
+    """Add `--preset` and `--config`."""
+    command = click.option(
+        "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE",
+        help="Settings as JSON, such as an earlier run's config.json. Flags go before it.",
+    )(command)  # fmt: skip
+    return click.option("--preset", type=Choice(tuple(PRESETS)), default="duckling-ii", help="The model.")(command)
+
+
+def setting_options(command: Command) -> Command:
+    """Add a flag for every setting of a run, in the order of SETTINGS."""
+    for option in reversed(SETTINGS):
+        command = option(command)
+    return command
+
+
+def given_settings(context: click.Context) -> dict[str, Any]:
+    """Return the settings that were given as flags: what a default fills is left to the preset and the file."""
+    return {
+        name: value
+        for name, value in context.params.items()
+        if name in FIELDS and context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+    }

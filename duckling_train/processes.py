@@ -1,0 +1,25 @@
+"""Which of the processes that share a run this one is: what torchrun says in the environment, else the only one.
+
+    torchrun --nproc-per-node 2 -m duckling_train --steps 10000
+
+n processes share each batch of b rows (`--batch-size` is the whole batch): process r takes the r-th of n equal parts of
+the rows that one process alone would take in that step, in its order. The gradient is the mean over all of them, so the
+losses are those of one process up to rounding. One thing differs: the last batch of an epoch, where fewer than b rows
+are left, is filled up with the epoch's first rows, since each process must have some.
+
+The first process writes and speaks; the others end without a word.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def process_count() -> int:
+    """Return how many processes share each batch."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that writes and speaks."""
+    return int(os.environ.get("RANK", "0")) == 0

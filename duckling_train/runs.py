@@ -1,0 +1,153 @@
+"""Run directories as they are read: found by path or name, and their records opened, finished or still growing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from duckling_data.errors import InputError
+from duckling_data.files import read_json
+from duckling_data.manifest import describe_output
+from duckling_train.run_dir import CONFIG, EVALUATIONS, MANIFEST, METRICS, MODEL, RUNS, SUMMARY
+from duckling_train.settings import INPUTS
+
+NAMES_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run directory says about its run."""
+
+    name: str
+    """The directory's name."""
+
+    settings: dict[str, Any]
+    """`config.json` without its inputs."""
+
+    inputs: dict[str, Any]
+    """What it was trained on: digests of dataset and mapping. Empty where the run does not say."""
+
+    steps: list[int]
+    """The steps at which a loss was logged, rising."""
+
+    losses: list[float]
+    """The logged losses (nats a token), each the mean since the log before."""
+
+    evaluations: list[dict[str, Any]]
+    """The lines of `evaluation.jsonl`: step, loss, perplexity, loss_known, rows. Empty where nothing was evaluated."""
+
+    summary: dict[str, Any] | None
+    """`summary.json`, or None where the run has not come that far."""
+
+    finished: bool
+    """Whether the manifest, which comes last, is there."""
+
+
+def find_run(workspace: Path, run: str) -> Path:
+    """Return the directory of `run`: a run of that name in the workspace, else the path of a run's directory.
+
+    Raises InputError where neither is there.
+    """
+    named = workspace / RUNS / run
+    if run and Path(run).name == run and (named / CONFIG).is_file():
+        return named
+    if run and (Path(run) / CONFIG).is_file():
+        return Path(run)
+    raise InputError(f"no run {run!r}: neither a run's directory nor one of {workspace / RUNS} ({_names(workspace)})")
+
+
+def read_run(path: Path) -> RunRecord:
+    """Return the record of the run in directory `path`.
+
+    The last line of a run that is not finished may be half written, and is then left out. Raises InputError for any
+    other damage, with the file and the line.
+    """
+    settings = _read_object(path / CONFIG)
+    finished = (path / MANIFEST).is_file()
+    metrics = _read_lines(path / METRICS, finished)
+    return RunRecord(
+        name=path.resolve().name,
+        settings={name: value for name, value in settings.items() if name != INPUTS},
+        inputs=settings.get(INPUTS) or {},
+        steps=[line["step"] for line in metrics],
+        losses=[line["loss"] for line in metrics],
+        evaluations=_read_lines(path / EVALUATIONS, finished),
+        summary=_read_object(path / SUMMARY) if (path / SUMMARY).is_file() else None,
+        finished=finished,
+    )
+
+
+def model_directory(run_dir: Path) -> Path:
+    """Return the directory of the run's model, for `from_pretrained`.
+
+    Raises InputError where the run has none yet, and where a finished run's model is not the one that it wrote.
+    """
+    place, finished = run_dir / MODEL, (run_dir / MANIFEST).is_file()
+    if not place.is_dir() and not finished:
+        raise InputError(f"{run_dir} has no model yet, as it is not finished: duckling-train --resume {run_dir}")
+    files = _read_object(run_dir / MANIFEST).get("files", {}) if finished else {}
+    for name, expected in files.items():
+        path = run_dir / name
+        if path.parent == place and (not path.is_file() or describe_output(path) != expected):
+            state = "is not what the run wrote (another SHA-256)" if path.is_file() else "is missing"
+            raise InputError(f"{path} {state}: train the run again with --overwrite")
+    return place
+
+
+def dataset_digest(record: RunRecord) -> str | None:
+    """Return the payload digest of the dataset that a run was trained on, or None where it does not say."""
+    dataset = record.inputs.get("dataset") or {}
+    digest = dataset.get("payload_sha256") or (record.summary or {}).get("dataset_payload_sha256")
+    return str(digest) if digest else None
+
+
+def same_data(records: Sequence[RunRecord]) -> bool:
+    """Return whether all runs were trained on one dataset. One that does not say counts as another."""
+    return len({dataset_digest(record) for record in records}) == 1
+
+
+def _names(workspace: Path) -> str:
+    """Return the names of the workspace's runs, some of them where they are many."""
+    names = sorted(path.parent.name for path in (workspace / RUNS).glob(f"*/{CONFIG}"))
+    more = f", and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return "which holds " + (", ".join(names[:NAMES_SHOWN]) + more if names else "none")
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a JSON {type(content).__name__}; expected an object")
+    return content
+
+
+def _read_lines(path: Path, finished: bool) -> list[dict[str, Any]]:
+    """Return a log's lines, each an object with a loss (a number) at a rising step; none where there is no file."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    *lines, rest = content.split(b"\n")
+    if rest and finished:
+        lines.append(rest)
+    read: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, 1):
+        entry = _parse(line)
+        if entry is None or (read and entry["step"] <= read[-1]["step"]):
+            raise InputError(f"{path}, line {number}: damaged; expected an object with a loss at a rising step")
+        read.append(entry)
+    return read
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """Return a log line's object, or None where it is not one with an integer step and a loss."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    fine = isinstance(entry, dict) and type(entry.get("step")) is int and type(entry.get("loss")) in (int, float)
+    return entry if fine else None

@@ -1,0 +1,79 @@
+"""Where a run's settings come from: flags over `--config FILE` over a preset over Duckling II's defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from duckling_data.errors import InputError
+from duckling_data.files import read_json
+from duckling_train.config import FIXED, TrainConfig
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "duckling-ii": {},
+    "duckling-ii-4l": {"n_layer": 4},
+    "duckling-ii-8l": {"n_layer": 8},
+}
+"""The original's models: 1,510,912, 1,907,456 and 2,700,544 parameters."""
+INPUTS = "inputs"
+"""The key under which a run's `config.json` names its data; no setting."""
+DERIVED = ("n_inner",)
+
+FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}
+
+
+def make_config(
+    given: Mapping[str, Any] | None = None, *, preset: str = "duckling-ii", file: Path | None = None
+) -> TrainConfig:
+    """Return the config of `given` settings over the file's over the preset's.
+
+    Raises InputError for an unknown preset, for a file that `read_settings` refuses, and for a value out of range.
+    """
+    if preset not in PRESETS:
+        raise InputError(f"--preset is {preset!r}; it must be one of {', '.join(PRESETS)}")
+    settings = {**PRESETS[preset], **(read_settings(file) if file is not None else {}), **(given or {})}
+    return TrainConfig(**settings)
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """Return the settings in a JSON file: an object with any of `TrainConfig`'s fields, as a run's `config.json` is.
+
+    Raises InputError for a file that cannot be read, an unknown key, a value of another type, and for a part of the
+    recipe that no setting changes (the optimizer, say) with another value.
+    """
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise InputError(f"{file} holds a JSON {type(content).__name__}; expected an object of settings")
+    content.pop(INPUTS, None)
+    for name, value in FIXED.items():
+        if content.pop(name, value) != value:
+            raise InputError(f"{file} has another {name} than {value!r}, which no setting changes: remove the key")
+    derived = {name: content.pop(name) for name in DERIVED if name in content}
+    for name, value in content.items():
+        if name not in FIELDS:
+            raise InputError(f"{file} has an unknown setting {name!r}; known are {', '.join(FIELDS)}")
+        _check_type(file, name, value)
+    for name, value in derived.items():
+        if getattr(TrainConfig(**content), name) != value:
+            raise InputError(f"{file} has {name} {value}, which is always four times n_embd: remove the key")
+    return content
+
+
+def _check_type(file: Path, name: str, value: Any) -> None:
+    expected = str(FIELDS[name].type)
+    if not _fits(expected, value):
+        raise InputError(f"{file} has {name} {value!r}; expected {expected}")
+
+
+def _fits(expected: str, value: Any) -> bool:
+    """Whether a JSON value fits a field's annotation; `true` is no number."""
+    if value is None:
+        return "None" in expected
+    if expected.startswith("tuple"):
+        return isinstance(value, list) and len(value) == 2 and all(_fits("float", part) for part in value)
+    if isinstance(value, bool):
+        return expected == "bool"
+    kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+    return isinstance(value, kinds[expected.split(" | ")[0]])

@@ -1,0 +1,136 @@
+"""The grid of a sweep: every combination of the values that its settings take. Pure: no files, no processes.
+
+Points come in one order whatever the order of the flags: settings as in ORDER, the first one outermost, the values of
+each as they were given. A point's name depends on its settings alone: a larger grid finds the runs of a smaller one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from duckling_data.errors import InputError
+from duckling_train.config import NOT_IN_THE_NAME, TrainConfig, flag
+from duckling_train.settings import FIELDS, make_config
+
+MODEL_FIRST = ("n_layer", "n_embd", "n_head", "tied", "n_positions", "vocab_size", "batch_size")
+SEEDS_LAST = ("steps", "data_seed", "seed")
+ORDER = (*MODEL_FIRST, *(name for name in FIELDS if name not in MODEL_FIRST + SEEDS_LAST), *SEEDS_LAST)
+"""All settings, from the outermost loop to the innermost."""
+SEEDS = ("data_seed", "seed")
+LONGEST_NAME = 200
+"""Characters of a directory's name; file systems take 255 bytes."""
+
+Lists = Mapping[str, Sequence[Any]]
+"""The values of each setting that was given, by the name of its field."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep."""
+
+    name: str
+    """Its directory's name: as `duckling-train` itself would call the run, with whatever else shapes its files."""
+
+    config: TrainConfig
+    """Its settings."""
+
+    swept: dict[str, Any]
+    """Those of its settings that take several values in the grid, in ORDER."""
+
+    @property
+    def label(self) -> str:
+        """The point for a person, as `layers 4, batch size 16, seed 42`; a grid of one point goes by its name."""
+        return said(self.swept) or self.name
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A sweep's points."""
+
+    swept: dict[str, tuple[Any, ...]]
+    """The settings that take several values, in ORDER."""
+
+    points: tuple[Point, ...]
+    """Every combination of them."""
+
+    def values(self, name: str) -> tuple[Any, ...]:
+        """Return the values that the setting `name` takes in the grid, one for a setting that is not swept."""
+        return self.swept.get(name, (getattr(self.points[0].config, name),))
+
+
+def make_grid(lists: Lists, *, preset: str = "duckling-ii", file: Path | None = None) -> Grid:
+    """Return the grid of the given values over the file's settings over the preset's, as `make_config` has it.
+
+    Raises InputError where `make_config` does for a point, and where two points would have one name.
+    """
+    fixed = {name: values[0] for name, values in lists.items() if len(values) == 1}
+    swept = {name: tuple(lists[name]) for name in ORDER if name in lists and len(lists[name]) > 1}
+    points = []
+    for values in itertools.product(*swept.values()):
+        own = dict(zip(swept, values, strict=True))
+        config = make_config(fixed | own, preset=preset, file=file)
+        points.append(Point(point_name(config), config, own))
+    by_name: dict[str, Point] = {}
+    for point in points:
+        if by_name.setdefault(point.name, point) is not point:
+            raise InputError(f"two points of the grid have the name {point.name}: give values that differ more")
+    return Grid(swept, tuple(points))
+
+
+def point_name(config: TrainConfig) -> str:
+    """Return the name of a run's directory: the run's own, and the settings that it leaves out where they deviate."""
+    left_out = [name for name in NOT_IN_THE_NAME if name not in ("steps", "seed")]
+    deviating = [name for name in left_out if getattr(config, name) != FIELDS[name].default]
+    return "-".join([config.run_name(), *(in_name(name, [getattr(config, name)]) for name in deviating)])
+
+
+def grid_name(grid: Grid) -> str:
+    """Return a sweep's default name, as `layers-2_4_8-batch-size-16-steps-2000-seed-42`.
+
+    It says the swept settings, those that deviate from Duckling II and shape the numbers, the steps and the seed.
+    Raises InputError for a grid whose name would be too long for a directory.
+    """
+    parts = []
+    for name in ORDER:
+        values = grid.values(name)
+        deviates = name not in NOT_IN_THE_NAME and values[0] != FIELDS[name].default
+        if len(values) > 1 or deviates or name in ("steps", "seed"):
+            parts.append(in_name(name, values))
+    if len(name := "-".join(parts)) > LONGEST_NAME:
+        raise InputError(f"the grid's own name would have {len(name)} characters: give the sweep a --name")
+    return name
+
+
+def in_name(name: str, values: Sequence[Any]) -> str:
+    """Return a setting and its values as part of a directory's name, as `layers-2_4_8`."""
+    return f"{word(name)}-{'_'.join(text(name, value).replace(':', '-') for value in values)}"
+
+
+def word(name: str) -> str:
+    """Return what the user calls the setting `name`: its flag without the dashes in front."""
+    return flag(name).removeprefix("--")
+
+
+def text(name: str, value: Any) -> str:
+    """Return a setting's value as the user would type it."""
+    if name == "tied":
+        return "tied" if value else "untied"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if value is None:
+        return "all" if name == "eval_rows" else "default"
+    if isinstance(value, tuple | list):
+        return ":".join(f"{part:g}" for part in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def said(settings: Mapping[str, Any]) -> str:
+    """Return settings for a person, as `layers 4, batch size 16`."""
+    return ", ".join(
+        text(name, value) if name == "tied" else f"{word(name).replace('-', ' ')} {text(name, value)}"
+        for name, value in settings.items()
+    )

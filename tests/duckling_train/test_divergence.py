@@ -1,0 +1,64 @@
+"""A loss that is no number stops the run: its step is named, the last good checkpoint stays, nothing false is left."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+
+from duckling_train.checkpoint import checkpoints_of
+from tests import forked
+from tests.duckling_train.conftest import TINY_SHAPE, Ran
+
+CLI = "duckling_train.cli"
+
+
+def diverging(run_dir: Path, workspace: Path, *more: str) -> Ran:
+    """A learning rate that rises to 1e36: some finite steps first, then overflow."""
+    settings = ("--steps", "60", "--learning-rate", "1e36", "--warmup-steps", "60", "--clip", "0")
+    done = forked.run(
+        CLI, "--out", run_dir, "-w", workspace, *TINY_SHAPE, *settings, *more, output=run_dir.with_suffix(".o")
+    )
+    return Ran(run_dir, done.wait(), done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def every_step(tiny_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """The run with every step logged and checkpointed: it shows which step is the first bad one."""
+    run_dir = tmp_path_factory.mktemp("diverged") / "run"
+    return diverging(run_dir, tiny_workspace, "--logging-steps", "1", "--checkpoint-steps", "1", "--keep-checkpoints")
+
+
+def test_the_run_stops_with_the_step_and_one_line(every_step: Ran) -> None:
+    assert every_step.status == 2
+    last = every_step.metrics[-1]["step"]
+    assert f"at step {last + 1}: " in every_step.stderr or f"at step {last}: " in every_step.stderr
+    assert "Traceback" not in every_step.stderr
+    assert len([line for line in every_step.stderr.splitlines() if line.startswith("duckling-train: ")]) == 1
+    assert not (every_step.run_dir / "manifest.json").exists()
+
+
+def test_no_log_and_no_checkpoint_holds_a_number_that_is_none(every_step: Ran) -> None:
+    text = (every_step.run_dir / "metrics.jsonl").read_text()
+    losses = [json.loads(line, parse_constant=pytest.fail)["loss"] for line in text.splitlines()]
+    assert losses
+    assert all(math.isfinite(loss) for loss in losses)
+    for _step, path in checkpoints_of(every_step.run_dir):
+        weights = safetensors.torch.load_file(path / "weights.safetensors")
+        assert all(bool(tensor.isfinite().all()) for tensor in weights.values())
+
+
+def test_the_step_is_named_whatever_the_logging(every_step: Ran, tiny_workspace: Path, tmp_path: Path) -> None:
+    seldom = diverging(tmp_path / "run", tiny_workspace, "--logging-steps", "25", "--checkpoint-steps", "0")
+    assert seldom.status == 2
+    last = every_step.metrics[-1]["step"]
+    assert f"the loss is nan at step {last + 1}: " in seldom.stderr
+    assert "no checkpoint was written" in seldom.stderr
+
+
+def test_the_last_good_checkpoint_is_kept_and_named(every_step: Ran) -> None:
+    last, _path = checkpoints_of(every_step.run_dir)[-1]
+    assert f"the checkpoint of step {last} is kept" in every_step.stderr

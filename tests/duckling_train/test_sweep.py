@@ -1,0 +1,403 @@
+"""A sweep is its runs: each what the command alone gives, in any company, after any interruption; then a table."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from duckling_data.errors import InputError, OutsideError
+from duckling_train.cli import main
+from duckling_train.runs import RunRecord
+from duckling_train.sweep.grid import Point, grid_name, make_grid
+from duckling_train.sweep.plot import styles, sweep_plot
+from duckling_train.sweep.table import Row, csv_table, heading, markdown_table, shown_steps
+from tests.duckling_train.conftest import command, duckling_train, environment
+
+TINY = ["--width", "16", "--batch-size", "1", "--steps", "4", "--logging-steps", "2", "--checkpoint-steps", "2",
+        "--device", "cpu", "--threads", "1"]  # fmt: skip
+GRID = ["--layers", "1,2", "--seeds", "1,2"]
+MEASURED = ("steps_per_second", "tokens_per_second", "jobs")
+
+
+def sweep(place: Path, workspace: Path, *arguments: str) -> int:
+    """Run `duckling-train sweep` in this process; the runs are processes of their own. Returns the exit status."""
+    with pytest.raises(SystemExit) as stop:
+        main(["sweep", "-w", str(workspace), "--out", str(place), *TINY, *arguments])
+    return int(stop.value.code or 0)
+
+
+def table(place: Path) -> list[dict[str, str]]:
+    """Return the rows of `table.csv` without what is measured."""
+    rows = list(csv.DictReader(io.StringIO((place / "table.csv").read_text())))
+    return [{name: value for name, value in row.items() if name not in MEASURED} for row in rows]
+
+
+def inodes(place: Path) -> dict[str, int]:
+    """Return what tells whether a run was written again."""
+    return {path.parent.name: path.stat().st_ino for path in place.glob("runs/*/manifest.json")}
+
+
+@pytest.fixture(scope="module")
+def swept(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of four runs, one at a time."""
+    place = tmp_path_factory.mktemp("sweeps") / "swept"
+    assert sweep(place, workspace, *GRID, "--quiet") == 0
+    return place
+
+
+@pytest.fixture
+def half(swept: Path, tmp_path: Path) -> Path:
+    """The same with two of the four runs gone, one of them as a kill may leave it before it wrote anything whole."""
+    place = tmp_path / "half"
+    shutil.copytree(swept, place)
+    for name in sorted(inodes(place))[1:3]:
+        shutil.rmtree(place / "runs" / name)
+    (place / "runs" / name).mkdir()
+    (place / "runs" / name / "config.json.partial").touch()
+    for name in ("table.csv", "table.md", "sweep.png"):
+        (place / name).unlink()
+    return place
+
+
+def test_a_sweep_writes_a_run_a_point_and_one_table_and_plot(swept: Path) -> None:
+    rows = table(swept)
+    assert [(row["layers"], row["seed"]) for row in rows] == [("1", "1"), ("1", "2"), ("2", "1"), ("2", "2")]
+    for row in rows:
+        run_dir = swept / "runs" / row["run"]
+        metrics = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+        assert float(row["loss_1"]) == metrics[0]["loss"]
+        assert (int(row["last_logged_step"]), float(row["last_loss"])) == (4, metrics[-1]["loss"])
+        assert json.loads((run_dir / "config.json").read_text())["n_layer"] == int(row["layers"])
+    assert [row["parameters"] for row in rows] == ["142576"] * 2 + ["145856"] * 2
+    assert (swept / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    shown = (swept / "table.md").read_text()
+    assert "| layers | seed | parameters | steps/s | tokens/s | 1 | 4 |" in shown
+    assert "one run at a time (--jobs 1)" in shown
+    assert "CPU threads a run: 1" in shown
+
+
+def test_a_run_of_a_sweep_is_what_the_command_alone_gives(swept: Path, workspace: Path, tmp_path: Path) -> None:
+    alone = duckling_train(tmp_path / "alone", "-w", workspace, *TINY, "--layers", "1", "--seed", "2")
+    assert alone.status == 0, alone.stderr
+    of_sweep = swept / "runs" / table(swept)[1]["run"]
+    for name in ("config.json", "metrics.jsonl", "model/model.safetensors"):
+        assert (of_sweep / name).read_bytes() == (alone.run_dir / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_sweep_that_was_stopped_goes_on_to_the_same_table_and_jobs_change_no_loss(
+    swept: Path, half: Path, workspace: Path, number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = inodes(half)
+    arguments = ["-w", workspace, "--out", half, *TINY, *GRID, "--jobs", "2", "--quiet"]
+    process = subprocess.Popen(
+        command("sweep", *arguments), stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while len(list(half.glob("runs/*/config.json"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if number == signal.SIGINT:
+        process.send_signal(number)  # to the sweep alone: it stops its runs itself
+        assert process.wait(120) == 130
+    else:
+        os.killpg(process.pid, number)
+        process.wait(120)
+    assert process.stderr is not None
+    said = process.stderr.read()
+    assert said.startswith("duckling-train: interrupted") if number == signal.SIGINT else said == ""
+    assert not (half / "table.csv").exists()
+    assert len(inodes(half)) < 4
+    deadline = time.monotonic() + 30
+    while not _is_free(half) and time.monotonic() < deadline:  # a killed process holds its files for a moment
+        time.sleep(0.02)
+    assert _is_free(half), "a run was left at work"
+    missing = 4 - len(inodes(half))
+    assert sweep(half, workspace, *GRID, "--jobs", "2") == 0
+    assert table(half) == table(swept)
+    assert {name: inode for name, inode in inodes(half).items() if name in before} == before
+    said = capsys.readouterr().err
+    assert f"{4 - missing} of 4 runs are finished already" in said
+    assert said.count("4 steps ...") == missing
+    assert "going on towards 4 steps ..." in said
+    assert "up to 2 runs side by side (--jobs 2) (2 of 4 runs)" in (half / "table.md").read_text()
+
+
+def _is_free(place: Path) -> bool:
+    handle = os.open(place, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def test_a_run_that_fails_stops_no_other_and_is_in_the_table(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "failing"
+    (place / "runs" / "old").mkdir(parents=True)
+    (place / "sweep.json").write_text("damaged")
+    assert sweep(place, workspace, "--layers", "1", "--learning-rate", "1e30,1e-4", "--quiet", "--overwrite") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("duckling-train: 1 of 2 runs failed, see ")
+    assert said.count("\n") == 1
+    assert not (place / "runs" / "old").exists()  # --overwrite replaces what was there, even damaged
+    bad, good = table(place)
+    assert (bad["learning_rate"], bad["last_loss"]) == ("1e+30", "")
+    assert bad["failed"].startswith("the loss is nan at step ")
+    assert (good["failed"], good["last_logged_step"]) == ("", "4")
+    assert "| 1e+30 | failed |" in (place / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--layers", "1", "--seeds", "1,2"], "it has layers 2 (here 1)"),
+        ([*GRID, "--learning-rate", "0.01"], "it has learning rate 0.0001 (here 0.01)"),
+        ([*GRID, "--threads", "2"], "it has threads 1 (here 2)"),
+    ],
+)
+def test_another_grid_in_the_same_place_is_refused_by_name(
+    swept: Path, workspace: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in swept.rglob("*")}
+    assert sweep(swept, workspace, *arguments) == 2
+    said = capsys.readouterr().err
+    assert expected in said
+    assert "--overwrite" in said
+    assert said.count("\n") == 1
+    assert {path: path.stat().st_mtime_ns for path in swept.rglob("*")} == before
+
+
+def test_other_data_are_refused(swept: Path, workspace: Path, tmp_path: Path, capsys: Any) -> None:
+    place = tmp_path / "other"
+    shutil.copytree(swept, place)
+    record = json.loads((place / "sweep.json").read_text())
+    record["inputs"]["dataset"]["payload_sha256"] = "0" * 64
+    (place / "sweep.json").write_text(json.dumps(record))
+    assert sweep(place, workspace, *GRID) == 2
+    assert "was trained on other data than the workspace now holds" in capsys.readouterr().err
+
+
+def test_a_dry_run_of_a_grown_grid_tells_what_is_finished_and_writes_nothing(
+    swept: Path, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (*swept.rglob("*"), *workspace.rglob("*"))}
+    assert sweep(swept, workspace, "--layers", "2,1,3", "--seeds", "1,2", "--dry-run", "--jobs", "2") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines[2:]] == [
+        f"{number}/6 layers {layers}, seed {seed}"
+        for number, (layers, seed) in enumerate([(2, 1), (2, 2), (1, 1), (1, 2), (3, 1), (3, 2)], 1)
+    ]
+    assert sum("is finished" in line for line in lines) == 4
+    assert sum("149,136 parameters, would train, runs/" in line for line in lines) == 2
+    assert {path: path.stat().st_mtime_ns for path in (*swept.rglob("*"), *workspace.rglob("*"))} == before
+
+
+def test_one_sweep_at_a_time_works_in_a_place(swept: Path, workspace: Path, capsys: Any) -> None:
+    handle = os.open(swept, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        assert sweep(swept, workspace, *GRID) == 2
+    finally:
+        os.close(handle)
+    assert "is still at work in" in capsys.readouterr().err
+
+
+def test_a_directory_that_is_no_sweep_is_refused(workspace: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert sweep(tmp_path, workspace, *GRID, "--overwrite") == 2
+    assert "exists and is not a sweep" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_finished_run_with_other_settings_is_not_taken_for_the_points(
+    swept: Path, workspace: Path, tmp_path: Path, capsys: Any
+) -> None:
+    place = tmp_path / "foreign"
+    shutil.copytree(swept, place)
+    first, second = sorted(inodes(place))[:2]
+    shutil.rmtree(place / "runs" / first)
+    shutil.copytree(place / "runs" / second, place / "runs" / first)
+    assert sweep(place, workspace, *GRID) == 2
+    assert "the sweep's" in capsys.readouterr().err
+
+
+def test_points_have_one_order_whatever_the_order_of_the_flags() -> None:
+    one = make_grid({"seed": (43, 42), "batch_size": (1, 16), "n_layer": (2, 4)})
+    other = make_grid({"n_layer": (2, 4), "batch_size": (1, 16), "seed": (43, 42)})
+    assert one == other
+    assert [tuple(point.swept.values()) for point in one.points[:3]] == [(2, 1, 43), (2, 1, 42), (2, 16, 43)]
+    assert one.points[-1].label == "layers 4, batch size 16, seed 42"
+
+
+def test_a_points_name_depends_on_its_settings_alone() -> None:
+    alone = make_grid({"n_layer": (4,), "threads": (1,)}).points
+    grown = make_grid({"n_layer": (2, 4), "threads": (1, 2), "eval_steps": (0, 5), "seed": (42, 43)}).points
+    assert alone[0].name in [point.name for point in grown]
+    assert len({point.name for point in grown}) == 16
+    assert grid_name(make_grid({"n_layer": (2, 4, 8), "batch_size": (16,), "tied": (True, False)})) == (
+        "layers-2_4_8-tied-tied_untied-batch-size-16-steps-10000-seed-42"
+    )
+
+
+def test_values_that_would_share_a_directory_are_refused() -> None:
+    with pytest.raises(InputError, match="two points of the grid have the name"):
+        make_grid({"learning_rate": (2e-4, 2.0000001e-4)})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--layers", "2,x"], "'x' is not a valid integer"),
+        (["--layers", "2,,4"], "has an empty place"),
+        (["--seeds", "1,1"], "has 1 twice"),
+        (["--tied", "no"], "neither tied nor untied"),
+        (["--betas", "0.9"], "not two numbers with a colon"),
+        (["--schedule", "linear,steep"], "'steep' is not one of"),
+        (["--heads", "3,16"], "--width is 16 and --heads 3"),
+        (["--jobs", "0"], "--jobs is 0"),
+        (["--ctx", "64"], "holds fixed_size_list"),
+    ],
+)
+def test_bad_values_are_one_line_and_exit_2(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
+) -> None:
+    assert sweep(tmp_path / "bad", workspace, *arguments) == 2
+    out, said = capsys.readouterr()
+    assert expected in said
+    assert (out, said.count("\n")) == ("", 1)
+    assert not (tmp_path / "bad").exists()
+
+
+def test_help_shows_every_setting_with_its_default_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom duckling_train.cli import main\ntry: main(['sweep', '--help'])\nexcept SystemExit: pass\n"
+        "print([name for name in ('torch', 'transformers', 'datasets', 'matplotlib') if name in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert shown.endswith("[]\n")
+    words = " ".join(shown.split())
+    for expected in (
+        "--layers N[,...] Transformer blocks. [default: 2]",
+        "--seed, --seeds N[,...] Seed of the weights. [default: 42]",
+        "[default: 0.0001]",
+        "[default: 0.9:0.999]",
+        "--tied tied|untied[,...]",
+        "--eval-rows N|all[,...]",
+        "[default: WORKSPACE/sweeps/NAME]",
+        "duckling-train sweep --layers 2,4,8 --batch-size 16 --steps 2000",
+    ):
+        assert expected in words, expected
+
+
+def test_shown_steps_are_the_originals() -> None:
+    assert shown_steps(2000) == [1, 50, 100, 200, 500, 1000, 2000]
+    assert shown_steps(199) == [1, 50, 100]
+    assert shown_steps(4) == [1]
+    assert shown_steps(10_000)[-2:] == [5000, 10_000]
+
+
+def made(point: Point, **summary: Any) -> Row:
+    record = RunRecord(
+        name=point.name,
+        settings={},
+        inputs={},
+        steps=(1, 50, 60),
+        losses=(9.0, 8.5, 8.25),
+        evaluations=({"step": 60, "loss": 8.125, "rows": 128},),
+        summary={"parameters": 1510912, "steps_per_second": 75.5, "tokens_per_second": 77312.0, "threads": 2,
+                 "device_name": "a CPU", **summary},
+        finished=True,
+    )  # fmt: skip
+    return Row(point, record, 1, None, None)
+
+
+def test_tables_are_these() -> None:
+    grid = make_grid({"n_layer": (2, 4), "steps": (60,)})
+    rows = [made(grid.points[0]), Row(grid.points[1], None, 1, "the loss is nan at step 2", 2)]
+    assert csv_table(rows).decode().splitlines() == [
+        "run,layers,parameters,steps_per_second,tokens_per_second,jobs,loss_1,loss_50,last_logged_step,last_loss,"
+        "validation_loss,failed",
+        "steps-60-seed-42,2,1510912,75.5,77312.0,1,9.0,8.5,60,8.25,8.125,",
+        "steps-60-seed-42-layers-4,4,,,,1,,,,,,the loss is nan at step 2",
+    ]
+    assert markdown_table(grid, rows).splitlines() == [
+        "2 runs: layers 2, 4; all with steps 60, seed 42; else Duckling II's settings.",
+        "",
+        "| layers | parameters | steps/s | tokens/s | 1 | 50 | 60 | validation |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| 2 | 1,510,912 | 75.5 | 77,312 | 9.0000 | 8.5000 | 8.2500 | 8.1250 |",
+        "| 4 | failed |  |  |  |  |  |  |",
+        "",
+        "Failed:",
+        "",
+        "- layers 4: the loss is nan at step 2",
+        "",
+        "Numbered columns: the training loss logged at that step, the mean since the last log, in nats a token.",
+        "Validation: the mean loss of the first 128 validation rows.",
+        "Steps/s: measured with one run at a time (--jobs 1); a run side by side with others is slower than one alone.",
+        "Device: a CPU, CPU threads a run: 2; threads shape the bits of a CPU run.",
+    ]
+
+
+@pytest.mark.parametrize(("layers", "batches"), [(1, 1), (3, 3), (7, 4), (4, 7), (2, 9), (20, 1), (28, 1)])
+def test_up_to_28_combinations_look_different_and_seeds_alike(layers: int, batches: int) -> None:
+    lists = {"n_layer": tuple(range(1, layers + 1)), "batch_size": tuple(range(1, batches + 1)), "seed": (1, 2)}
+    chosen = styles(make_grid(lists))
+    assert len(chosen) == layers * batches
+    assert len(set(chosen.values())) == layers * batches
+
+
+def test_equal_runs_give_an_equal_plot_and_a_failed_one_is_left_out() -> None:
+    grid = make_grid({"n_layer": (2, 4), "seed": (1, 2)})
+    rows = [made(point) for point in grid.points[:3]] + [Row(grid.points[3], None, 1, "the loss is nan", 2)]
+    assert sweep_plot(grid, rows, "title " * 50) == sweep_plot(grid, rows, "title " * 50)
+    assert sweep_plot(grid, rows[:2], "title") != sweep_plot(grid, rows, "title")
+
+
+def test_a_grid_is_told_in_one_line() -> None:
+    assert heading(make_grid({})) == "1 run with steps 10000, seed 42; else Duckling II's settings."
+    assert (
+        heading(make_grid({"steps": (1, 2), "seed": (3, 4)}))
+        == "4 runs: steps 1, 2 × seed 3, 4; else Duckling II's settings."
+    )
+    assert heading(make_grid({"tied": (False,), "seed": (3, 4), "n_embd": (64,)})) == (
+        "2 runs: seed 3, 4; all with steps 10000, width 64, untied; else Duckling II's settings."
+    )
+
+
+def test_a_sweep_under_torchrun_is_refused(workspace: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert sweep(tmp_path / "none", workspace, *GRID) == 2
+    assert "without torchrun" in capsys.readouterr().err
+
+
+def test_a_failed_sweep_ends_with_the_status_of_its_failures() -> None:
+    from duckling_train.sweep.runner import Sweep, failure
+
+    grid = make_grid({"n_layer": (2, 4, 8)})
+    place = Path("p")
+    planned = Sweep(grid, place, place, 1, {})
+    whole = [made(point) for point in grid.points]
+    diverged = Row(grid.points[1], None, 1, "the loss is nan", 2)
+    assert failure(planned, whole) is None
+    assert type(failure(planned, [whole[0], diverged, whole[2]])) is InputError
+    assert (
+        type(failure(planned, [Row(grid.points[0], None, 1, "no space left", 3), diverged, whole[2]])) is OutsideError
+    )
+    assert type(failure(planned, [Row(grid.points[0], None, 1, "ended by signal 9", -9), *whole[1:]])) is OutsideError
