@@ -59,6 +59,11 @@ Done in {seconds:.0f} s: {stories:,} demo stories became a vocabulary, rows and 
 
 {lines}
 
+To start an experiment of your own on them, or to let the model go on, type
+
+  .venv/bin/duckling-train template my_experiment.ipynb --workspace artifacts/demo
+  .venv/bin/duckling-train generate artifacts/demo/runs/demo --prompt "Once upon a time"
+
 These are demo stories. For the real TinyStories (1 GB from the hub), type
 
   .venv/bin/duckling-data run
