@@ -59,6 +59,8 @@ def cli(
     else:
         from duckling_train.run_dir import locate
 
+        if out is not None and name is not None:
+            raise click.UsageError("--name does not go with --out, which is the whole path; leave one of them out.")
         config = make_config(given_settings(context), preset=preset, file=config_file)
         run_dir = locate(workspace, out, name if name is not None else config.run_name())
         from duckling_train.train import describe, train
@@ -69,7 +71,8 @@ def cli(
         summary = train(config, workspace, run_dir, overwrite=overwrite, quiet=quiet)
     if not quiet and is_main_process():
         click.echo(
-            f"{run_dir}: loss {summary['first_loss']:.4f} to {summary['last_loss']:.4f} in {summary['steps']:,} steps, "
+            f"{run_dir}: loss {summary['first_loss']:.4f} to {summary['last_loss']:.4f} "
+            f"at step {summary['last_logged_step']:,} of {summary['steps']:,}, "
             f"{summary['steps_per_second']:.1f} steps/s"
         )
 

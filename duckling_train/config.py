@@ -18,6 +18,7 @@ SCHEDULES = ("linear", "constant", "cosine")
 PRECISIONS = ("bf16-mixed", "fp32", "bf16-pure", "bf16-weights", "bf16-stochastic")
 REPORTERS = ("none", "tensorboard", "wandb")
 MAX_SEED = 2**32 - 1  # NumPy takes no larger seed
+MAX_RATE = 1e36  # a step of more overflows float32
 INNER_FACTOR = 4
 CHECKPOINT_STEPS = 1000
 
@@ -25,7 +26,7 @@ FIXED = {"engine": "reference", "optimizer": "adamw", "adam_epsilon": 1e-8, "act
 """What no flag changes, so that `config.json` states the whole recipe."""
 NOT_IN_THE_NAME = ("steps", "seed", "device", "threads", "processes", "report_to", "checkpoint_steps",
                    "keep_checkpoints", "eval_steps", "eval_rows")  # fmt: skip
-"""Settings that a run's default name leaves out: always said, or without effect on the numbers."""
+"""Settings that a run's default name leaves out: always said, of the machine, or without effect on the numbers."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,9 @@ class TrainConfig:
             _check(name, value, math.isfinite(value) and value >= 0, "a number, at least 0")
         _check("threads", self.threads, self.threads is None or self.threads >= 1, "at least 1")
         rate = self.learning_rate
-        _check("learning_rate", rate, math.isfinite(rate) and rate > 0, "a number above 0")
+        _check("learning_rate", rate, 0 < rate <= MAX_RATE, f"a number above 0, at most {MAX_RATE:g}")
+        if self.eval_steps and self.eval_rows == 0:
+            raise InputError(f"--eval-steps is {self.eval_steps} and --eval-rows 0, which evaluates never: give one")
         for beta in self.betas:
             _check("betas", beta, 0 <= beta < 1, "two numbers, at least 0 and below 1")
         for name in ("seed", "data_seed"):
@@ -172,8 +175,15 @@ def flag(name: str) -> str:
 def _in_name(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return name if value else f"un{name}"
-    text = "-".join(f"{part:g}" for part in value) if isinstance(value, tuple) else value
-    return f"{flag(name)[2:]}-{text:g}" if isinstance(text, int | float) else f"{flag(name)[2:]}-{text}"
+    parts = value if isinstance(value, tuple) else (value,)
+    text = "-".join(part if isinstance(part, str) else number_text(part) for part in parts)
+    return f"{flag(name)[2:]}-{text}"
+
+
+def number_text(value: float) -> str:
+    """Return the shortest text of a number that says it exactly: six digits where they do."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def _check(name: str, value: Any, fine: bool, expected: str) -> None:

@@ -20,6 +20,7 @@ from transformers.trainer_callback import TrainerCallback
 from duckling_train.callbacks import append_line
 from duckling_train.config import TrainConfig
 from duckling_train.data import COLUMN, PackedRows
+from duckling_train.engines.trainer import DivergedError
 from duckling_train.precision import uses_autocast
 
 ROWS_A_BATCH = 4
@@ -89,4 +90,6 @@ class Evaluator(TrainerCallback):  # type: ignore[misc]
             with self.paused():
                 autocast = uses_autocast(self.config.precision)
                 result = evaluate(model, self.rows, self.config.eval_rows, self.unk_id, autocast=autocast)
+                if not math.isfinite(result["loss"]):
+                    raise DivergedError(f"the validation loss is {result['loss']} after step {state.global_step}")
                 append_line(self.path, {"step": state.global_step, **result})

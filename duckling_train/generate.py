@@ -24,6 +24,9 @@ from duckling_data.tokenizer import DucklingTokenizer
 from duckling_train.config import MAX_SEED
 from duckling_train.runs import model_directory
 
+COLDEST = 1e-6
+"""The lowest temperature: logits divided by much less overflow float32."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -47,8 +50,10 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.tokens < 1:
             raise InputError(f"--tokens is {self.tokens}; it must be at least 1")
-        if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise InputError(f"--temperature is {self.temperature}; it must be above 0 (--greedy is the limit at 0)")
+        if not (math.isfinite(self.temperature) and self.temperature >= COLDEST):
+            raise InputError(
+                f"--temperature is {self.temperature}; it must be at least {COLDEST:g} (--greedy is the limit at 0)"
+            )
         if self.top_k < 0:
             raise InputError(f"--top-k is {self.top_k}; it must be at least 0, where 0 is all tokens")
         if not 0 <= self.seed <= MAX_SEED:

@@ -93,7 +93,7 @@ def config_options(command: Command) -> Command:
     """Add `--preset` and `--config`."""
     command = click.option(
         "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE",
-        help="Settings as JSON, such as an earlier run's config.json. Flags go before it.",
+        help="Settings as JSON, such as an earlier run's config.json. Flags override it.",
     )(command)  # fmt: skip
     return click.option("--preset", type=Choice(tuple(PRESETS)), default="duckling-ii", help="The model.")(command)
 

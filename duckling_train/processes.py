@@ -14,12 +14,19 @@ from __future__ import annotations
 
 import os
 
+from duckling_data.errors import InputError
+
+ONE = "1"
+
 
 def process_count() -> int:
-    """Return how many processes share each batch."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """Return how many processes share each batch. Raises InputError where the environment holds no number."""
+    text = os.environ.get("WORLD_SIZE", ONE)
+    if not text.isdecimal() or text == "0":
+        raise InputError(f"WORLD_SIZE is {text!r} in the environment; torchrun sets it to a number: unset it")
+    return int(text)
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes and speaks."""
-    return int(os.environ.get("RANK", "0")) == 0
+    """Whether this process is the one that writes and speaks. Schedulers set a rank for single processes, too."""
+    return os.environ.get("WORLD_SIZE", ONE) == ONE or os.environ.get("RANK", "0") == "0"

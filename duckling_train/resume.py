@@ -60,8 +60,8 @@ def read_config(run_dir: Path) -> tuple[TrainConfig, dict[str, Any]]:
 
 def workspace_of(run_dir: Path, otherwise: Path) -> Path:
     """Return the workspace that holds `run_dir` as `runs/NAME`, where it has a dataset; else `otherwise`."""
-    around = run_dir.resolve().parent.parent
-    return around if run_dir.resolve().parent.name == places.RUNS and (around / DATASET).is_dir() else otherwise
+    around = run_dir.resolve().parents
+    return next((place for place in around if (place / DATASET).is_dir()), otherwise)
 
 
 def _check_given(run_dir: Path, config: TrainConfig, given: Mapping[str, Any]) -> None:
@@ -82,9 +82,9 @@ def _check_processes(run_dir: Path, config: TrainConfig) -> None:
 
 
 def _check_inputs(job: Job, workspace: Path, inputs: dict[str, Any]) -> None:
-    found = job.data.record()
-    for name, expected in inputs.items():
-        if found.get(name) != expected:
+    found = job.inputs()
+    for name in inputs | found:
+        if found.get(name) != inputs.get(name):
             raise InputError(
                 f"{job.run_dir} was started on another {name} than {workspace} holds: "
                 "give the run's own -w/--workspace, or start another run"

@@ -12,7 +12,7 @@ from duckling_data.errors import InputError
 from duckling_data.files import read_json
 from duckling_data.manifest import describe_output
 from duckling_train.run_dir import CONFIG, EVALUATIONS, MANIFEST, METRICS, MODEL, RUNS, SUMMARY
-from duckling_train.settings import INPUTS
+from duckling_train.settings import FIELDS, INPUTS, check_type
 
 NAMES_SHOWN = 8
 
@@ -66,6 +66,8 @@ def read_run(path: Path) -> RunRecord:
     other damage, with the file and the line.
     """
     settings = _read_object(path / CONFIG)
+    for name in settings.keys() & FIELDS.keys():
+        check_type(path / CONFIG, name, settings[name])
     finished = (path / MANIFEST).is_file()
     metrics = _read_lines(path / METRICS, finished)
     return RunRecord(

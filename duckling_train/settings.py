@@ -54,14 +54,15 @@ def read_settings(file: Path) -> dict[str, Any]:
     for name, value in content.items():
         if name not in FIELDS:
             raise InputError(f"{file} has an unknown setting {name!r}; known are {', '.join(FIELDS)}")
-        _check_type(file, name, value)
+        check_type(file, name, value)
     for name, value in derived.items():
         if getattr(TrainConfig(**content), name) != value:
             raise InputError(f"{file} has {name} {value}, which is always four times n_embd: remove the key")
     return content
 
 
-def _check_type(file: Path, name: str, value: Any) -> None:
+def check_type(file: Path, name: str, value: Any) -> None:
+    """Raise InputError unless a JSON value has the type of the setting `name`."""
     expected = str(FIELDS[name].type)
     if not _fits(expected, value):
         raise InputError(f"{file} has {name} {value!r}; expected {expected}")

@@ -32,7 +32,7 @@ from duckling_train.model import build_model, count_params, device_name, n_param
 from duckling_train.precision import cast_weights
 from duckling_train.processes import is_main_process, process_count
 from duckling_train.report import loss_plot
-from duckling_train.runs import read_run
+from duckling_train.runs import RunRecord, read_run
 from duckling_train.samples import samples_text
 
 LIBRARIES = ("duckling", "torch", "transformers", "accelerate", "datasets", "numpy")
@@ -49,16 +49,24 @@ class Job:
     args: TrainingArguments
     quiet: bool
 
+    def inputs(self) -> dict[str, Any]:
+        """Return what the run's records say about its data."""
+        record = self.data.record()
+        if self.validation is not None:
+            record["validation"] = {"payload_sha256": self.validation.payload_digest(), "rows": len(self.validation)}
+        return record
+
     def checkpoints(self) -> Checkpoints:
         """Return the run's checkpoints."""
-        identity = {"config_sha256": digest_json(self.config.resolved()), "inputs": self.data.record()}
+        identity = {"config_sha256": digest_json(self.config.resolved()), "inputs": self.inputs()}
         return Checkpoints(self.run_dir, identity, places.LOGS, keep_all=self.config.keep_checkpoints)
 
 
 def train(
     config: TrainConfig, workspace: Path, run_dir: Path, *, overwrite: bool = False, quiet: bool = False
 ) -> dict[str, Any]:
-    """Train on `workspace`'s dataset and write the run to `run_dir`. Returns the content of `summary.json`.
+    """Train on `workspace`'s dataset and write the run to `run_dir`. Returns the content of `summary.json`; in the
+    processes beside the main one, nothing.
 
     Raises InputError for a missing or unfit workspace, device or run directory and for a loss that is not finite,
     OutsideError when the disk fails.
@@ -70,7 +78,7 @@ def train(
     job = prepare(resolve(config), workspace, run_dir, quiet=quiet)
     if is_main_process():
         places.prepare(run_dir, overwrite=overwrite)
-        write_json(run_dir / places.CONFIG, {**job.config.resolved(), "inputs": job.data.record()})
+        write_json(run_dir / places.CONFIG, {**job.config.resolved(), "inputs": job.inputs()})
     PartialState().wait_for_everyone()
     return run(job, None)
 
@@ -78,10 +86,14 @@ def train(
 def resolve(config: TrainConfig) -> TrainConfig:
     """Return `config` with this machine's device, threads and processes in the place of what was left open.
 
-    Raises InputError for an absent device, a missing reporter, and processes that do not divide the batch.
+    Raises InputError for an absent device, a missing reporter, processes that do not divide the batch, and variables
+    of the environment by which accelerate would change the run.
     """
     if config.report_to != "none" and find_spec(config.report_to) is None:
         raise InputError(f"--report-to is {config.report_to}, which is not installed: pip install {config.report_to}")
+    foreign = sorted(name for name in os.environ if name.startswith("ACCELERATE_"))
+    if foreign:
+        raise InputError(f"{foreign[0]} is set in the environment and would change the run unrecorded: unset it")
     return replace(
         config,
         device=resolve_device(config.device),
@@ -121,9 +133,9 @@ def run(job: Job, start: Checkpoint | None) -> dict[str, Any]:
     record = read_run(run_dir)
     title = _title(config, n_params(model))
     write_bytes(run_dir / places.PLOT, loss_plot(record.steps, record.losses, title, config.vocab_size))
-    summary = _summary(job, record.steps, record.losses, record.evaluations, seconds, n_params(model))
+    summary = _summary(job, record, seconds, n_params(model))
     write_json(run_dir / places.SUMMARY, summary)
-    places.write_manifest(run_dir, job.data.record())
+    places.write_manifest(run_dir, job.inputs())
     job.checkpoints().finish()
     PartialState().destroy_process_group()
     return summary
@@ -144,8 +156,8 @@ def _fit(model: Any, job: Job, start: Checkpoint | None) -> float:
         reference.train(model, job.data.rows, config, job.args, resumption, watchers)
     except DivergedError as error:
         last = checkpoints.newest()
-        kept = f"the checkpoint of step {last.step} is kept" if last else "no checkpoint was written before"
-        raise InputError(f"{error}: try a lower --learning-rate or --warmup-steps; {kept} in {job.run_dir}") from error
+        kept = f"the checkpoint of step {last.step} is kept in {job.run_dir}" if last else "no checkpoint was written"
+        raise InputError(f"{error}: try a lower --learning-rate, or --warmup-steps; {kept}") from error
     finally:
         progress.close()
     return progress.seconds
@@ -162,23 +174,16 @@ def tokens_seen(config: TrainConfig, rows: int) -> int:
     return (epochs * in_an_epoch + rest * config.batch_size) * config.n_positions
 
 
-def _summary(
-    job: Job,
-    steps: list[int],
-    losses: list[float],
-    evaluations: list[dict[str, Any]],
-    seconds: float,
-    parameters: int,
-) -> dict[str, Any]:
+def _summary(job: Job, record: RunRecord, seconds: float, parameters: int) -> dict[str, Any]:
     config = job.config
     tokens = tokens_seen(config, len(job.data.rows))
     return {
         "steps": config.steps,
         "parameters": parameters,
-        "first_loss": losses[0],
-        "last_loss": losses[-1],
-        "last_logged_step": steps[-1],
-        "validation": evaluations[-1] if evaluations else None,
+        "first_loss": record.losses[0],
+        "last_loss": record.losses[-1],
+        "last_logged_step": record.steps[-1],
+        "validation": record.evaluations[-1] if record.evaluations else None,
         "tokens": tokens,
         "seconds": round(seconds, 3),
         "steps_per_second": round(config.steps / seconds, 3),
@@ -204,6 +209,7 @@ def describe(config: TrainConfig, workspace: Path, run_dir: Path, *, overwrite: 
     config = resolve(config)
     try:
         data = open_workspace(workspace, config)
+        open_validation(workspace, config, data.mapping)
         dataset = f"{len(data.rows):,} rows of {data.context} tokens, payload {data.payload_sha256[:12]}"
     except InputError as error:
         dataset = f"would be refused: {error}"

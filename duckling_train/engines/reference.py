@@ -8,6 +8,7 @@ lists.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from duckling_train.config import FIXED, TrainConfig
 from duckling_train.data import COLUMN, PackedRows
 from duckling_train.engines.trainer import DucklingTrainer, Resumption, load_weights
 from duckling_train.precision import optimizer_class, uses_autocast
+from duckling_train.processes import is_main_process
 
 
 class CausalLMCollator:
@@ -134,7 +136,21 @@ def train(
         optimizer_cls_and_kwargs=_optimizer(config),
     )
     trainer.remove_callback(PrinterCallback)
+    if start is not None and config.report_to == "tensorboard" and is_main_process():
+        _purge_events(trainer, start.step)
     trainer.train(resume_from_checkpoint=str(start.path) if start is not None else None)
+    for name in ("forward", "_original_forward"):  # accelerate's autocast around the class's own forward
+        model.__dict__.pop(name, None)
+
+
+def _purge_events(trainer: DucklingTrainer, step: int) -> None:
+    """Let TensorBoard forget what was sent after `step`: it comes again."""
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback
+
+    trainer.remove_callback(TensorBoardCallback)
+    directory = os.environ["TENSORBOARD_LOGGING_DIR"]
+    trainer.add_callback(TensorBoardCallback(SummaryWriter(directory, purge_step=step + 1)))
 
 
 def _optimizer(config: TrainConfig) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:

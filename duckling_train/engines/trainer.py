@@ -58,6 +58,9 @@ class DucklingTrainer(Trainer):  # type: ignore[misc]
         loss = logs.get("loss", logs.get("train_loss", 0.0))
         if not math.isfinite(loss):
             raise DivergedError(f"the loss is {loss} at step {self._first_bad_step()}")
+        norm = logs.get("grad_norm", 0.0)
+        if not math.isfinite(norm):
+            raise DivergedError(f"the gradient's norm is {norm} at step {self.state.global_step}")
         self._losses.clear()
         super().log(logs, start_time)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from duckling_data.errors import InputError
-from duckling_train.config import NOT_IN_THE_NAME, TrainConfig, flag
+from duckling_train.config import NOT_IN_THE_NAME, TrainConfig, flag, number_text
 from duckling_train.settings import FIELDS, make_config
 
 MODEL_FIRST = ("n_layer", "n_embd", "n_head", "tied", "n_positions", "vocab_size", "batch_size")
@@ -124,8 +124,8 @@ def text(name: str, value: Any) -> str:
     if value is None:
         return "all" if name == "eval_rows" else "default"
     if isinstance(value, tuple | list):
-        return ":".join(f"{part:g}" for part in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        return ":".join(number_text(part) for part in value)
+    return number_text(value) if isinstance(value, float) else str(value)
 
 
 def said(settings: Mapping[str, Any]) -> str:

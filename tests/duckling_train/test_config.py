@@ -11,6 +11,7 @@ import pytest
 from duckling_data.errors import InputError
 from duckling_train.config import TrainConfig
 from duckling_train.model import build_model, count_params, model_config, n_params, resolve_device
+from duckling_train.processes import is_main_process, process_count
 
 
 def test_default_name_is_steps_and_seed_and_what_differs() -> None:
@@ -77,3 +78,16 @@ def test_auto_takes_a_device_that_is_there_and_an_absent_one_is_refused() -> Non
     for device in [name for name, here in present.items() if not here]:
         with pytest.raises(InputError, match=f"--device is {device}"):
             resolve_device(device)
+
+
+@pytest.mark.parametrize("text", ["two", "", "0", "-1"])
+def test_a_world_size_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("WORLD_SIZE", text)
+    with pytest.raises(InputError, match="WORLD_SIZE"):
+        process_count()
+    assert is_main_process(), "one process says so"
+
+
+def test_evaluating_never_every_few_steps_is_refused() -> None:
+    with pytest.raises(InputError, match="--eval-steps is 2 and --eval-rows 0"):
+        TrainConfig(eval_steps=2, eval_rows=0)
