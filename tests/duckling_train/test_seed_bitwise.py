@@ -100,12 +100,12 @@ def test_make_training_args_has_the_seeds_defaults_and_takes_extras() -> None:
 
 
 def test_real_stories_give_the_known_losses(real_workspace: Path, tmp_path: Path) -> None:
-    """The first 40 steps of a 200-step run on the real slice."""
+    """The first 40 steps of a 200-step run on the real slice, with two threads: one gives 8.8560 and 8.6127."""
     assert len(load_from_disk(str(real_workspace / "tokenized_dataset"))) == 2007
     run_dir = tmp_path / "run"
     running = forked.start(
         "duckling_train.cli", "-w", real_workspace, "--out", run_dir, "--steps", "200", "--device", "cpu",
-        "--threads", str(torch.get_num_threads()), output=tmp_path / "output",
+        "--threads", "2", output=tmp_path / "output",
     )  # fmt: skip
     metrics = run_dir / "metrics.jsonl"
     running.kill_when(lambda: metrics.exists() and metrics.read_bytes().count(b"\n") >= 5)
