@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from duckling_data.errors import InputError
-from duckling_data.files import PARTIAL, disk_errors, read_json, replace_directory, write_bytes, write_json
+from duckling_data.files import PARTIAL, digest_json, disk_errors, read_json, replace_directory, write_bytes, write_json
 from duckling_data.manifest import describe_output
 
 CHECKPOINTS = "checkpoints"
@@ -29,6 +29,8 @@ WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 TRAINER_STATE = "trainer_state.json"  # the name that the Trainer reads
 CHECKPOINT = "checkpoint.json"
+RECORD_DIGEST = "record_sha256"
+"""The digest, in `checkpoint.json`, of all else in it."""
 FORMAT_VERSION = 1
 KEPT = 2
 """How many checkpoints stay while a run goes on: if the newest is damaged by a disk, there is one before it."""
@@ -82,10 +84,8 @@ class Checkpoints:
                 for name, content in files.items():
                     write_bytes(partial / name, content)
                 described = {name: describe_output(partial / name) for name in sorted(files)}
-                write_json(
-                    partial / CHECKPOINT,
-                    {"format": FORMAT_VERSION, "step": step, **self.identity, "files": described, "state": state},
-                )
+                record = {"format": FORMAT_VERSION, "step": step, **self.identity, "files": described, "state": state}
+                write_json(partial / CHECKPOINT, {**record, RECORD_DIGEST: digest_json(record)})
                 replace_directory(partial, place)
         except BaseException:
             remove(partial)
@@ -106,6 +106,8 @@ class Checkpoints:
         content = read_json(path / CHECKPOINT) if (path / CHECKPOINT).is_file() else None
         if not isinstance(content, dict) or content.get("format") != FORMAT_VERSION or content.get("step") != step:
             raise InputError(f"{path}: {CHECKPOINT} is missing or not one of step {step}: {_instead(path)}")
+        if content.pop(RECORD_DIGEST, None) != digest_json(content):
+            raise InputError(f"{path}: {CHECKPOINT} is damaged (not its own SHA-256): {_instead(path)}")
         for name, value in self.identity.items():
             if content.get(name) != value:
                 raise InputError(

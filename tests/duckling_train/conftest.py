@@ -111,6 +111,15 @@ def tiny_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_workspace(tmp_path_factory.mktemp("tiny"), sentences(30), live=448, dead=64, context=64)
 
 
+def with_validation(workspace: Path, copy: Path) -> Path:
+    """Make `copy` a workspace of the same files, whose training rows are its validation rows, too. Returns `copy`."""
+    copy.mkdir(parents=True, exist_ok=True)
+    for name in ("token_mapping.json", "tokenized_dataset"):
+        (copy / name).symlink_to(workspace / name)
+    (copy / "tokenized_validation").symlink_to(workspace / "tokenized_dataset")
+    return copy
+
+
 @pytest.fixture(scope="session")
 def run(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """One short CPU run through the command line."""

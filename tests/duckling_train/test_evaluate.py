@@ -14,7 +14,7 @@ from duckling_train.config import TrainConfig
 from duckling_train.data import PackedRows
 from duckling_train.evaluate import ROWS_A_BATCH, evaluate
 from duckling_train.model import build_model
-from tests.duckling_train.conftest import duckling_train
+from tests.duckling_train.conftest import duckling_train, with_validation
 
 UNK = 3
 
@@ -66,21 +66,16 @@ def test_the_model_and_the_random_stream_are_left_as_they_were(model: torch.nn.M
 
 
 @pytest.fixture(scope="module")
-def with_validation(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The workspace with its own rows for validation."""
-    copy = tmp_path_factory.mktemp("validated")
-    for name in ("token_mapping.json", "tokenized_dataset"):
-        (copy / name).symlink_to(workspace / name)
-    (copy / "tokenized_validation").symlink_to(workspace / "tokenized_dataset")
-    return copy
+def validated(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return with_validation(workspace, tmp_path_factory.mktemp("validated"))
 
 
 TINY = ("--steps", "6", "--width", "16", "--batch-size", "1", "--device", "cpu")
 
 
-def test_evaluating_changes_no_bit_of_a_run(with_validation: Path, tmp_path: Path) -> None:
-    watched = duckling_train(tmp_path / "a", "-w", with_validation, *TINY, "--eval-steps", "2", "--eval-rows", "3")
-    alone = duckling_train(tmp_path / "b", "-w", with_validation, *TINY, "--eval-rows", "0")
+def test_evaluating_changes_no_bit_of_a_run(validated: Path, tmp_path: Path) -> None:
+    watched = duckling_train(tmp_path / "a", "-w", validated, *TINY, "--eval-steps", "2", "--eval-rows", "3")
+    alone = duckling_train(tmp_path / "b", "-w", validated, *TINY, "--eval-rows", "0")
     assert (watched.status, alone.status) == (0, 0), watched.stderr + alone.stderr
     for name in ("metrics.jsonl", "model/model.safetensors"):
         assert (watched.run_dir / name).read_bytes() == (alone.run_dir / name).read_bytes()
@@ -91,8 +86,8 @@ def test_evaluating_changes_no_bit_of_a_run(with_validation: Path, tmp_path: Pat
     assert alone.json("summary.json")["validation"] is None
 
 
-def test_the_end_is_evaluated_where_there_are_validation_rows(with_validation: Path, tmp_path: Path) -> None:
-    ran = duckling_train(tmp_path / "a", "-w", with_validation, *TINY)
+def test_the_end_is_evaluated_where_there_are_validation_rows(validated: Path, tmp_path: Path) -> None:
+    ran = duckling_train(tmp_path / "a", "-w", validated, *TINY)
     assert ran.json("summary.json")["validation"]["step"] == 6
 
 

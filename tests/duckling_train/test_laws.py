@@ -12,7 +12,7 @@ import pytest
 
 from duckling_train.config import TrainConfig
 from tests import forked
-from tests.duckling_train.conftest import TINY_SHAPE, Ran, environment, make_workspace, sentences
+from tests.duckling_train.conftest import TINY_SHAPE, Ran, environment, make_workspace, sentences, with_validation
 
 CLI = "duckling_train.cli"
 LEARNING = ("--width", "64", "--learning-rate", "3e-3")
@@ -21,12 +21,7 @@ LEARNING = ("--width", "64", "--learning-rate", "3e-3")
 
 @pytest.fixture(scope="module")
 def validated(tiny_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny workspace with validation rows, which are its training rows."""
-    copy = tmp_path_factory.mktemp("validated")
-    for name in ("token_mapping.json", "tokenized_dataset"):
-        (copy / name).symlink_to(tiny_workspace / name)
-    (copy / "tokenized_validation").symlink_to(tiny_workspace / "tokenized_dataset")
-    return copy
+    return with_validation(tiny_workspace, tmp_path_factory.mktemp("validated"))
 
 
 def ran(place: Path, *arguments: str | Path) -> Ran:

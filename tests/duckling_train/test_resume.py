@@ -146,6 +146,15 @@ def test_a_damaged_checkpoint_is_named_and_refused(arguments: list[str], stopped
     assert resume(stopped, arguments[1]).status == 0, "the one before it is whole"
 
 
+def test_a_running_loss_that_was_changed_is_refused(arguments: list[str], stopped: Path) -> None:
+    """It is in no file of its own whose hash would tell."""
+    path = stopped / "checkpoints" / "step-00000020" / "checkpoint.json"
+    record = json.loads(path.read_text())
+    record["state"]["running_loss"] += 0.001
+    path.write_text(json.dumps(record))
+    refused(resume(stopped, arguments[1]), "step-00000020", "checkpoint.json is damaged")
+
+
 def test_a_finished_run_has_nothing_to_resume(arguments: list[str], undisturbed: Ran) -> None:
     before = (undisturbed.run_dir / "summary.json").stat().st_mtime_ns
     assert resume(undisturbed.run_dir, arguments[1]).status == 0
