@@ -118,20 +118,36 @@ def test_a_sweep_that_was_stopped_goes_on_to_the_same_table_and_jobs_change_no_l
     said = process.stderr.read()
     assert said.startswith("duckling-train: interrupted") if number == signal.SIGINT else said == ""
     assert not (half / "table.csv").exists()
-    assert len(inodes(half)) < 4
     deadline = time.monotonic() + 30
     while not _is_free(half) and time.monotonic() < deadline:  # a killed process holds its files for a moment
         time.sleep(0.02)
     assert _is_free(half), "a run was left at work"
     missing = 4 - len(inodes(half))
+    begun = len(list(half.glob("runs/*/config.json"))) - len(inodes(half))  # how far each came is the machine's affair
     assert sweep(half, workspace, *GRID, "--jobs", "2") == 0
     assert table(half) == table(swept)
     assert {name: inode for name, inode in inodes(half).items() if name in before} == before
     said = capsys.readouterr().err
     assert f"{4 - missing} of 4 runs are finished already" in said
     assert said.count("4 steps ...") == missing
-    assert "going on towards 4 steps ..." in said
+    assert said.count("going on towards 4 steps ...") == begun
     assert "up to 2 runs side by side (--jobs 2) (2 of 4 runs)" in (half / "table.md").read_text()
+
+
+def test_a_run_of_a_sweep_that_had_begun_goes_on(
+    swept: Path, workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "begun"
+    shutil.copytree(swept, place)
+    begun = place / "runs" / table(place)[1]["run"]
+    for path in begun.iterdir():  # as a kill leaves it after the settings were written
+        if path.name != "config.json":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert sweep(place, workspace, *GRID) == 0
+    said = capsys.readouterr().err
+    assert "3 of 4 runs are finished already" in said
+    assert said.count("going on towards 4 steps ...") == 1
+    assert table(place) == table(swept)
 
 
 def _is_free(place: Path) -> bool:
