@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test check fuzz bench golden clean
+.PHONY: setup demo test check fuzz soak bench golden clean
 
 setup: $(READY)
 
@@ -26,6 +26,12 @@ check: $(READY)
 
 fuzz: $(READY)
 	$(BIN)/python scripts/fuzz_encoders.py --documents 100000
+
+# The long tests: kills, a disk that fails, hostile files. An hour or more.
+soak: $(READY)
+	$(BIN)/python scripts/soak_kill.py --kills 200
+	$(BIN)/python scripts/soak_disk.py
+	$(BIN)/python scripts/fuzz_readers.py --executions 100000
 
 bench: $(READY)
 	$(BIN)/python scripts/bench_pipeline.py $(ARGS)

@@ -219,21 +219,37 @@ def report(**given: Any) -> None:
 
 @cli.command()
 @options(WORKSPACE)
+@click.option("--deep", is_flag=True, help="Make every row again with --encoder, not a sample.  [default: off]")
+@click.option(
+    "--encoder",
+    type=click.Choice(["gigatoken", "tokenizers"]),
+    default="tokenizers",
+    show_default=True,
+    help="What encodes the sample: not what made the rows.",
+)
 @click.option(
     "--golden",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Also compare the digests with those in this file.  [default: no comparison]",
 )
+@click.option(
+    "--reference",
+    type=click.Choice(["duckling-ii"]),
+    help="Also compare the figures with this original's, which has the real TinyStories.  [default: no comparison]",
+)
+@option("--workers", type=click.IntRange(1, 1024), default_is="one a core", help="Threads; changes no result.")
 @options(QUIET, DEBUG)
-def verify(workspace: Path, golden: Path | None, quiet: bool) -> None:
+def verify(workspace: Path, workers: int | None, quiet: bool, **given: Any) -> None:
     """Check that everything is whole and fits.
 
-    Every file is hashed again and every digest derived again. Exit status 1 if something differs.
+    Every file is hashed again, the source's too; counts, mapping and rows are derived again from the stories. Exit
+    status 1 if something differs.
     """
+    from duckling_data.parallel import default_workers
     from duckling_data.progress import Reporter
-    from duckling_data.verify import verify_workspace
+    from duckling_data.verify import VerifyRequest, verify_workspace
 
-    for line in verify_workspace(workspace, golden, Reporter(quiet)):
+    for line in verify_workspace(VerifyRequest(workspace, workers or default_workers(), **given), Reporter(quiet)):
         if not quiet:
             click.echo(line)
 

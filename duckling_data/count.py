@@ -241,6 +241,6 @@ def read_counts(path: Path) -> TokenCounts:
         table = pq.read_table(str(path), columns=["gpt2_id", "count", "first_seen"])
         columns: Iterator[npt.NDArray[np.int64]] = (c.to_numpy().astype(np.int64) for c in table.columns)
         return TokenCounts(*columns)
-    except (pa.ArrowInvalid, OSError, ValueError, TypeError) as error:
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: not a table of counts ({reason}). `duckling-data count` makes it again.") from error

@@ -13,12 +13,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from duckling_data.errors import InputError
+from duckling_data.files import parse_json, read_bytes
 from duckling_data.gpt2 import GPT2_VOCAB_SIZE
 
 MAPPING_FILE = "token_mapping.json"
 DECOMPOSE = "decompose"
 MAX_VOCAB = 65536
 """Rows of tokens are uint16."""
+MAPPING_LIMIT = 8 << 20
+"""The largest file that is read, in bytes; all of GPT-2's tokens live make 2.6 million."""
+MAX_DIGITS = 5
+"""Digits of the largest id."""
 
 
 TokenMapping = dict[str, Any]
@@ -46,10 +51,10 @@ def mapping_bytes(mapping: Mapping[str, object]) -> bytes:
 def read_mapping(path: str | os.PathLike[str]) -> TokenMapping:
     """Return the checked mapping in the file `path`.
 
-    Raises InputError when the file cannot be read, is not JSON, or fails `check_mapping`.
+    Raises InputError when the file cannot be read, is larger than MAPPING_LIMIT, is not JSON, or fails `check_mapping`.
     """
     try:
-        content = Path(path).read_bytes()
+        content = read_bytes(Path(path), MAPPING_LIMIT)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; `duckling-data build-vocab` makes it") from error
     return parse_mapping(content, str(path))
@@ -58,8 +63,8 @@ def read_mapping(path: str | os.PathLike[str]) -> TokenMapping:
 def parse_mapping(content: bytes, where: str) -> TokenMapping:
     """Return the checked mapping in a file's bytes; `where` names the file in the InputError of one that is bad."""
     try:
-        mapping = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        mapping = parse_json(content)
+    except ValueError as error:
         _refuse(where, f"is not JSON ({error})")
     return check_mapping(mapping, where)
 
@@ -125,12 +130,16 @@ def _read_table(mapping: TokenMapping, name: str, keys: int, values: int, where:
         _refuse(where, f"has {name} = {_short(table)}, expected an object")
     result = {}
     for key, value in table.items():
-        if not (isinstance(key, str) and key.isascii() and key.isdecimal() and str(int(key)) == key):
+        if not (isinstance(key, str) and key.isascii() and key.isdecimal() and _is_id(key)):
             _refuse(where, f"has the key {_short(key)} in {name}, expected a decimal string")
         _check_integer(int(key), 0, keys - 1, f"the key of {name}", where)
         _check_integer(value, 0, values - 1, f"{name}[{key!r}]", where)
         result[int(key)] = value
     return result
+
+
+def _is_id(digits: str) -> bool:
+    return len(digits) <= MAX_DIGITS and str(int(digits)) == digits
 
 
 def _check_integer(value: object, low: int, high: int, name: str, where: str) -> None:

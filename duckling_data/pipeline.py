@@ -2,6 +2,9 @@
 
 The way is one way: corpus, counts, mapping, rows. A stage is up to date when its settings and the digests of its
 inputs are those in the manifest and its files are there. Otherwise it runs, and says why.
+
+One process at a time works in a workspace; another waits, and then finds made what it would have made itself. Readers
+(`verify`, `inspect`, a notebook) take no lock: files come into their places whole.
 """
 
 from __future__ import annotations
@@ -17,19 +20,22 @@ from duckling_data.corpus import Corpus
 from duckling_data.encoding import EncodedSplit, EncoderPool
 from duckling_data.errors import InputError
 from duckling_data.files import digest_json, make_directory
-from duckling_data.manifest import ORDER, Manifest, StageRecord
+from duckling_data.lock import LOCK, held, remove_leftovers
+from duckling_data.manifest import MANIFEST_NAME, ORDER, Manifest, StageRecord
 from duckling_data.mapping import MAPPING_FILE
 from duckling_data.progress import Reporter
 from duckling_data.settings import Resolved, resolve
 from duckling_data.sources import (
     DEFAULT_SOURCE,
     DEFAULT_TEXT_FIELD,
+    SOURCE_RECORD,
     SourceRecord,
     absolute_sources,
     open_corpus,
     remember_source,
     to_download,
 )
+from duckling_data.sums import SUMS_NAME, remove_sums, write_sums
 
 NOT_DOWNLOADED = {"train": "(not downloaded)", "validation": "(not downloaded)"}
 
@@ -51,18 +57,29 @@ class Request:
     dry_run: bool = False
 
 
+WRITTEN = (MANIFEST_NAME, SUMS_NAME, SOURCE_RECORD, *(place for places in stages.PLACES.values() for place in places))
+"""What a command writes in a workspace, and so what a killed one may have left half-written."""
+
+
 class Pipeline:
     """Brings a workspace up to date."""
 
     def __init__(self, request: Request, reporter: Reporter) -> None:
         self.request = request
         self.reporter = reporter
-        self.manifest = Manifest(request.workspace)
         self._remade: set[str] = set()
         self._pool = EncoderPool(request.encoder)
+        self._read()
+
+    def _read(self) -> None:
+        """Read the manifest. Raises InputError for settings out of range, before anything is written."""
+        self.manifest = Manifest(self.request.workspace)
+        self._resolved = {name: self._resolve(name) for name in ("count", "build-vocab", "pack")}
+
+    def _open(self) -> None:
+        request = self.request
         if not self.manifest.stages and not request.dry_run:
             self._pool.warm(request.workers)  # everything will be made: load them while the source is hashed
-        self._resolved = {name: self._resolve(name) for name in ("count", "build-vocab", "pack")}
         self.corpus = self._open_corpus()
         self._description = self.corpus.describe() if self.corpus else None
         self.digests = self.corpus.digests() if self.corpus else NOT_DOWNLOADED
@@ -77,8 +94,6 @@ class Pipeline:
     def _open_corpus(self) -> Corpus | None:
         """Return the corpus, or None in a dry run that would have to download it."""
         request = self.request
-        if not request.dry_run:
-            make_directory(request.workspace)
         record = SourceRecord(request.workspace)
         sources = absolute_sources(request.sources) or record.sources or [DEFAULT_SOURCE]
         text_field = request.text_field or record.text_field or DEFAULT_TEXT_FIELD
@@ -99,7 +114,21 @@ class Pipeline:
         return corpus
 
     def make(self, *targets: str) -> Manifest:
-        """Bring the targets, and what they need, up to date. Returns the manifest."""
+        """Bring the targets, and what they need, up to date. Returns the manifest.
+
+        Waits, having said for whom, where another process is at work in the workspace.
+        """
+        if self.request.dry_run:
+            return self._make(targets)
+        workspace = self.request.workspace
+        make_directory(workspace)
+        with held(workspace / LOCK, workspace, waiting=self.reporter.say):
+            remove_leftovers(workspace / name for name in WRITTEN)
+            self._read()  # again: another process may have been at work until now
+            return self._make(targets)
+
+    def _make(self, targets: tuple[str, ...]) -> Manifest:
+        self._open()
         needed = self._needed(targets)
         if "pack" in needed and "count" in needed and not self.request.dry_run:
             # Whoever counts now will pack next: what is encoded for the one is kept for the other.
@@ -109,6 +138,7 @@ class Pipeline:
             getattr(self, "_" + stage.replace("-", "_"))()
         if not self.request.dry_run:
             self._adopt_corpus()
+            write_sums(self.request.workspace)
         self._warn_of_stale(targets)
         return self.manifest
 
@@ -116,11 +146,13 @@ class Pipeline:
         """Remember the corpus: only now that a stage has read it, so that a bad --source leaves the old one known."""
         self._remember()
         if self.manifest.corpus != self._description:
+            remove_sums(self.request.workspace)
             self.manifest.corpus = self._description
             self.manifest.write()
 
     def _begin(self, stage: str) -> None:
         self._adopt_corpus()
+        remove_sums(self.request.workspace)  # until all is made: a list that is not there tells no untruth
         self.manifest.begin(stage)
 
     def _needed(self, targets: tuple[str, ...]) -> list[str]:

@@ -13,6 +13,12 @@ S = TypeVar("S")
 ALL = "all"
 """How None (`--sample all`, `--group all`) is written in the manifest and on the command line."""
 
+KINDS: dict[str, type] = {"int": int, "str": str, "bool": bool}
+"""The settings' annotations."""
+
+LONGEST = 60
+"""Characters of a setting, at most: it is shown in one line."""
+
 
 @dataclass(frozen=True)
 class Resolved(Generic[S]):
@@ -47,14 +53,21 @@ def resolve(kind: type[S], given: Mapping[str, Any], remembered: Mapping[str, An
         for source, name in ((given, "given"), (remembered, "remembered")):
             if field.name in source:
                 value = source[field.name]
+                _check_kind(field.name, value, str(field.type))
                 values[field.name] = None if value == ALL else value
                 origin[field.name] = name
                 break
         else:
             origin[field.name] = "default"
-    try:
-        return Resolved(kind(**values), origin)
-    except TypeError as error:
+    return Resolved(kind(**values), origin)
+
+
+def _check_kind(name: str, value: object, annotation: str) -> None:
+    """Raise InputError unless a value, from a manifest perhaps, is what the field's annotation says."""
+    expected = KINDS[annotation.removesuffix(" | None")]
+    fits = type(value) is expected and not (isinstance(value, str) and len(value) > LONGEST)
+    if not fits and not (annotation.endswith(" | None") and value in (ALL, None)):
         raise InputError(
-            f"settings {values} are not of the kind expected ({error}). Remove the manifest and run again."
-        ) from error
+            f"the setting {name} is {repr(value)[:60]}, expected {expected.__name__}. "
+            "If the manifest says so, remove it; the stages will run again."
+        )

@@ -1,18 +1,20 @@
 """Turns `--source` into a corpus: finds or downloads its files, hashes and counts them, and remembers where they are.
 
 `corpus/source.json` in the workspace is that memory. It names places on this machine, so it is never hashed; the
-manifest holds the files' names, sizes and hashes.
+manifest holds the files' names, sizes and hashes. Of the hub's files it remembers the SHA-256 that the hub gave when
+they were downloaded; a file that has another one later is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from duckling_data.corpus import Corpus, CorpusFile, DemoSplit, FileSplit
+from duckling_data.corpus import Corpus, CorpusFile, DemoSplit, FileSplit, Split
 from duckling_data.errors import InputError
 from duckling_data.files import make_directory, read_json, sha256_file, write_json
+from duckling_data.manifest import short
 from duckling_data.parallel import ordered_map
 from duckling_data.progress import Reporter
 from duckling_data.readers import READABLE, count_stories, file_format
@@ -29,23 +31,26 @@ LEAST_VALIDATION = 10
 
 
 class SourceRecord:
-    """What `corpus/source.json` remembers: the source as given, and the number of stories in each file by its hash."""
+    """What `corpus/source.json` remembers: the source as given, stories by file hash, hashes of the hub's files."""
 
     def __init__(self, workspace: Path) -> None:
         self.path = workspace / SOURCE_RECORD
         self.sources: list[str] = []
         self.text_field = DEFAULT_TEXT_FIELD
         self.counted: dict[str, int] = {}
+        self.hub: dict[str, str] = {}
+        """SHA-256 by `REVISION/NAME` of the hub's files."""
         if self.path.exists():
             self._read(read_json(self.path))
 
     def _read(self, data: Any) -> None:
         try:
             if data["format"] != RECORD_VERSION:
-                raise ValueError(f"format {data['format']!r}, expected {RECORD_VERSION}")
+                raise ValueError(f"format {short(data['format'])}, expected {RECORD_VERSION}")
             self.sources = [str(source) for source in data["sources"]]
             self.text_field = str(data["text_field"])
             self.counted = {str(key): int(count) for key, count in data["counted"].items()}
+            self.hub = {str(key): str(sha256) for key, sha256 in data.get("hub", {}).items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{self.path}: not a source record ({error}). Remove it and name the --source.") from error
 
@@ -53,7 +58,13 @@ class SourceRecord:
         """Write the record in one piece."""
         make_directory(self.path.parent)
         fields = {"sources": self.sources, "text_field": self.text_field, "counted": self.counted}
-        write_json(self.path, {"format": RECORD_VERSION} | fields)
+        hub = {"hub": self.hub} if self.hub else {}
+        write_json(self.path, {"format": RECORD_VERSION} | fields | hub)
+
+    def known(self, revision: str) -> dict[str, str]:
+        """Return the SHA-256 of the hub's files at that revision, by name."""
+        prefix = f"{revision}/"
+        return {key.removeprefix(prefix): sha256 for key, sha256 in self.hub.items() if key.startswith(prefix)}
 
 
 def absolute_sources(sources: Iterable[str]) -> list[str]:
@@ -66,7 +77,8 @@ def open_corpus(
 ) -> Corpus:
     """Return the corpus that the sources name, its files present, hashed and counted.
 
-    Raises InputError for a source that is not there or cannot be read, OutsideError if the hub fails.
+    Raises InputError for a source that is not there or cannot be read, OutsideError if the hub fails, CheckFailed for
+    a file of the hub that is not as it was downloaded.
     """
     record = SourceRecord(workspace)
     builtin = [source for source in sources if _builtin(source)]
@@ -75,16 +87,11 @@ def open_corpus(
     if builtin and builtin[0] != "tinystories":
         return demo_corpus(_demo_stories(builtin[0]))
     if builtin:
-        from duckling_data.hub import TINYSTORIES, fetch
-
-        folder = workspace / "corpus"
-        if not offline:
-            make_directory(folder)
-        found = fetch(TINYSTORIES, folder, offline=offline, reporter=reporter)
-        named = {split: [(path, path.relative_to(folder).as_posix()) for path in found[split]] for split in found}
+        named, known = _hub_files(workspace, record, offline, reporter)
     else:
-        named = {"train": _local_files(sources)}
-    splits = {name: _measure(files, text_field, record, workers, reporter) for name, files in named.items()}
+        named, known = {"train": _local_files(sources)}, {}
+    splits = {name: _measure(files, text_field, record, workers, reporter, known) for name, files in named.items()}
+    _refuse_changed(splits, known, record, offline)
     return Corpus("tinystories" if builtin else "files", splits["train"], splits.get("validation"))
 
 
@@ -110,9 +117,53 @@ def remember_source(workspace: Path, sources: list[str], text_field: str, corpus
         if isinstance(split, FileSplit)
         for file in split.files
     }
-    if (record.sources, record.text_field, record.counted) != (sources, text_field, counted):
-        record.sources, record.text_field, record.counted = sources, text_field, counted
+    hub = record.hub | (_hub_hashes(corpus.splits()) if corpus.source == "tinystories" else {})
+    if (record.sources, record.text_field, record.counted, record.hub) != (sources, text_field, counted, hub):
+        record.sources, record.text_field, record.counted, record.hub = sources, text_field, counted, hub
         record.write()
+
+
+def _hub_hashes(splits: Mapping[str, Split]) -> dict[str, str]:
+    """Return the SHA-256 of the hub's files as they are now, as the record keeps them."""
+    from duckling_data.hub import TINYSTORIES
+
+    files = [file for split in splits.values() if isinstance(split, FileSplit) for file in split.files]
+    return {f"{TINYSTORIES.revision}/{file.name}": file.sha256 for file in files}
+
+
+def _hub_files(
+    workspace: Path, record: SourceRecord, offline: bool, reporter: Reporter
+) -> tuple[dict[str, list[tuple[Path, str]]], dict[str, str]]:
+    """Return (path, name in the manifest) of each of the hub's files by split, and the SHA-256 that they should have.
+
+    Those that are not there are downloaded; the hub's word for their hash is recorded before they are there.
+    """
+    from duckling_data.hub import TINYSTORIES, fetch
+
+    known = record.known(TINYSTORIES.revision)
+
+    def learn(name: str, sha256: str) -> None:
+        if known.get(name) != sha256:
+            known[name] = record.hub[f"{TINYSTORIES.revision}/{name}"] = sha256
+            record.write()
+
+    folder = workspace / "corpus"
+    if not offline:
+        make_directory(folder)
+    found = fetch(TINYSTORIES, folder, offline=offline, reporter=reporter, known=known, learn=learn)
+    return {split: [(path, path.relative_to(folder).as_posix()) for path in found[split]] for split in found}, known
+
+
+def _refuse_changed(
+    splits: Mapping[str, FileSplit], known: Mapping[str, str], record: SourceRecord, offline: bool
+) -> None:
+    """Raise CheckFailed for the first of the files that is not as it was when it was downloaded."""
+    for file in (file for split in splits.values() for file in split.files):
+        expected = known.get(file.name, file.sha256)
+        if file.sha256 != expected:
+            from duckling_data.hub import refuse
+
+            refuse(file.path, f"SHA-256 {file.sha256}, expected {expected} ({record.path})", offline=offline)
 
 
 def _builtin(source: str) -> bool:
@@ -161,9 +212,17 @@ def _count_key(file: CorpusFile, text_field: str) -> str:
 
 
 def _measure(
-    files: list[tuple[Path, str]], text_field: str, record: SourceRecord, workers: int, reporter: Reporter
+    files: list[tuple[Path, str]],
+    text_field: str,
+    record: SourceRecord,
+    workers: int,
+    reporter: Reporter,
+    expected: Mapping[str, str],
 ) -> FileSplit:
-    """Return the files as a split: hashed every time, counted if this content was not counted before."""
+    """Return the files as a split: hashed every time, counted if this content was not counted before.
+
+    A file that has not the SHA-256 expected by its name is not read further: it is returned with no stories.
+    """
 
     def measure(named: tuple[Path, str]) -> CorpusFile:
         path, name = named
@@ -171,6 +230,8 @@ def _measure(
             file = CorpusFile(path, name, path.stat().st_size, sha256_file(path), 0)
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+        if expected.get(name, file.sha256) != file.sha256:
+            return file
         known = record.counted.get(_count_key(file, text_field))
         stories = count_stories(path, text_field) if known is None else known
         if stories == 0:

@@ -11,7 +11,7 @@ from typing import Any
 
 from duckling_data.count import COUNTS_NAME, CountSettings, count_tokens, occurring_ids, read_counts, write_counts
 from duckling_data.encoding import EncodedSplit
-from duckling_data.errors import InputError
+from duckling_data.errors import CheckFailed, InputError
 from duckling_data.files import disk_errors, write_bytes
 from duckling_data.manifest import Manifest, describe_output
 from duckling_data.mapping import MAPPING_FILE, TokenMapping, check_mapping, mapping_bytes, read_mapping
@@ -57,8 +57,13 @@ def count(context: Context, settings: CountSettings) -> Made:
 
 
 def build_vocab(context: Context, settings: VocabSettings) -> Made:
-    """Make `token_mapping.json`."""
+    """Make `token_mapping.json`. Raises CheckFailed for counts that are no longer those that were counted."""
     counts = read_counts(context.workspace / COUNTS_NAME)
+    if counts.digest() != context.manifest.stages["count"].figures["counts_sha256"]:
+        raise CheckFailed(
+            f"{context.workspace / COUNTS_NAME}: changed since `duckling-data count` made it. "
+            "Remove it and run the command again."
+        )
     occurring = None
     if settings.unk == "decompose":
         record = context.manifest.stages["count"]

@@ -22,7 +22,7 @@ from typing import Any
 
 from duckling_data.errors import InputError
 from duckling_data.files import PARTIAL, digest_json, disk_errors, read_json, replace_directory, write_bytes, write_json
-from duckling_data.manifest import describe_output
+from duckling_data.manifest import describe_output, short
 
 CHECKPOINTS = "checkpoints"
 WEIGHTS = "weights.safetensors"
@@ -32,6 +32,8 @@ CHECKPOINT = "checkpoint.json"
 RECORD_DIGEST = "record_sha256"
 """The digest, in `checkpoint.json`, of all else in it."""
 FORMAT_VERSION = 1
+RECORD_LIMIT = 1 << 20
+"""The largest record of a checkpoint that is read, in bytes."""
 KEPT = 2
 """How many checkpoints stay while a run goes on: if the newest is damaged by a disk, there is one before it."""
 
@@ -103,7 +105,7 @@ class Checkpoints:
         return self._read(*found[-1]) if found else None
 
     def _read(self, step: int, path: Path) -> Checkpoint:
-        content = read_json(path / CHECKPOINT) if (path / CHECKPOINT).is_file() else None
+        content = read_json(path / CHECKPOINT, RECORD_LIMIT) if (path / CHECKPOINT).is_file() else None
         if not isinstance(content, dict) or content.get("format") != FORMAT_VERSION or content.get("step") != step:
             raise InputError(f"{path}: {CHECKPOINT} is missing or not one of step {step}: {_instead(path)}")
         if content.pop(RECORD_DIGEST, None) != digest_json(content):
@@ -117,8 +119,12 @@ class Checkpoints:
         if not isinstance(described, dict) or not {WEIGHTS, OPTIMIZER, TRAINER_STATE} <= described.keys():
             raise InputError(f"{path}: {CHECKPOINT} lists no weights, optimizer or trainer state: {_instead(path)}")
         for name, expected in described.items():
-            if Path(name).name != name or not (path / name).is_file() or describe_output(path / name) != expected:
+            if not _is_inside(path, name) or describe_output(path / name) != expected:
                 raise InputError(f"{path / name} is damaged (not the recorded SHA-256): {_instead(path)}")
+        for name in self.logs:
+            if name not in described and (path / name).exists():
+                raise InputError(f"{path / name} is not the run's ({CHECKPOINT} does not list it): {_instead(path)}")
+        _check_state(path, step, content.get("state"))
         return Checkpoint(path, step, content["state"])
 
     def restore_logs(self, checkpoint: Checkpoint | None) -> None:
@@ -148,6 +154,31 @@ def remove(path: Path) -> None:
             shutil.rmtree(path)
 
 
+def _is_inside(path: Path, name: str) -> bool:
+    """Whether a name is that of a regular file in the directory, not of one elsewhere that a link leads to."""
+    file = path / name
+    return Path(name).name == name and file.is_file() and file.resolve().parent == path.resolve()
+
+
+def _check_state(path: Path, step: int, state: Any) -> None:
+    """Raise InputError unless the engine's values and the Trainer's counters are of the kinds that were written."""
+    kinds = {
+        "running_loss": (int, float),
+        "last_logged": int,
+        "seconds": (int, float),
+        "groups": list,
+        "schedule": dict,
+    }
+    if not isinstance(state, dict) or state.keys() != kinds.keys():
+        raise InputError(f"{path}: {CHECKPOINT} has no state of a run: {_instead(path)}")
+    for name, kind in kinds.items():
+        if not isinstance(state[name], kind) or isinstance(state[name], bool):  # type: ignore[arg-type]
+            raise InputError(f"{path}: {CHECKPOINT} has {name} {short(state[name])} in its state: {_instead(path)}")
+    counters = read_json(path / TRAINER_STATE, RECORD_LIMIT)
+    if not isinstance(counters, dict) or counters.get("global_step") != step:
+        raise InputError(f"{path / TRAINER_STATE} is not that of step {step}: {_instead(path)}")
+
+
 def _instead(path: Path) -> str:
     return f"remove {path.name} to go on from the checkpoint before it, or start again with --overwrite"
 
@@ -157,5 +188,5 @@ def _difference(found: Any, expected: Any) -> str:
     if isinstance(found, dict) and isinstance(expected, dict):
         for key in sorted(found.keys() | expected.keys()):
             if found.get(key) != expected.get(key):
-                return f"{key} {found.get(key)!r}, not {expected.get(key)!r}"
-    return f"{found!r}, not {expected!r}"
+                return f"{key} {short(found.get(key))}, not {short(expected.get(key))}"
+    return f"{short(found)}, not {short(expected)}"

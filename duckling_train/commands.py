@@ -145,4 +145,27 @@ def sweep(
         raise failed
 
 
-COMMANDS = (generate, compare, template, sweep)
+@click.command()
+@click.argument("run", metavar=RUN)
+@workspace_option
+@speech_options
+@click.pass_context
+def verify(context: click.Context, /, run: str, workspace: Path, quiet: bool, debug: bool) -> None:
+    """Check that RUN is whole: files, logs, model, checkpoints, and the data that it names.
+
+    RUN is a run's directory, or its name in the workspace. Exit status 1, with the first difference, if something
+    differs.
+    """
+    from duckling_train.resume import workspace_of
+    from duckling_train.verify import locate, verify_run
+
+    run_dir = locate(workspace, run)
+    if context.get_parameter_source("workspace") != ParameterSource.COMMANDLINE:
+        # Only the workspace that a run lies in is known to be its own; a run's directory holds no data.
+        workspace = workspace_of(run_dir, run_dir)
+    for line in verify_run(run_dir, workspace):
+        if not quiet:
+            click.echo(line)
+
+
+COMMANDS = (generate, compare, template, verify, sweep)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from duckling_data.arrow_dir import batch_rows, read_shards
 from duckling_data.errors import InputError
 from duckling_data.manifest import Manifest
 from duckling_data.mapping import TokenMapping, read_mapping
@@ -133,6 +135,14 @@ def open_validation(workspace: Path, config: TrainConfig, mapping: TokenMapping)
     return rows
 
 
+def inputs_of(data: TrainingData, validation: PackedRows | None) -> dict[str, Any]:
+    """Return what a run's records say about the data that it trains on and is evaluated on: digests and sizes."""
+    record = data.record()
+    if validation is not None:
+        record["validation"] = {"payload_sha256": validation.payload_digest(), "rows": len(validation)}
+    return record
+
+
 def _read_rows(path: Path, mapping: TokenMapping, config: TrainConfig) -> PackedRows:
     """Open a directory of rows; InputError where it is empty, of another context, or holds an id that is not live."""
     rows = PackedRows(read_chunks(path, config.n_positions))
@@ -168,30 +178,26 @@ def read_chunks(dataset_path: Path, context: int) -> list[Chunk]:
 
     Raises InputError when the directory cannot be opened or its column is not `fixed_size_list<uint16>[context]`.
     """
-    import datasets
+    try:
+        tables = read_shards(dataset_path, partial(_check_schema, dataset_path, context))
+        chunks = [chunk for table in tables for chunk in table.column(COLUMN).chunks if len(chunk)]
+        return [batch_rows(chunk) for chunk in chunks]
+    except ValueError as error:
+        raise InputError(f"cannot open {dataset_path}: {error}; run duckling-data pack") from error
+
+
+def _check_schema(dataset_path: Path, context: int, schema: Any) -> None:
     import pyarrow as pa
 
-    datasets.disable_progress_bars()
-    try:
-        table = datasets.load_from_disk(str(dataset_path)).data.table
-    except IndexError as error:  # what datasets makes of a directory without a shard
-        raise InputError(NO_ROWS.format(dataset_path)) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"cannot open {dataset_path}: {reason}; run duckling-data pack") from error
-    if table.column_names != [COLUMN]:
+    if schema.names != [COLUMN]:
+        names = ", ".join(map(repr, schema.names[:8]))
+        raise InputError(f"{dataset_path} has columns [{names}], expected [{COLUMN!r}]: run duckling-data pack")
+    found, expected = schema.field(COLUMN).type, pa.list_(pa.uint16(), context)
+    if not _same_layout(found, expected):
         raise InputError(
-            f"{dataset_path} has columns {table.column_names}, expected [{COLUMN!r}]: run duckling-data pack"
-        )
-    column = table.column(COLUMN)
-    expected = pa.list_(pa.uint16(), context)
-    if not _same_layout(column.type, expected) or column.null_count:
-        found = f"{column.type}{' with nulls' if column.null_count else ''}"
-        raise InputError(
-            f"{dataset_path} holds {found}, expected {expected}: "
+            f"{dataset_path} holds {str(found)[:80]}, expected {expected}: "
             f"run duckling-data pack --ctx {context}, or give the dataset's --ctx"
         )
-    return [chunk.flatten().to_numpy(zero_copy_only=True).reshape(-1, context) for chunk in column.chunks if len(chunk)]
 
 
 def _same_layout(found: Any, expected: Any) -> bool:

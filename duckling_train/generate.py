@@ -115,7 +115,7 @@ def open_model(run_dir: Path) -> tuple[GPT2LMHeadModel, DucklingTokenizer]:
     transformers_logging.disable_progress_bar()
     place = model_directory(run_dir)
     try:
-        model = GPT2LMHeadModel.from_pretrained(str(place), local_files_only=True)
+        model = GPT2LMHeadModel.from_pretrained(str(place), local_files_only=True, use_safetensors=True)
         return model, DucklingTokenizer.from_pretrained(str(place), local_files_only=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{place} cannot be opened: {str(error).strip().splitlines()[0]}") from error

@@ -16,33 +16,38 @@ from accelerate import PartialState
 from duckling_data.errors import InputError
 from duckling_data.files import read_json
 from duckling_train import run_dir as places
+from duckling_train.checkpoint import Checkpoints
 from duckling_train.config import TrainConfig, flag
 from duckling_train.data import DATASET
 from duckling_train.model import resolve_device
 from duckling_train.processes import is_main_process, process_count
 from duckling_train.settings import INPUTS, read_settings
-from duckling_train.train import Job, prepare, run
+from duckling_train.train import Job, alone, prepare, run
 
 
 def resume(run_dir: Path, workspace: Path, given: Mapping[str, Any], *, quiet: bool = False) -> dict[str, Any]:
     """Finish the run in `run_dir`. Returns its summary, at once where it is finished already.
 
     Raises InputError where `run_dir` is no run, where `given` settings or the workspace's data are not the run's, where
-    the number of processes or the device is another, and for a damaged or foreign newest checkpoint.
+    the number of processes or the device is another, where another process trains in it, and for a damaged or foreign
+    newest checkpoint.
     """
     config, inputs = read_config(run_dir)
     _check_given(run_dir, config, given)
-    if (run_dir / places.MANIFEST).is_file():
-        return dict(read_json(run_dir / places.SUMMARY))
-    _check_processes(run_dir, config)
-    resolve_device(config.device)
-    job = prepare(config, workspace, run_dir, quiet=quiet)
-    _check_inputs(job, workspace, inputs)
-    start = job.checkpoints().newest()
-    if is_main_process():
-        job.checkpoints().restore_logs(start)
-    PartialState().wait_for_everyone()
-    return run(job, start)
+    with alone(run_dir):
+        if (run_dir / places.MANIFEST).is_file():
+            if is_main_process():  # it may have been killed right after it wrote the manifest
+                Checkpoints(run_dir, {}, (), keep_all=config.keep_checkpoints).finish()
+            return dict(read_json(run_dir / places.SUMMARY))
+        _check_processes(run_dir, config)
+        resolve_device(config.device)
+        job = prepare(config, workspace, run_dir, quiet=quiet)
+        _check_inputs(job, workspace, inputs)
+        start = job.checkpoints().newest()
+        if is_main_process():
+            job.checkpoints().restore_logs(start)
+        PartialState().wait_for_everyone()
+        return run(job, start)
 
 
 def read_config(run_dir: Path) -> tuple[TrainConfig, dict[str, Any]]:

@@ -77,7 +77,7 @@ def prepare(run_dir: Path, *, overwrite: bool) -> None:
     except OSError as error:
         raise InputError(f"cannot make the run directory {run_dir}: {error.strerror}") from error
     with disk_errors(run_dir):
-        for name in (*reversed(CONTENTS), TENSORBOARD):
+        for name in (TENSORBOARD, *reversed(CONTENTS)):
             for path in (run_dir / name, run_dir / (name + PARTIAL)):
                 if path.is_dir():
                     shutil.rmtree(path)

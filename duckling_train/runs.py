@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from duckling_data.errors import InputError
-from duckling_data.files import read_json
-from duckling_data.manifest import describe_output
+from duckling_data.files import parse_json, read_bytes, read_json
+from duckling_data.manifest import describe_output, short
 from duckling_train.run_dir import CONFIG, EVALUATIONS, MANIFEST, METRICS, MODEL, RUNS, SUMMARY
 from duckling_train.settings import FIELDS, INPUTS, check_type
 
 NAMES_SHOWN = 8
+LOG_LIMIT = 32 << 20
+"""The largest log that is read, in bytes: some 300,000 lines."""
+MODEL_FILE = re.compile(
+    r"((generation_|tokenizer_)?config|token_mapping|special_tokens_map|added_tokens|model\.safetensors\.index)\.json"
+    r"|model(-\d+-of-\d+)?\.safetensors|README\.md"
+)
+"""What may stand in a model's directory."""
+BYTES_PER_PARAMETER = 2
+"""The fewest: weights in bf16."""
 
 
 @dataclass(frozen=True)
@@ -66,18 +75,24 @@ def read_run(path: Path) -> RunRecord:
     other damage, with the file and the line.
     """
     settings = _read_object(path / CONFIG)
-    for name in settings.keys() & FIELDS.keys():
-        check_type(path / CONFIG, name, settings[name])
     finished = (path / MANIFEST).is_file()
+    inputs = settings.get(INPUTS)
+    if not isinstance(inputs, dict | None):
+        raise InputError(f"{path / CONFIG} has {INPUTS} {short(inputs)}; expected an object of digests")
+    for name, value in settings.items():
+        if name in FIELDS:
+            check_type(path / CONFIG, name, value)
+        elif name != INPUTS and isinstance(value, dict | list):
+            raise InputError(f"{path / CONFIG} has {name} {short(value)}; expected a single value")
     metrics = _read_lines(path / METRICS, finished)
     return RunRecord(
         name=path.resolve().name,
         settings={name: value for name, value in settings.items() if name != INPUTS},
-        inputs=settings.get(INPUTS) or {},
+        inputs=inputs or {},
         steps=[line["step"] for line in metrics],
         losses=[line["loss"] for line in metrics],
         evaluations=_read_lines(path / EVALUATIONS, finished),
-        summary=_read_object(path / SUMMARY) if (path / SUMMARY).is_file() else None,
+        summary=_read_summary(path / SUMMARY) if (path / SUMMARY).is_file() else None,
         finished=finished,
     )
 
@@ -85,24 +100,33 @@ def read_run(path: Path) -> RunRecord:
 def model_directory(run_dir: Path) -> Path:
     """Return the directory of the run's model, for `from_pretrained`.
 
-    Raises InputError where the run has none yet, and where a finished run's model is not the one that it wrote.
+    Raises InputError where the run has none yet, where a finished run's model is not the one that it wrote, and where
+    the directory holds more than a model's weights, settings and vocabulary, such as a pickle or code.
     """
     place, finished = run_dir / MODEL, (run_dir / MANIFEST).is_file()
     if not place.is_dir() and not finished:
         raise InputError(f"{run_dir} has no model yet, as it is not finished: duckling-train --resume {run_dir}")
     files = _read_object(run_dir / MANIFEST).get("files", {}) if finished else {}
+    if not isinstance(files, dict):
+        raise InputError(f"{run_dir / MANIFEST} has files {short(files)}; expected an object of digests")
+    for path in sorted(place.iterdir()) if place.is_dir() else ():
+        # What transformers would load besides: a pickle, code, an adapter of another model.
+        if not MODEL_FILE.fullmatch(path.name) or not path.is_file() or path.resolve().parent != place.resolve():
+            raise InputError(f"{path} is nothing that a run writes: remove it")
     for name, expected in files.items():
         path = run_dir / name
         if path.parent == place and (not path.is_file() or describe_output(path) != expected):
             state = "is not what the run wrote (another SHA-256)" if path.is_file() else "is missing"
             raise InputError(f"{path} {state}: train the run again with --overwrite")
+    _check_model_size(place)
     return place
 
 
 def dataset_digest(record: RunRecord) -> str | None:
     """Return the payload digest of the dataset that a run was trained on, or None where it does not say."""
-    dataset = record.inputs.get("dataset") or {}
-    digest = dataset.get("payload_sha256") or (record.summary or {}).get("dataset_payload_sha256")
+    dataset = record.inputs.get("dataset")
+    known = dataset.get("payload_sha256") if isinstance(dataset, dict) else None
+    digest = known or (record.summary or {}).get("dataset_payload_sha256")
     return str(digest) if digest else None
 
 
@@ -125,10 +149,38 @@ def _read_object(path: Path) -> dict[str, Any]:
     return content
 
 
+def _read_summary(path: Path) -> dict[str, Any]:
+    summary = _read_object(path)
+    for name in ("parameters", "steps_per_second", "tokens_per_second"):
+        if not isinstance(summary.get(name), int | float | None):
+            raise InputError(f"{path} has {name} {short(summary[name])}; expected a number")
+    return summary
+
+
+def _check_model_size(place: Path) -> None:
+    """Raise InputError where the model's settings ask for more parameters than its weights can hold."""
+    path = place / CONFIG
+    if not path.is_file():
+        return
+    content = _read_object(path)
+    sizes = [content.get(name, 1) for name in ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")]
+    if not all(type(size) is int and size >= 1 for size in sizes):
+        raise InputError(f"{path} has sizes that are no whole numbers above 0: train the run again with --overwrite")
+    layers, width, heads, context, vocabulary = sizes
+    parameters = 12 * layers * width * width + (vocabulary + context) * width + heads
+    held = sum(file.stat().st_size for file in place.glob("*.safetensors"))
+    if BYTES_PER_PARAMETER * parameters > held:
+        raise InputError(
+            f"{place} cannot be opened: its {CONFIG} describes {parameters:,} parameters, "
+            f"more than its weights of {held:,} bytes can hold: "
+            "train the run again with --overwrite"
+        )
+
+
 def _read_lines(path: Path, finished: bool) -> list[dict[str, Any]]:
     """Return a log's lines, each an object with a loss (a number) at a rising step; none where there is no file."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, LOG_LIMIT)
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -148,7 +200,7 @@ def _read_lines(path: Path, finished: bool) -> list[dict[str, Any]]:
 def _parse(line: bytes) -> dict[str, Any] | None:
     """Return a log line's object, or None where it is not one with an integer step and a loss."""
     try:
-        entry = json.loads(line)
+        entry = parse_json(line)
     except ValueError:
         return None
     fine = isinstance(entry, dict) and type(entry.get("step")) is int and type(entry.get("loss")) in (int, float)

@@ -9,6 +9,8 @@ from typing import Any
 
 from duckling_data.errors import InputError
 from duckling_data.files import read_json
+from duckling_data.manifest import short
+from duckling_data.settings import LONGEST
 from duckling_train.config import FIXED, TrainConfig
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -20,6 +22,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 INPUTS = "inputs"
 """The key under which a run's `config.json` names its data; no setting."""
 DERIVED = ("n_inner",)
+
+SETTINGS_LIMIT = 1 << 20
+"""The largest file of settings that is read, in bytes."""
 
 FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}
 
@@ -43,7 +48,7 @@ def read_settings(file: Path) -> dict[str, Any]:
     Raises InputError for a file that cannot be read, an unknown key, a value of another type, and for a part of the
     recipe that no setting changes (the optimizer, say) with another value.
     """
-    content = read_json(file)
+    content = read_json(file, SETTINGS_LIMIT)
     if not isinstance(content, dict):
         raise InputError(f"{file} holds a JSON {type(content).__name__}; expected an object of settings")
     content.pop(INPUTS, None)
@@ -53,19 +58,19 @@ def read_settings(file: Path) -> dict[str, Any]:
     derived = {name: content.pop(name) for name in DERIVED if name in content}
     for name, value in content.items():
         if name not in FIELDS:
-            raise InputError(f"{file} has an unknown setting {name!r}; known are {', '.join(FIELDS)}")
+            raise InputError(f"{file} has an unknown setting {short(name)}; known are {', '.join(FIELDS)}")
         check_type(file, name, value)
     for name, value in derived.items():
         if getattr(TrainConfig(**content), name) != value:
-            raise InputError(f"{file} has {name} {value}, which is always four times n_embd: remove the key")
+            raise InputError(f"{file} has {name} {short(value)}, which is always four times n_embd: remove the key")
     return content
 
 
 def check_type(file: Path, name: str, value: Any) -> None:
-    """Raise InputError unless a JSON value has the type of the setting `name`."""
+    """Raise InputError, which names `file`, unless the JSON `value` fits the field `name` of a `TrainConfig`."""
     expected = str(FIELDS[name].type)
-    if not _fits(expected, value):
-        raise InputError(f"{file} has {name} {value!r}; expected {expected}")
+    if not _fits(expected, value) or (isinstance(value, str) and len(value) > LONGEST):
+        raise InputError(f"{file} has {name} {short(value)}; expected {expected}")
 
 
 def _fits(expected: str, value: Any) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -16,14 +18,17 @@ from accelerate import PartialState
 from transformers import TrainingArguments, set_seed
 from transformers import logging as transformers_logging
 
-from duckling_data.errors import InputError
-from duckling_data.files import digest_json, write_bytes, write_json
+from duckling_data.command_line import USERS_FAULT
+from duckling_data.errors import InputError, OutsideError
+from duckling_data.files import PARTIAL, digest_json, write_bytes, write_json
+from duckling_data.lock import beside, held, remove_leftovers, wait_until_free
+from duckling_data.progress import Reporter
 from duckling_data.tokenizer import DucklingTokenizer
 from duckling_train import run_dir as places
 from duckling_train.callbacks import MetricsWriter, Progress
 from duckling_train.checkpoint import Checkpoint, Checkpoints
 from duckling_train.config import TrainConfig
-from duckling_train.data import PackedRows, TrainingData, open_validation, open_workspace
+from duckling_train.data import PackedRows, TrainingData, inputs_of, open_validation, open_workspace
 from duckling_train.engines import reference
 from duckling_train.engines.trainer import DivergedError, Resumption
 from duckling_train.evaluate import Evaluator
@@ -51,10 +56,7 @@ class Job:
 
     def inputs(self) -> dict[str, Any]:
         """Return what the run's records say about its data."""
-        record = self.data.record()
-        if self.validation is not None:
-            record["validation"] = {"payload_sha256": self.validation.payload_digest(), "rows": len(self.validation)}
-        return record
+        return inputs_of(self.data, self.validation)
 
     def checkpoints(self) -> Checkpoints:
         """Return the run's checkpoints."""
@@ -68,19 +70,43 @@ def train(
     """Train on `workspace`'s dataset and write the run to `run_dir`. Returns the content of `summary.json`; in the
     processes beside the main one, nothing.
 
-    Raises InputError for a missing or unfit workspace, device or run directory and for a loss that is not finite,
-    OutsideError when the disk fails.
+    Raises InputError for a missing or unfit workspace, device or run directory, for one in which another process trains
+    and for a loss that is not finite, OutsideError when the disk fails.
     """
     if is_main_process():
+        _clear_unstarted(run_dir)
         refused = places.refusal(run_dir, overwrite=overwrite)
         if refused:
             raise InputError(refused)
     job = prepare(resolve(config), workspace, run_dir, quiet=quiet)
-    if is_main_process():
-        places.prepare(run_dir, overwrite=overwrite)
-        write_json(run_dir / places.CONFIG, {**job.config.resolved(), "inputs": job.inputs()})
-    PartialState().wait_for_everyone()
-    return run(job, None)
+    with alone(run_dir):
+        if is_main_process():
+            places.prepare(run_dir, overwrite=overwrite)
+            write_json(run_dir / places.CONFIG, {**job.config.resolved(), "inputs": job.inputs()})
+        PartialState().wait_for_everyone()
+        return run(job, None)
+
+
+@contextlib.contextmanager
+def alone(run_dir: Path) -> Iterator[None]:
+    """Hold the run directory's lock. Raises InputError that names the process that holds it."""
+    if not is_main_process():
+        yield
+        return
+    try:
+        run_dir.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        kind = InputError if isinstance(error, USERS_FAULT) else OutsideError
+        raise kind(f"cannot make the run directory {run_dir}: {error.strerror}") from error
+    with held(beside(run_dir), run_dir, waiting=None):
+        yield
+
+
+def _clear_unstarted(run_dir: Path) -> None:
+    """Clear away what a run left that was killed while it wrote its settings: it would be taken for no run."""
+    if run_dir.is_dir() and [entry.name for entry in run_dir.iterdir()] == [places.CONFIG + PARTIAL]:
+        with alone(run_dir):
+            remove_leftovers([run_dir / places.CONFIG])
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -107,6 +133,8 @@ def prepare(config: TrainConfig, workspace: Path, run_dir: Path, *, quiet: bool)
     transformers_logging.disable_progress_bar()
     if config.threads != torch.get_num_threads():
         torch.set_num_threads(config.threads)
+    # Rows stay readable while they are replaced, so no lock is held for hours; but what is half replaced is refused.
+    wait_until_free(workspace, Reporter(quiet or not is_main_process()).say)
     data = open_workspace(workspace, config)
     validation = open_validation(workspace, config, data.mapping)
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run_dir / places.TENSORBOARD))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from duckling_data.errors import InputError
+from duckling_data.files import open_regular
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,15 +32,26 @@ def decompressed(path: Path, codec: str | None, block_bytes: int) -> Iterator[by
     """Yield a file's bytes, about block_bytes at a time, decompressed with a pyarrow codec (None: as they are)."""
     import pyarrow as pa
 
-    try:
+    with refusing(path):
+        open_regular(path).close()
         with pa.input_stream(str(path), compression=codec, buffer_size=0) as stream:
             while data := stream.read(block_bytes):
                 yield data
-    except OSError as error:
+
+
+@contextlib.contextmanager
+def refusing(path: Path) -> Iterator[None]:
+    """Turn whatever pyarrow raises about a file into InputError. Its own classes are of several families."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         raise unreadable(path, error) from error
 
 
 def unreadable(path: Path, error: Exception) -> InputError:
     """Return the refusal of a file that could not be read, in one line."""
-    reason = str(error).split("\n")[0].split(". Detail:")[0]
+    said = str(error).strip() or type(error).__name__
+    reason = said.split("\n")[0].split(". Detail:")[0][:200]
     return InputError(f"{path}: cannot be read ({reason}). Is the file whole, and is it what its name says?")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
+from collections.abc import Collection
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +18,7 @@ import pytest
 
 from duckling_data import hub
 from duckling_data.demo import demo_stories
+from duckling_data.errors import DucklingError
 from duckling_data.hub import HubDataset, fetch
 from duckling_data.progress import Reporter
 from tests.duckling_data.conftest import snapshot
@@ -52,6 +56,10 @@ def point_at(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
     monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", os.devnull)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", os.devnull)
+    for name in ("HF_ENDPOINT", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(hub, "WAITS", (0.0,) * (TRIES - 1))
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -59,8 +67,17 @@ def point_at(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     huggingface_hub.close_session()  # the client reads the proxies' variables when it is made
 
 
-def get(folder: Path, dataset: HubDataset = DATASET, *, offline: bool = False, quiet: bool = True) -> Any:
-    return fetch(dataset, folder, offline=offline, reporter=Reporter(quiet))
+def get(
+    folder: Path,
+    dataset: HubDataset = DATASET,
+    *,
+    offline: bool = False,
+    quiet: bool = True,
+    known: dict[str, str] | None = None,
+) -> Any:
+    return fetch(
+        dataset, folder, offline=offline, reporter=Reporter(quiet), known=known or {}, learn=lambda name, sha256: None
+    )
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -68,17 +85,69 @@ def files(folder: Path) -> dict[str, str]:
     return {name: digest for name, digest in snapshot(folder).items() if not name.startswith(".cache/")}
 
 
+def refusal(
+    kind: type[DucklingError],
+    folder: Path,
+    capfd: pytest.CaptureFixture[str],
+    *,
+    left: Collection[str] = (),
+    gone: Collection[str] = (),
+    **options: Any,
+) -> str:
+    """Return the one line that `fetch` fails with; it prints nothing of its own.
+
+    Of the files in the folder those `gone` are gone, and `left` is what is new there.
+    """
+    before = files(folder)
+    capfd.readouterr()
+    with pytest.raises(DucklingError) as caught:
+        get(folder, **options)
+    assert type(caught.value) is kind, caught.value
+    assert capfd.readouterr() == ("", "")
+    assert files(folder).keys() == (before.keys() - set(gone)) | set(left)
+    assert all(digest == before.get(name, digest) for name, digest in files(folder).items())
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def incomplete(folder: Path) -> dict[str, int]:
+    """The incomplete files of a download: bytes by name."""
+    return {path.name: path.stat().st_size for path in (folder / ".cache").rglob("*.incomplete")}
+
+
 FETCH = f"""
 import sys
 from pathlib import Path
+from duckling_data import hub
+from duckling_data.errors import DucklingError
 from duckling_data.hub import HubDataset, fetch
 from duckling_data.progress import Reporter
+hub.WAITS = (0.0, 0.0)
 dataset = HubDataset({REPO!r}, {REVISION!r}, {dict(DATASET.splits)!r})
-fetch(dataset, Path(sys.argv[1]), offline=False, reporter=Reporter(quiet=True))
+quiet = sys.argv[2] == "quiet"
+try:
+    fetch(dataset, Path(sys.argv[1]), offline=False, reporter=Reporter(quiet), known={{}}, learn=lambda *_: None)
+except DucklingError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_status)
 """
+"""A program that fetches the small dataset into a folder, as the command line would, with no wait between tries."""
+
+
+def fetch_apart(
+    server: HubServer, folder: Path, home: Path, quiet: str = "quiet", **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run FETCH with these variables, which huggingface_hub reads when it is imported."""
+    command = [sys.executable, "-c", FETCH, str(folder), quiet]
+    env = environment(server, home) | variables
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=False)
 
 
 def environment(server: HubServer, home: Path) -> dict[str, str]:
     """An environment in which the hub is our server, and nothing of this machine's own settings for the hub counts."""
-    own = {name: value for name, value in os.environ.items() if not name.lower().endswith(("_proxy", "hf_token"))}
-    return own | {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.upper().startswith(("HF_", "HUGGING", "TRANSFORMERS_")) and not name.lower().endswith("_proxy")
+    }
+    return own | {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(home)}

@@ -8,6 +8,9 @@ written down.
 from __future__ import annotations
 
 import hashlib
+import os
+import socket
+import struct
 import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,18 +25,37 @@ CLOSE = "close"
 SHORT = "short"
 """Send half of the body as if that were all."""
 STALL = "stall"
-"""Send half of the body and then nothing until the server ends."""
+"""Send half of the body and then nothing until the server ends; to HEAD, nothing at all."""
 SILENT_SIZE = "silent size"
 """Leave out what says how long the file is."""
+SILENT_HASH = "silent hash"
+"""Leave out the SHA-256, as a server that only stands in for the hub may."""
+RESET = "reset"
+"""Announce the whole body, send half of it and reset the connection."""
+WRONG = "wrong"
+"""Send as many bytes as there should be, but others."""
+LONG = "long"
+"""Send more than the whole file, without saying how much."""
+BEHIND = "behind"
+"""Go on at another byte than was asked for."""
+CIRCLE = "circle"
+"""Redirect to the same address."""
+MOVED = "moved"
+"""Answer with another revision than was asked for."""
+NO_HUB = "no hub"
+"""Answer as any web server does."""
 
 
 class Request(NamedTuple):
     """One request for a file."""
 
     method: str
+    """HEAD, GET, or `GET redirect` where the hub sends no body but the way to the store."""
     path: str
     start: int
     """The first byte asked for."""
+    login: str | None = None
+    """What stands in the header that carries a token."""
 
 
 class HubServer:
@@ -43,6 +65,10 @@ class HubServer:
         self.files = dict(files)
         self.large = large
         """Whether the files lie in the store and the hub redirects to it, as it does for all but small ones."""
+        self.ranges = True
+        """Whether a body can be had from some byte on."""
+        self.refusal_headers: dict[str, str] = {}
+        """What an answer with an error says besides."""
         self.requests: list[Request] = []
         self.stalled = threading.Event()
         self.ended = threading.Event()
@@ -50,10 +76,13 @@ class HubServer:
         self._hub = self._serve(_Hub)
         self._store = self._serve(_Store)
         self.endpoint = self._address(self._hub)
-        self.store = self._address(self._store)
+        self.store = self._address(self._store).replace("127.0.0.1", "localhost")  # another host, as the hub's is
 
     def fail(self, method: str, fault: int | str, times: int = ALWAYS) -> None:
-        """Answer so many of the next requests with a status of HTTP or one of the faults above."""
+        """Answer so many of the next requests with a status of HTTP or one of the faults above.
+
+        GET stands for the requests for a body, which the store answers for large files.
+        """
         self._faults[method].append([fault, times])
 
     def next_fault(self, method: str) -> int | str | None:
@@ -66,7 +95,7 @@ class HubServer:
         return None
 
     def asked(self, method: str) -> list[str]:
-        """Return the paths asked for with this method, in order."""
+        """Return the paths asked for with this method, in order; with GET where a body was due."""
         return [request.path for request in self.requests if request.method == method]
 
     def _serve(self, kind: type[_Handler]) -> ThreadingHTTPServer:
@@ -100,7 +129,8 @@ class _Handler(BaseHTTPRequestHandler):
     def note(self) -> int:
         """Write the request down. Returns the first byte it asks for."""
         start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0])
-        self.hub.requests.append(Request(self.command, self.path, start))
+        redirect = " redirect" * (self.command == "GET" and self.hub.large and "/resolve/" in self.path)
+        self.hub.requests.append(Request(self.command + redirect, self.path, start, self.headers.get("Authorization")))
         return start
 
     def refuse(self, status: int, code: str = "") -> None:
@@ -108,6 +138,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         if code:
             self.send_header("X-Error-Code", code)
+        for name, value in self.hub.refusal_headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -117,22 +149,43 @@ class _Handler(BaseHTTPRequestHandler):
             self.refuse(fault, {404: "EntryNotFound", 401: "RepoNotFound"}.get(fault, ""))
         elif fault == CLOSE:
             self.close_connection = True
-        return isinstance(fault, int) or fault == CLOSE
+        elif fault == STALL and self.command == "HEAD":
+            self.hub.ended.wait()
+            self.close_connection = True
+        elif fault == CIRCLE:
+            self.send_response(302)
+            self.send_header("Location", self.path)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        return isinstance(fault, int) or fault in (CLOSE, CIRCLE) or (fault == STALL and self.command == "HEAD")
 
     def send_file(self, body: bytes, start: int, fault: int | str | None) -> None:
         """Send the body from `start` on, or as much as the fault lets through."""
-        rest = body[start:]
-        sent = rest[: len(rest) // 2] if fault in (CUT, SHORT, STALL) else rest
-        self.send_response(206 if start else 200)
-        if start:
+        if fault == WRONG:
+            body = bytes(255 - byte for byte in body)
+        if fault == LONG:
+            body += body
+        if fault == BEHIND:
+            start //= 2
+        rest = body[start:] if self.hub.ranges else body
+        sent = rest[: len(rest) // 2] if fault in (CUT, SHORT, STALL, RESET) else rest
+        self.send_response(206 if len(rest) < len(body) else 200)
+        if len(rest) < len(body):
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-        self.send_header("Content-Length", str(len(sent if fault == SHORT else rest)))
+        if fault != LONG:
+            self.send_header("Content-Length", str(len(sent if fault == SHORT else rest)))
         self.end_headers()
         self.wfile.write(sent)
         if fault == STALL:
             self.hub.stalled.set()
             self.hub.ended.wait()
-        self.close_connection = fault in (CUT, STALL)
+        if fault == RESET:
+            self._reset()
+        self.close_connection = fault in (CUT, STALL, RESET, LONG)
+
+    def _reset(self) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        os.close(self.connection.detach())
 
 
 class _Hub(_Handler):
@@ -151,7 +204,7 @@ class _Hub(_Handler):
             return
         start = self.note()
         body = self.hub.files.get(key)
-        fault = self.hub.next_fault(self.command)
+        fault = None if self.command == "GET" and self.hub.large else self.hub.next_fault(self.command)
         if self.refused(fault):
             return
         if body is None:
@@ -165,11 +218,12 @@ class _Hub(_Handler):
         """Send the headers that describe a file, and the way to the store if it lies there."""
         sha256 = hashlib.sha256(body).hexdigest()
         self.send_response(302 if self.hub.large else 200)
-        self.send_header("X-Repo-Commit", key.split("/resolve/")[1].split("/")[0])
+        if fault != NO_HUB:
+            self.send_header("X-Repo-Commit", "f" * 40 if fault == MOVED else key.split("/resolve/")[1].split("/")[0])
         self.send_header("ETag", f'"{sha256[:40]}"')
         if self.hub.large:
             self.send_header("Location", f"{self.hub.store}/{sha256}")
-            self.send_header("X-Linked-Etag", f'"{sha256}"')
+            self.send_header("X-Linked-Etag", f'"{sha256[:40] if fault == SILENT_HASH else sha256}"')
             self.send_header("Content-Length", "0")
         if fault != SILENT_SIZE:
             self.send_header("X-Linked-Size" if self.hub.large else "Content-Length", str(len(body)))

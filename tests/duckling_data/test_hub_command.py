@@ -56,7 +56,7 @@ def test_the_command_takes_no_other_file_for_tinystories(server: HubServer, tmp_
     done = subprocess.run(
         command, capture_output=True, text=True, env=environment(server, tmp_path / "home"), check=False
     )
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == 3, done.stderr
     *said, error = done.stderr.splitlines()
     assert len([line for line in said if names[0] in line]) == 1
     assert all(word in error for word in (names[0], f"{SIZES[0][1]:,} bytes", "248,731,111")), error

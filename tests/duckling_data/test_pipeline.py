@@ -27,7 +27,7 @@ def times(folder: Path) -> dict[str, int]:
 def test_pack_alone_makes_everything_in_an_empty_directory(cli: Cli, stories: Path, tmp_path: Path) -> None:
     workspace = tmp_path / "new" / "w"
     assert stages_that("made", cli("pack", "-w", workspace, "--source", stories, *SMALL)) == STAGES
-    names = {"corpus", "manifest.json", "token_counts.parquet", MAPPING, "tokenized_dataset"}
+    names = {"corpus", "manifest.json", "SHA256SUMS", "token_counts.parquet", MAPPING, "tokenized_dataset"}
     assert {path.name for path in workspace.iterdir()} == names
 
 

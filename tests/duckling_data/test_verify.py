@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from duckling_data.arrow_dir import RowWriter
 from duckling_data.files import write_json
-from duckling_data.manifest import Manifest, describe_output
+from duckling_data.manifest import Manifest, StageRecord, describe_output
+from duckling_data.mapping import mapping_bytes
+from duckling_data.sums import write_sums
 from duckling_data.verify import golden_digests
+from duckling_data.verify.reference import reference_lines
 from tests.duckling_data.conftest import Cli, Result, build, read_json, snapshot
 
 SHARD = "data-00000-of-00001.arrow"
@@ -31,6 +37,7 @@ ARTIFACTS = [
 def demo_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     build(folder / "w", "demo:200", sample="all", live=300, dead=20, ctx=32)
+    write_sums(folder / "w")
     return folder / "w"
 
 
@@ -56,31 +63,11 @@ def test_a_fresh_workspace_passes_and_is_not_touched(cli: Cli, demo: Path) -> No
         ["count", "ok:"],
         ["build-vocab", "ok:"],
         ["pack", "ok:"],
+        ["corpus", "ok:"],
+        ["sums", "ok:"],
     ]
     assert snapshot(demo) == before
     assert cli("verify", "-w", demo, "-q").stdout == ""
-
-
-@pytest.mark.parametrize("name", ARTIFACTS)
-def test_one_flipped_bit_anywhere_is_found(cli: Cli, demo: Path, name: str) -> None:
-    good = (demo / name).read_bytes()
-    for place in (0, len(good) // 3, len(good) // 2, len(good) - 1):
-        bad = bytearray(good)
-        bad[place] ^= 1 << place % 8
-        (demo / name).write_bytes(bad)
-        found(cli("verify", "-w", demo), f"{name} has SHA-256")
-
-
-@pytest.mark.parametrize("name", ARTIFACTS)
-def test_a_truncated_file_is_found(cli: Cli, demo: Path, name: str) -> None:
-    (demo / name).write_bytes((demo / name).read_bytes()[:-1])
-    found(cli("verify", "-w", demo), f"{name} has ", "bytes, expected")
-
-
-@pytest.mark.parametrize("name", ARTIFACTS)
-def test_a_removed_file_is_found(cli: Cli, demo: Path, name: str) -> None:
-    (demo / name).unlink()
-    found(cli("verify", "-w", demo), f"{name} is missing")
 
 
 def test_all_damage_is_named_at_once(cli: Cli, demo: Path) -> None:
@@ -141,7 +128,7 @@ def test_a_dead_id_in_the_rows_is_found_by_row_and_column(cli: Cli, demo: Path) 
     record.outputs |= {f"tokenized_dataset/{name}": said for name, said in writer.outputs.items()}
     record.figures["splits"]["train"] |= {"rows": 5, "payload_sha256": writer.payload_sha256}
     manifest.write()
-    found(cli("verify", "-w", demo), "tokenized_dataset row 3 column 17: id 300, expected below 300")
+    found(cli("verify", "-w", demo), f"tokenized_dataset/{SHARD} row 3 column 17: id 300, expected below 300")
 
 
 def test_rows_left_behind_by_a_new_mapping_are_found(cli: Cli, demo: Path) -> None:
@@ -173,10 +160,14 @@ def test_the_right_golden_digests_pass(cli: Cli, demo: Path, golden: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["counts_sha256", "mapping_sha256", "tokenized_dataset_payload_sha256", "tokenized_validation_payload_sha256"],
+    ("name", "change"),
+    [
+        ("counts_sha256", "changed"),
+        ("mapping_sha256", "left out"),
+        ("tokenized_dataset_payload_sha256", "changed"),
+        ("tokenized_validation_payload_sha256", "left out"),
+    ],
 )
-@pytest.mark.parametrize("change", ["changed", "left out"])
 def test_a_golden_digest_that_differs_is_named(cli: Cli, demo: Path, golden: Path, name: str, change: str) -> None:
     content = read_json(golden)
     if change == "changed":
@@ -213,3 +204,114 @@ def test_golden_digests_of_a_workspace_without_rows_are_refused(cli: Cli, demo: 
     result = cli("verify", "-w", demo.parent / "half", "--golden", golden)
     assert result.exit_code == 2
     assert "'pack' is not made" in result.stderr
+
+
+# SHA256SUMS
+
+
+def test_sha256sum_alone_can_check_a_workspace_and_finds_damage(demo: Path) -> None:
+    checked = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=demo, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    listed = [line.removesuffix(": OK") for line in checked.stdout.splitlines()]
+    assert listed == sorted(listed) == sorted({"manifest.json", *ARTIFACTS})
+    (demo / "token_mapping.json").write_bytes(b"{}")
+    checked = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=demo, capture_output=True, text=True, check=False)
+    assert checked.returncode == 1
+    assert "token_mapping.json: FAILED" in checked.stdout
+
+
+def test_sums_follow_from_the_manifest_alone_and_are_not_written_twice(demo: Path) -> None:
+    before = (demo / "SHA256SUMS").read_bytes(), (demo / "SHA256SUMS").stat().st_mtime_ns, demo.stat().st_mtime_ns
+    write_sums(demo)
+    assert ((demo / "SHA256SUMS").read_bytes(), (demo / "SHA256SUMS").stat().st_mtime_ns, demo.stat().st_mtime_ns) == (
+        before
+    )
+    for name in ARTIFACTS:
+        (demo / name).unlink()
+    (demo / "SHA256SUMS").unlink()
+    write_sums(demo)
+    assert (demo / "SHA256SUMS").read_bytes() == before[0]
+
+
+def test_sums_list_the_hubs_files_which_lie_in_the_workspace(demo: Path) -> None:
+    manifest = Manifest(demo)
+    file = {"name": "data/a.parquet", "bytes": 3, "sha256": "0" * 64, "stories": 1}
+    for source, listed in (("tinystories", True), ("files", False)):
+        manifest.corpus = {"source": source, "splits": {"train": {"stories": 1, "text_field": "text", "files": [file]}}}
+        manifest.write()
+        write_sums(demo)
+        lines = (demo / "SHA256SUMS").read_text().splitlines()
+        assert (f"{'0' * 64}  corpus/data/a.parquet" in lines) == listed
+
+
+def test_sums_of_another_manifest_are_found(cli: Cli, demo: Path) -> None:
+    cli("pack", "-w", demo, "--ctx", "31")
+    (demo / "SHA256SUMS").write_text((demo / "SHA256SUMS").read_text().replace("  token_counts", "  token_count"))
+    found(cli("verify", "-w", demo), "sums: SHA256SUMS line ", "token_counts.parquet")
+
+
+def test_a_workspace_without_sums_is_whole_and_is_said_to_have_none(cli: Cli, demo: Path) -> None:
+    (demo / "SHA256SUMS").unlink()
+    result = cli("verify", "-w", demo)
+    assert result.exit_code == 0
+    assert "sums         SHA256SUMS is not there" in result.stdout
+
+
+# The figures of an original
+
+
+REFERENCE = resources.files("duckling_data.verify") / "duckling-ii.json"
+
+
+def test_a_demo_is_not_duckling_ii_and_each_figure_is_said(cli: Cli, demo: Path) -> None:
+    result = cli("verify", "-w", demo, "--reference", "duckling-ii")
+    found(result, "duckling-ii: ", "figures differ, the first: corpus train stories expected 2,119,719, found 200")
+    said = [line for line in result.stdout.splitlines() if line.startswith("duckling-ii")]
+    assert len(said) == len(json.loads(REFERENCE.read_text())["figures"])
+    assert said[-1].split()[:5] == ["duckling-ii", "NO:", "tokens", "in", "rows"]
+
+
+def test_a_workspace_with_duckling_iis_figures_has_them_all_and_one_that_is_off_is_seen(tmp_path: Path) -> None:
+    expected = json.loads(REFERENCE.read_text())["figures"]
+    manifest = as_duckling_ii(tmp_path, expected)
+    assert [line for line, holds in reference_lines(manifest, "duckling-ii") if not holds] == []
+    manifest.stages["pack"].figures["splits"]["train"]["rows"] += 1
+    wrong = [line.split("expected")[0].strip() for line, holds in reference_lines(manifest, "duckling-ii") if not holds]
+    assert wrong == ["rows", "tokens in rows"]
+
+
+def as_duckling_ii(workspace: Path, expected: dict[str, Any]) -> Manifest:
+    """A manifest and a mapping that say what the original's would."""
+    known = {int(name.split()[-1]): gpt2 for name, gpt2 in expected.items() if name.startswith("mapping compact ")}
+    others = (gpt2 for gpt2 in range(50_000) if gpt2 not in known.values())
+    live = [known[compact] if compact in known else next(others) for compact in range(6144)]
+    mapping = {
+        "live_tokens": 6144, "dead_tokens": 2048, "total_vocab": 8192, "unk_id": 0,
+        "gpt2_to_compact": {str(gpt2): compact for compact, gpt2 in enumerate(live)},
+        "compact_to_gpt2": {str(compact): gpt2 for compact, gpt2 in enumerate(live)},
+        "live_token_ids": live,
+    }  # fmt: skip
+    (workspace / "token_mapping.json").write_bytes(mapping_bytes(mapping))
+    sizes = {name.split()[1]: size for name, size in expected.items() if name.endswith(" bytes")}
+    manifest = Manifest(workspace)
+    manifest.corpus = {
+        "source": "tinystories",
+        "splits": {
+            split: {
+                "stories": expected[f"corpus {split} stories"],
+                "files": [{"name": name, "bytes": size} for name, size in sizes.items() if f"data/{split}-" in name],
+            }
+            for split in ("train", "validation")
+        },
+    }
+    made = {"some file": {"bytes": 1, "sha256": "0" * 64}}
+    count = {
+        "stories_counted": 100_000, "tokens": 22_205_468, "distinct": 17_852,
+        "ids_for_coverage": {"90.0%": 951, "95.0%": 1904, "99.0%": 4480, "99.5%": 5911, "99.9%": 10100},
+    }  # fmt: skip
+    manifest.stages = {
+        "count": StageRecord({}, {}, made, count),
+        "build-vocab": StageRecord({}, {}, made, {"coverage": 0.995480848}),
+        "pack": StageRecord({"ctx": 512}, {}, made, {"splits": {"train": {"rows": 921_519}}}),
+    }
+    return manifest

@@ -1,0 +1,242 @@
+"""The readers that `fuzz_readers.py` fuzzes: for each, small real files as seeds and the call that reads them."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TEXTS = [
+    "One day, a dog.",
+    "",
+    None,
+    "The cat was glad — naïve 🐈.",
+    "Once upon a time there was a boat. " * 9,
+    "a",
+    "b",
+]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader: its seed files by name, and `read(folder, name)`, where `name` is the file that was mutated."""
+
+    name: str
+    seeds: Callable[[], dict[str, bytes]]
+    read: Callable[[Path, str], object]
+    modules: tuple[str, ...] = ()
+
+    def warm(self, folder: Path) -> None:
+        """Import what the reader imports, so that it does not count as the memory of an execution."""
+        import importlib
+
+        for module in ("numpy", "pyarrow.parquet", "pyarrow.ipc", "orjson", "duckling_data.sources", *self.modules):
+            importlib.import_module(module)
+
+
+def _read_stories(folder: Path, name: str) -> None:
+    from duckling_data.readers import count_stories, read_blocks
+
+    path = folder / name
+    stories = sum(len(block.parse()) for block in read_blocks(path, "text", 1 << 10))
+    if stories != count_stories(path, "text"):
+        raise AssertionError("counted and read stories differ")
+
+
+@functools.cache
+def _jsonl() -> bytes:
+    return "".join(json.dumps({"id": n, "text": text}) + "\n" for n, text in enumerate(TEXTS)).encode()
+
+
+@functools.cache
+def _txt() -> bytes:
+    return "<|endoftext|>\n".join(text or "" for text in TEXTS).encode()
+
+
+def _zst(content: bytes) -> bytes:
+    import pyarrow as pa
+
+    return bytes(pa.Codec("zstd").compress(content, asbytes=True))
+
+
+@functools.cache
+def _parquet() -> dict[str, bytes]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    ways: dict[str, dict[str, Any]] = {
+        "plain": {"use_dictionary": False, "compression": "none"},
+        "dictionary": {"compression": "none"},
+        "snappy": {"compression": "snappy", "row_group_size": 3},
+        "zstd": {"compression": "zstd", "data_page_version": "2.0"},
+        "gzip": {"compression": "gzip", "write_statistics": False, "store_schema": False},
+        "delta": {"use_dictionary": False, "column_encoding": {"text": "DELTA_BYTE_ARRAY"}, "compression": "none"},
+        "lengths": {"use_dictionary": False, "column_encoding": {"text": "DELTA_LENGTH_BYTE_ARRAY"}},
+    }
+    files = {name: _written(pq, pa.table({"text": TEXTS}), **options) for name, options in ways.items()}
+    files["category"] = _written(pq, pa.table({"text": pa.array(TEXTS).dictionary_encode()}))
+    files["large"] = _written(pq, pa.table({"n": range(len(TEXTS)), "text": pa.array(TEXTS, pa.large_string())}))
+    return {f"{name}.parquet": content for name, content in files.items()}
+
+
+def _written(pq: Any, table: Any, **options: Any) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, **options)
+    return sink.getvalue()
+
+
+def _mapping() -> bytes:
+    live = [13, 198, 290, 262, 11]
+    sizes = {"live_tokens": 5, "dead_tokens": 2, "total_vocab": 7, "unk_id": 0}
+    tables = {"gpt2_to_compact": {str(g): c for c, g in enumerate(live)}}
+    inverse = {str(c): g for c, g in enumerate(live)}
+    return json.dumps({**sizes, **tables, "compact_to_gpt2": inverse, "live_token_ids": live}, indent=2).encode()
+
+
+def _read_mapping(folder: Path, name: str) -> object:
+    from duckling_data.mapping import read_mapping
+
+    return read_mapping(folder / name)
+
+
+def _manifest() -> bytes:
+    output = {"bytes": 7, "sha256": "ab" * 32}
+    count = {"tokens": 9, "distinct": 3, "stories_counted": 2, "ids_for_coverage": {"90.0%": 3}, "counts_sha256": "cd"}
+    splits = {"train": {"rows": 3, "tokens": 1536, "payload_sha256": "ef", "unknown_rate": 0.25}}
+    stages = {
+        "count": {"settings": {"sample": 7, "seed": 42}, "outputs": {"token_counts.parquet": output}, "figures": count},
+        "pack": {
+            "settings": {"ctx": 512, "group": "all", "separator": "none"},
+            "outputs": {"tokenized_dataset/state.json": output},
+            "figures": {"splits": splits},
+        },
+    }
+    stages = {name: {**stage, "inputs": {"corpus": "12" * 32}} for name, stage in stages.items()}
+    return json.dumps({"format": 1, "corpus": {"source": "demo"}, "stages": stages}, indent=2).encode()
+
+
+def _read_manifest(folder: Path, name: str) -> None:
+    from duckling_data.count import CountSettings
+    from duckling_data.manifest import Manifest
+    from duckling_data.pack import PackSettings
+    from duckling_data.settings import resolve
+
+    manifest = Manifest(folder)
+    for stage, kind in (("count", CountSettings), ("pack", PackSettings)):
+        if stage in manifest.stages:
+            record = manifest.stages[stage]
+            resolve(kind, {}, record.settings)
+            manifest.stale(stage, {"seed": 42}, {"corpus": "12" * 32})
+            _ = record.figures["splits"]["train"]["rows"] + 1 if stage == "pack" else record.figures["tokens"] + 1
+            for output in record.outputs.values():
+                _ = (folder / next(iter(record.outputs))).exists(), output["bytes"] + 1
+
+
+def _read_source(folder: Path, name: str) -> None:
+    from duckling_data.sources import SourceRecord
+
+    SourceRecord(folder)
+
+
+def _source() -> bytes:
+    counted = {"ab" * 32 + " .jsonl text": 7}
+    return json.dumps({"format": 1, "sources": ["demo:100"], "text_field": "text", "counted": counted}).encode()
+
+
+def _read_settings(folder: Path, name: str) -> None:
+    from duckling_train.settings import make_config
+
+    make_config(file=folder / name)
+
+
+def _config() -> bytes:
+    from duckling_train.config import TrainConfig
+
+    inputs = {"dataset": {"payload_sha256": "ab", "rows": 3}, "mapping": {"sha256": "cd"}}
+    return json.dumps({**TrainConfig().resolved(), "inputs": inputs}, indent=2).encode()
+
+
+def _run() -> dict[str, bytes]:
+    lines = [{"step": step, "loss": 9.0 / step, "learning_rate": 1e-4, "grad_norm": 1.5} for step in range(1, 9)]
+    log = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    summary = {"parameters": 1510912, "steps_per_second": 7.5, "tokens_per_second": 3840, "device_name": "cpu"}
+    return {
+        **{"run/config.json": _config(), "run/metrics.jsonl": log, "run/evaluation.jsonl": log},
+        **{"run/summary.json": json.dumps(summary).encode(), "run/manifest.json": b'{"format": 1, "files": {}}'},
+    }
+
+
+def _read_run(folder: Path, name: str) -> None:
+    from duckling_train.compare import table
+    from duckling_train.runs import read_run, same_data
+
+    record = read_run(folder / "run")
+    same_data([record, record])
+    table([record, record], ["a", "b"])
+
+
+def _checkpoint() -> dict[str, bytes]:
+    files = {
+        **{"weights.safetensors": b"w" * 99, "optimizer.safetensors": b"o" * 99, "metrics.jsonl": b""},
+        "trainer_state.json": b'{"global_step": 10, "max_steps": 100}',
+    }
+    described = {n: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in files.items()}
+    groups = [{"lr": 1e-4, "betas": [0.9, 0.999]}]
+    state = {"running_loss": 1.5, "last_logged": 10, "seconds": 2.5, "groups": groups, "schedule": {"last_epoch": 10}}
+    content = {"format": 1, "step": 10, "settings": {"steps": 100}, "files": described, "state": state}
+    files["checkpoint.json"] = json.dumps(content).encode()
+    return {f"checkpoints/step-00000010/{name}": content for name, content in files.items()}
+
+
+def _read_checkpoint(folder: Path, name: str) -> None:
+    from duckling_train.checkpoint import Checkpoints
+
+    Checkpoints(folder, {"settings": {"steps": 100}}, ("metrics.jsonl",), keep_all=True).newest()
+
+
+@functools.cache
+def _dataset() -> dict[str, bytes]:
+    import tempfile
+
+    import numpy as np
+
+    from duckling_data.arrow_dir import RowWriter
+
+    with tempfile.TemporaryDirectory() as folder:
+        with RowWriter(Path(folder) / "d", 16, "train") as writer:
+            writer.write(np.arange(160, dtype=np.uint16).reshape(10, 16))
+        writer.put_in_place()
+        return {path.name: path.read_bytes() for path in (Path(folder) / "d").iterdir()}
+
+
+def _read_dataset(folder: Path, name: str) -> None:
+    from duckling_data.arrow_dir import read_rows
+    from duckling_data.errors import InputError
+
+    try:
+        for rows in read_rows(folder):
+            _ = rows.max(), hashlib.sha256(rows.data)
+    except ValueError as error:  # what read_rows promises of a bad shard; its callers say the rest
+        raise InputError(str(error)) from error
+
+
+TARGETS = (
+    Target("jsonl", lambda: {"s.jsonl": _jsonl()}, _read_stories),
+    Target("txt", lambda: {"s.txt": _txt()}, _read_stories),
+    Target("gz", lambda: {"s.jsonl.gz": gzip.compress(_jsonl(), mtime=0)}, _read_stories),
+    Target("zst", lambda: {"s.txt.zst": _zst(_txt())}, _read_stories),
+    Target("parquet", _parquet, _read_stories),
+    Target("mapping", lambda: {"m.json": _mapping()}, _read_mapping),
+    Target("manifest", lambda: {"manifest.json": _manifest()}, _read_manifest, ("duckling_data.pack",)),
+    Target("source", lambda: {"corpus/source.json": _source()}, _read_source),
+    Target("dataset", _dataset, _read_dataset),
+    Target("config", lambda: {"c.json": _config()}, _read_settings, ("duckling_train.settings",)),
+    Target("run", _run, _read_run, ("duckling_train.compare",)),
+    Target("checkpoint", _checkpoint, _read_checkpoint, ("duckling_train.checkpoint",)),
+)

@@ -1,0 +1,283 @@
+"""A download ends in the right files or in one clear line, whatever the hub does; what may pass is tried again.
+
+Our waits between tries are cut to nothing in this process; what is tried again is not touched.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+
+from duckling_data import hub
+from duckling_data.errors import InputError, OutsideError
+from duckling_data.hub import HubDataset
+from tests.duckling_data.hub_case import (
+    BODIES,
+    DATASET,
+    FETCH,
+    NAMES,
+    REPO,
+    SIZES,
+    TRIES,
+    WAYS_OUT,
+    environment,
+    fetch_apart,
+    get,
+    incomplete,
+    point_at,
+    refusal,
+    served,
+)
+from tests.duckling_data.hub_server import (
+    BEHIND,
+    CIRCLE,
+    CLOSE,
+    CUT,
+    LONG,
+    MOVED,
+    NO_HUB,
+    RESET,
+    SHORT,
+    SILENT_HASH,
+    SILENT_SIZE,
+    STALL,
+    WRONG,
+    HubServer,
+)
+
+
+def whole(folder: Path) -> bool:
+    return {name: (folder / name).read_bytes() for name in NAMES} == BODIES
+
+
+@pytest.mark.parametrize(
+    ("method", "fault", "says", "tries"),
+    [
+        ("HEAD", 404, "the hub answered 404", 1),
+        ("HEAD", 401, "the hub answered 401", 1),
+        ("HEAD", 403, "the hub answered 403", 1),
+        ("HEAD", 429, "the hub answered 429", TRIES),
+        ("HEAD", 500, "the hub answered 500", TRIES),
+        ("HEAD", 503, "the hub answered 503", TRIES),
+        ("HEAD", CLOSE, "disconnected", TRIES),
+        ("HEAD", CIRCLE, "redirected in a circle", 1),
+        ("GET", 404, "the hub answered 404", 1),
+        ("GET", 429, "the hub answered 429", TRIES),
+        ("GET", 500, "the hub answered 500", TRIES),
+        ("GET", CLOSE, "disconnected", TRIES),
+        ("GET", CIRCLE, "redirected in a circle", 1),
+    ],
+)
+def test_a_failing_hub_is_one_clear_line(
+    server: HubServer,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    method: str,
+    fault: int | str,
+    says: str,
+    tries: int,
+) -> None:
+    server.fail(method, fault)
+    message = refusal(OutsideError, tmp_path, capfd)
+    assert all(word in message for word in (REPO, NAMES[0], server.endpoint, says, *WAYS_OUT)), message
+    assert fault == CIRCLE or len(server.asked(method)) == tries
+    assert incomplete(tmp_path) == {}
+
+
+@pytest.mark.parametrize("fault", [503, 429, CLOSE])
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_what_passes_by_itself_is_tried_again(
+    server: HubServer, tmp_path: Path, capfd: pytest.CaptureFixture[str], method: str, fault: int | str
+) -> None:
+    server.fail(method, fault, TRIES - 1)
+    get(tmp_path, quiet=False)
+    assert whole(tmp_path)
+    said = capfd.readouterr().err.splitlines()
+    assert ["trying again" in line for line in said] == [False, True, True, False, False]
+
+
+@pytest.mark.parametrize("fault", [CUT, SHORT, RESET])
+def test_a_body_that_ends_early_is_gone_on_with(server: HubServer, tmp_path: Path, fault: str) -> None:
+    server.fail("GET", fault, 1)
+    get(tmp_path)
+    assert whole(tmp_path)
+    starts = [request.start for request in server.requests if request.method == "GET"]
+    assert starts == [0, SIZES[0][1] // 2, 0, 0]
+
+
+@pytest.mark.parametrize("fault", [CUT, SHORT, RESET])
+def test_a_body_that_always_ends_early_still_comes_where_the_store_can_go_on(
+    server: HubServer, tmp_path: Path, fault: str
+) -> None:
+    cuts = 7  # more than there are tries, but each brings a half of what is missing
+    assert cuts > TRIES
+    server.fail("GET", fault, cuts)
+    get(tmp_path)
+    assert whole(tmp_path)
+
+
+@pytest.mark.parametrize("fault", [CUT, SHORT, RESET])
+def test_a_body_that_always_ends_early_is_given_up_where_the_store_cannot_go_on(
+    server: HubServer, tmp_path: Path, capfd: pytest.CaptureFixture[str], fault: str
+) -> None:
+    server.ranges = False
+    server.fail("GET", fault)
+    message = refusal(OutsideError, tmp_path, capfd)
+    assert all(word in message for word in (NAMES[0], server.endpoint, *WAYS_OUT)), message
+    assert len(server.asked("GET")) == TRIES
+
+
+def test_a_store_that_goes_on_at_another_byte_is_asked_for_all(server: HubServer, tmp_path: Path) -> None:
+    server.fail("GET", CUT, 1)
+    server.fail("GET", BEHIND, 1)
+    get(tmp_path)
+    assert whole(tmp_path)
+    starts = [request.start for request in server.requests if request.method == "GET"]
+    assert starts == [0, SIZES[0][1] // 2, 0, 0, 0]
+
+
+def test_other_bytes_are_refused_and_kept_aside(
+    server: HubServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.fail("GET", WRONG)
+    message = refusal(OutsideError, tmp_path, capfd, left={NAMES[0] + ".refused"})
+    aside = tmp_path / f"{NAMES[0]}.refused"
+    assert all(word in message for word in (NAMES[0], server.endpoint, "SHA-256", str(aside), "not used")), message
+    assert aside.read_bytes() == bytes(255 - byte for byte in BODIES[NAMES[0]])
+    assert incomplete(tmp_path) == {}
+
+
+def test_a_body_that_is_too_long_is_refused(
+    server: HubServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.fail("GET", LONG)
+    message = refusal(OutsideError, tmp_path, capfd)
+    assert all(word in message for word in (NAMES[0], "more bytes", f"{SIZES[0][1]:,}", server.endpoint)), message
+    assert incomplete(tmp_path) == {}
+
+
+def test_a_file_of_another_size_is_not_even_downloaded(
+    server: HubServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.files = served(bodies=BODIES | {NAMES[0]: b"PAR1 something else PAR1"})
+    message = refusal(OutsideError, tmp_path, capfd)
+    assert all(word in message for word in (NAMES[0], "24 bytes", f"{SIZES[0][1]:,}", server.endpoint)), message
+    assert server.asked("GET") == []
+
+
+def test_a_file_of_another_size_is_not_used_where_the_hub_does_not_say_it(
+    server: HubServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.files = served(bodies=BODIES | {NAMES[0]: b"PAR1 something else PAR1"})
+    server.fail("HEAD", SILENT_SIZE)
+    message = refusal(OutsideError, tmp_path, capfd)
+    assert all(word in message for word in (NAMES[0], "24 bytes", f"{SIZES[0][1]:,}")), message
+
+
+def test_a_hub_without_hashes_is_said_and_the_size_checked(
+    server: HubServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.fail("HEAD", SILENT_HASH)
+    get(tmp_path, quiet=False)
+    assert whole(tmp_path)
+    assert capfd.readouterr().err.count("gives no SHA-256") == len(NAMES)
+
+
+def test_another_revision_is_refused(server: HubServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    server.fail("HEAD", MOVED)
+    message = refusal(OutsideError, tmp_path, capfd)
+    assert all(word in message for word in (NAMES[0], "f" * 40, DATASET.revision, server.endpoint)), message
+    assert server.asked("GET") == []
+
+
+def test_a_revision_that_is_not_there(server: HubServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    other = HubDataset(REPO, "f" * 40, DATASET.splits)
+    assert "answered 404" in refusal(OutsideError, tmp_path, capfd, dataset=other)
+
+
+def test_an_answer_that_is_no_hubs_is_the_networks_fault_or_that_of_hf_endpoint(
+    server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.fail("HEAD", NO_HUB)
+    assert "something else than the hub answers" in refusal(OutsideError, tmp_path, capfd)
+    monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+    assert f"HF_ENDPOINT {server.endpoint}: not a Hugging Face hub" in refusal(InputError, tmp_path, capfd)
+
+
+def test_a_refused_connection_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with HubServer({}) as gone:
+        pass
+    point_at(gone.endpoint, monkeypatch)
+    message = refusal(OutsideError, tmp_path, capfd)
+    assert all(word in message for word in (NAMES[0], gone.endpoint, "refused", *WAYS_OUT)), message
+
+
+@pytest.mark.parametrize("asked", ["1", formatdate(time.time() + 86400, usegmt=True)], ids=["seconds", "date"])
+def test_a_wait_that_the_hub_asks_for_is_kept_but_not_beyond_our_own_limit(
+    server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], asked: str
+) -> None:
+    monkeypatch.setattr(hub, "LONGEST_WAIT", 1.2)
+    server.refusal_headers = {"Retry-After": asked}
+    server.fail("HEAD", 429, 1)
+    started = time.monotonic()
+    get(tmp_path)
+    waited = time.monotonic() - started
+    assert whole(tmp_path)
+    assert 1.0 <= waited < 10.0
+
+
+def test_the_hubs_own_rate_limit_is_waited_for(
+    server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(hub, "LONGEST_WAIT", 0.2)
+    server.refusal_headers = {"RateLimit": '"resolvers";r=0;t=271'}
+    server.fail("GET", 429, 1)
+    started = time.monotonic()
+    get(tmp_path)
+    assert time.monotonic() - started >= 0.2
+    assert whole(tmp_path)
+
+
+@pytest.mark.parametrize(("times", "status"), [(1, 0), (1000, 3)])
+def test_a_body_that_stands_still_is_gone_on_with_or_given_up(tmp_path: Path, times: int, status: int) -> None:
+    with HubServer(served()) as server:
+        server.ranges = times == 1
+        server.fail("GET", STALL, times)
+        done = fetch_apart(server, tmp_path / "w", tmp_path / "home", HF_HUB_DOWNLOAD_TIMEOUT="1")
+    assert done.returncode == status, done.stderr
+    if status:
+        assert all(word in done.stderr for word in (NAMES[0], "no answer in time", *WAYS_OUT)), done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    else:
+        assert whole(tmp_path / "w")
+        assert done.stderr == ""
+
+
+def test_a_place_that_cannot_be_written_is_named(
+    server: HubServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data").write_text("a file where the folder should be")
+    message = refusal(OutsideError, tmp_path, capfd)
+    assert str(tmp_path / "data") in message
+    assert "cannot be written" in message
+
+
+def test_a_full_disk_is_said_and_what_came_is_gone_on_with(server: HubServer, tmp_path: Path) -> None:
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))\n" + FETCH
+    command = [sys.executable, "-c", limited, str(tmp_path), "quiet"]
+    env = environment(server, tmp_path / "home")
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=False)
+    assert done.returncode == 3, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert all(word in done.stderr for word in (".incomplete", "cannot be written")), done.stderr
+    assert list(incomplete(tmp_path).values()) == [8000]
+    get(tmp_path)
+    assert whole(tmp_path)
+    assert [request.start for request in server.requests if request.method == "GET"] == [0, 8000, 0, 0]

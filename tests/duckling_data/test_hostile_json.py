@@ -1,0 +1,260 @@
+"""JSON from outside has one meaning or is refused, in one line, in bounded time and memory, wherever it stands."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from duckling_data.arrow_dir import read_rows
+from duckling_data.count import CountSettings
+from duckling_data.errors import InputError
+from duckling_data.files import JSON_DEPTH, JSON_LIMIT, open_regular, parse_json, sha256_file, write_json
+from duckling_data.manifest import Manifest
+from duckling_data.mapping import MAPPING_LIMIT, read_mapping
+from duckling_data.settings import resolve
+from duckling_data.sources import SourceRecord
+from tests.duckling_data.conftest import Cli
+
+HOSTILE = {
+    "invalid UTF-8": b'{"a": "\xff"}',
+    "a byte order mark": b'\xef\xbb\xbf{"a": 1}',
+    "UTF-16": '{"a": 1}'.encode("utf-16"),
+    "a key twice": b'{"a": 1, "b": 2, "a": 1}',
+    "a key twice, null": b'{"a": null, "a": null}',
+    "NaN": b'{"a": NaN}',
+    "-Infinity": b'{"a": -Infinity}',
+    "1e999": b'{"a": 1e999}',
+    "10,000 digits": b'{"a": ' + b"9" * 10_000 + b"}",
+    "65 bits": b'{"a": 9223372036854775808}',
+    "a million levels": b"[" * 1_000_000,
+    "closed levels": b"[" * (JSON_DEPTH + 1) + b"]" * (JSON_DEPTH + 1),
+    "objects in objects": b'{"a":' * 5000 + b"1" + b"}" * 5000,
+    "half a character": b'{"a": "\\ud800"}',
+    "half a character in a key": b'{"\\udc80": 1}',
+    "a control character": b'{"a": "\n"}',
+    "nothing": b"",
+    "two values": b"{} {}",
+}
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "token_mapping.json": lambda folder: read_mapping(folder / "token_mapping.json"),
+    "manifest.json": Manifest,
+    "corpus/source.json": SourceRecord,
+    "state.json": read_rows,
+}
+"""Each reader of a JSON file by that file's name in a folder."""
+
+reader = pytest.mark.parametrize("name", READERS)
+
+
+def put(folder: Path, name: str) -> Path:
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    return path
+
+
+def refused(folder: Path, name: str) -> str:
+    begin = time.monotonic()
+    with pytest.raises(InputError) as error:
+        READERS[name](folder)
+    line = str(error.value)
+    assert time.monotonic() - begin < 10
+    assert "\n" not in line
+    assert len(line) < 600
+    return line
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+def test_json_of_two_meanings_or_none_is_refused_in_one_line(content: bytes) -> None:
+    with pytest.raises(ValueError) as error:  # noqa: PT011  # its text is what is looked at
+        parse_json(content)
+    assert type(error.value) in (ValueError, json.JSONDecodeError, UnicodeDecodeError)
+    assert 0 < len(str(error.value)) < 200
+    assert "\n" not in str(error.value)
+
+
+@reader
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+def test_every_reader_refuses_it(tmp_path: Path, name: str, content: bytes) -> None:
+    put(tmp_path, name).write_bytes(content)
+    assert Path(name).name in refused(tmp_path, name)
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner),
+    max_leaves=30,
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(value=PLAIN)
+def test_what_it_takes_is_what_the_standard_library_reads(value: Any) -> None:
+    for ascii_only in (True, False):
+        assert parse_json(json.dumps(value, ensure_ascii=ascii_only).encode()) == value
+
+
+@settings(max_examples=300, deadline=None)
+@given(content=st.binary() | st.text().map(str.encode) | st.from_regex(rb'[\[{"\\u0-9a-f:,}\]eE+. -]*', fullmatch=True))
+def test_any_bytes_give_a_value_or_a_value_error(content: bytes) -> None:
+    try:
+        value = parse_json(content)
+    except ValueError:
+        return
+    assert json.loads(content) == value
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "\udcff", 1 << 70, "x" * JSON_LIMIT])
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(InputError, match="not written"):
+        write_json(tmp_path / "v.json", {"v": value})
+    assert not any(tmp_path.iterdir())
+
+
+@reader
+def test_two_gigabytes_are_refused_unread(tmp_path: Path, name: str) -> None:
+    with put(tmp_path, name).open("wb") as file:
+        file.truncate(2 << 30)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "2,147,483,648 bytes" in refused(tmp_path, name)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # KiB
+
+
+@reader
+def test_a_pipe_or_a_directory_in_its_place_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    os.mkfifo(put(tmp_path, name))
+    assert "expected a regular file" in refused(tmp_path, name)
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    assert "directory" in refused(tmp_path, name)
+    (tmp_path / name).rmdir()
+    (tmp_path / name).symlink_to("/dev/zero")
+    assert "expected a regular file" in refused(tmp_path, name)
+
+
+def test_hashing_waits_for_no_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for call in (sha256_file, open_regular):
+        with pytest.raises(InputError, match="regular file"):
+            call(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("unit", [b"[],", b'{"":0},', b"1,"])
+def test_the_largest_file_takes_bounded_time_and_memory(tmp_path: Path, unit: bytes) -> None:
+    content = b"[" + unit * (MAPPING_LIMIT // len(unit) - 1) + b"0]"
+    (tmp_path / "token_mapping.json").write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused(tmp_path, "token_mapping.json")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600 << 10  # KiB
+    assert MAPPING_LIMIT < JSON_LIMIT
+
+
+def manifest_with(outputs: Any = None, settings: Any = None, figures: Any = None) -> str:
+    stage = {"settings": settings or {}, "inputs": {}, "outputs": outputs or {}, "figures": figures or {}}
+    return json.dumps({"format": 1, "corpus": None, "stages": {"count": stage}})
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "/etc/passwd",
+        "../x",
+        "report/../../x",
+        "..",
+        ".",
+        "",
+        "report/",
+        "report//x",
+        "a\\..\\b",
+        "C:/x",
+        "a\0b",
+        "link/x",
+    ],
+)
+def test_no_output_of_a_manifest_leads_out_of_the_workspace(tmp_path: Path, place: str) -> None:
+    workspace = tmp_path / "w"
+    workspace.mkdir()
+    (workspace / "report").mkdir()
+    (workspace / "report" / "link").symlink_to("/etc/passwd")
+    place = "report/link" if place == "link/x" else place
+    (workspace / "manifest.json").write_text(manifest_with({place: {"bytes": 1, "sha256": "ab"}}))
+    assert "leads out of the workspace" in refused(workspace, "manifest.json")
+
+
+def test_a_place_moved_to_another_disk_by_a_link_is_inside(tmp_path: Path) -> None:
+    (tmp_path / "w").mkdir()
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "state.json").write_text("{}")
+    (tmp_path / "w" / "tokenized_dataset").symlink_to(tmp_path / "disk")
+    output = {"tokenized_dataset/state.json": {"bytes": 2, "sha256": "ab"}}
+    (tmp_path / "w" / "manifest.json").write_text(manifest_with(output))
+    assert Manifest(tmp_path / "w").stale("count", {}, {}) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        manifest_with({"report/a": []}),
+        manifest_with({"report/a": {"bytes": "7", "sha256": "ab"}}),
+        manifest_with({"report/a": {"bytes": 7, "sha256": 7}}),
+        manifest_with(figures={"tokens": "many"}),
+        manifest_with(figures={"tokens": -1}),
+        manifest_with(figures={"splits": []}),
+        manifest_with(figures={"splits": {"train": 7}}),
+        manifest_with(figures={"splits": {"train": {"rows": True}}}),
+        manifest_with(figures={"counts_sha256": 7}),
+        manifest_with(settings=[1]),
+        manifest_with().replace('"inputs": {}', '"inputs": {"corpus": 7}'),
+        manifest_with().replace('"corpus": null', '"corpus": "demo"'),
+        manifest_with().replace('"format": 1', '"format": true'),
+    ],
+)
+def test_a_manifest_of_wrong_types_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    refused(tmp_path, "manifest.json")
+
+
+def test_what_a_manifest_lacks_is_named_when_it_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(manifest_with({"token_counts.parquet": {}}))
+    (tmp_path / "token_counts.parquet").touch()
+    manifest = Manifest(tmp_path)
+    for ask in (lambda: manifest.stale("count", {}, {}), lambda: manifest.stages["count"].figures["tokens"]):
+        with pytest.raises(InputError, match=r"manifest\.json: '\w+' is missing in it"):
+            ask()
+
+
+@pytest.mark.parametrize("value", ["7", 7.0, True, [7], {}, "ALL", -1, 0])
+def test_a_remembered_setting_of_another_kind_is_refused(value: Any) -> None:
+    with pytest.raises(InputError):
+        resolve(CountSettings, {}, {"sample": value})
+    assert resolve(CountSettings, {}, {"sample": "all"}).value.sample is None
+
+
+@pytest.mark.parametrize("key", ["1" * 10_000, "٣", "01", "-1", "1e3", ""])
+def test_a_mapping_with_a_key_that_is_no_id_is_refused(tmp_path: Path, key: str) -> None:
+    sizes = {"live_tokens": 1, "dead_tokens": 0, "total_vocab": 1, "unk_id": 0}
+    tables = {"gpt2_to_compact": {key: 0}, "compact_to_gpt2": {"0": 13}, "live_token_ids": [13]}
+    (tmp_path / "token_mapping.json").write_text(json.dumps(sizes | tables))
+    assert "expected a decimal string" in refused(tmp_path, "token_mapping.json")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "token_mapping.json", "corpus/source.json"])
+@pytest.mark.parametrize("content", [HOSTILE["1e999"], HOSTILE["a million levels"], HOSTILE["half a character"]])
+def test_every_command_refuses_a_hostile_workspace(made: Path, cli: Cli, name: str, content: bytes) -> None:
+    (made / name).write_bytes(content)
+    for command in (["pack"], ["verify"], ["inspect", "--row", "0"]):
+        result = cli(*command, "-w", made)
+        if result.exit_code:
+            assert result.exit_code in (1, 2), result.stderr
+            assert "Traceback" not in result.stderr
+    assert cli("pack", "-w", made).exit_code == 2

@@ -1,0 +1,47 @@
+"""A disk that is full, or fails, at any write: one line says so, what was whole stays, and the next command completes.
+
+Here at some writes of each case; `scripts/soak_disk.py` has all of them.
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from tests.fault.cases import Case, faults_of_a_write, make_cases
+from tests.fault.disk import Disk
+from tests.fault.fixtures import disk, scratch
+
+__all__ = ["disk", "scratch"]
+
+SAMPLE = 4
+
+
+@pytest.fixture(scope="module")
+def cases(scratch: Path, disk: Disk) -> dict[str, Case]:
+    return make_cases(scratch, disk, "repack", "train")
+
+
+@pytest.mark.parametrize(
+    ("error", "lasting"), [(errno.ENOSPC, True), (errno.EIO, False)], ids=["full for good", "one failure"]
+)
+@pytest.mark.parametrize("name", ["repack", "train"])
+def test_a_disk_that_fails_at_a_write_is_named_and_nothing_is_lost(
+    disk: Disk, cases: dict[str, Case], name: str, error: int, lasting: bool
+) -> None:
+    writes = cases[name].writes
+    moments = [1 + lasting + number * writes // SAMPLE for number in range(SAMPLE)]
+    found = [fault for at in moments for fault in faults_of_a_write(disk, cases[name], at, error, lasting=lasting)]
+    assert found == []
+
+
+def test_the_shim_counts_and_fails_every_kind_of_write(disk: Disk, cases: dict[str, Case]) -> None:
+    case = cases["train"]
+    assert case.writes > 100
+    calls = set()
+    for at in range(1, 14):
+        case.clear()
+        calls.add(disk.run(case.start, case.folder, at, errno.EIO).failed.split(" ")[0])
+    assert {"open", "write", "fsync", "rename", "mkdir"} <= calls
