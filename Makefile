@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test check fuzz soak bench golden clean
+.PHONY: setup demo test coverage check fuzz soak bench golden clean
 
 setup: $(READY)
 
@@ -19,6 +19,9 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
+coverage: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term
+
 check: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -27,11 +30,14 @@ check: $(READY)
 fuzz: $(READY)
 	$(BIN)/python scripts/fuzz_encoders.py --documents 100000
 
-# The long tests: kills, a disk that fails, hostile files. An hour or more.
+# The long tests: kills, a disk that fails, what may move a byte, hostile files. An hour or more.
 soak: $(READY)
-	$(BIN)/python scripts/soak_kill.py --kills 200
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python scripts/soak_kill.py
 	$(BIN)/python scripts/soak_disk.py
-	$(BIN)/python scripts/fuzz_readers.py --executions 100000
+	$(BIN)/python scripts/soak_determinism.py
+	$(BIN)/python scripts/fuzz_readers.py --executions 10000
+	$(BIN)/python scripts/fuzz_atheris.py --seconds 60
 
 bench: $(READY)
 	$(BIN)/python scripts/bench_pipeline.py $(ARGS)

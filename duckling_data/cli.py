@@ -233,6 +233,11 @@ def report(**given: Any) -> None:
     help="Also compare the digests with those in this file.  [default: no comparison]",
 )
 @click.option(
+    "--write-golden",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="If all holds, write the digests to this file, for a later --golden.  [default: written nowhere]",
+)
+@click.option(
     "--reference",
     type=click.Choice(["duckling-ii"]),
     help="Also compare the figures with this original's, which has the real TinyStories.  [default: no comparison]",

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from duckling_data.corpus import Split, StoryBatch, numbered_blocks, parse_block
 from duckling_data.encoders import Encoder, load_encoder
-from duckling_data.files import disk_errors
+from duckling_data.files import Needed, disk_errors, write_all
 from duckling_data.parallel import ordered_map
 from duckling_data.readers.blocks import Block
 
@@ -100,7 +100,7 @@ class EncodedSplit:
         if self._kept is not None:
             yield from self._map_kept(fn, self._kept, last)
             return
-        keep = _KeptTokens(self._keep_in) if self._keep_in is not None and not last else None
+        keep = _KeptTokens(self._keep_in, self.split.stories) if self._keep_in is not None and not last else None
 
         def work(numbered: tuple[int, Block]) -> tuple[EncodedBatch | None, R]:
             # Parsed and encoded in one go, while the text is still in the core's cache.
@@ -154,8 +154,11 @@ SEGMENT_BYTES = 64 << 20
 class _KeptTokens:
     """Batches of whole stories in unnamed temporary files: lengths as int32, then tokens as uint16."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, stories: int) -> None:
+        """`stories` are to be kept in all."""
         self._folder = folder
+        self._stories_left = stories
+        self._kept_bytes = self._kept_stories = 0
         self._spans: list[_Span] = []
         self._end = 0
 
@@ -165,7 +168,7 @@ class _KeptTokens:
     def append(self, batch: EncodedBatch) -> None:
         """Keep a batch."""
         lengths = batch.lengths.astype(np.int32)
-        with disk_errors(self._folder):
+        with disk_errors(self._folder, self._needed(lengths.nbytes + batch.tokens.nbytes, len(lengths))):
             if not self._spans or self._end >= SEGMENT_BYTES:
                 # Without a buffer, so that what was written can be read through the file's number.
                 file: IO[bytes] = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
@@ -173,10 +176,17 @@ class _KeptTokens:
             else:
                 file = self._spans[-1].file
             for array in (lengths, batch.tokens):
-                _write_all(file, array.data.cast("B") if array.size else b"")
+                write_all(file, array.data.cast("B") if array.size else b"")
         first = int(batch.stories[0])
         self._spans.append(_Span(file, self._end, len(lengths), len(batch.tokens), first, batch.nulls))
         self._end += lengths.nbytes + batch.tokens.nbytes
+
+    def _needed(self, size: int, stories: int) -> Needed:
+        """Return the room for a batch of so many bytes and stories and for those after it, if they are like it."""
+        self._kept_bytes += size
+        self._kept_stories += stories
+        self._stories_left -= stories
+        return Needed(size + self._kept_bytes * self._stories_left // max(self._kept_stories, 1))
 
     def read(self, index: int) -> EncodedBatch:
         """Return a batch that was kept; any number of threads may."""
@@ -190,10 +200,3 @@ class _KeptTokens:
         """Say that this batch, and those before it, will not be read again: a segment without others is freed."""
         if index + 1 == len(self._spans) or self._spans[index + 1].file is not self._spans[index].file:
             self._spans[index].file.close()
-
-
-def _write_all(file: IO[bytes], data: memoryview | bytes) -> None:
-    """Write all of the data to an unbuffered file, which may take it in several goes (2 GiB at most in one)."""
-    rest = memoryview(data)
-    while len(rest):
-        rest = rest[file.write(rest) :]

@@ -19,25 +19,30 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NamedTuple, NoReturn
 
 from duckling_data.errors import InputError, OutsideError
 
 NOT_OFFERED = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM)
 """What a system says that flushes no directories, or not for this user."""
+FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your quota of the disk is used up"}
+"""What a system says that has no room left, and how a person is told."""
 PARTIAL = ".partial"
 """The ending of a name under which something is still being written."""
 
 JSON_LIMIT = 16 << 20
 """The largest JSON file that is read, in bytes: a manifest of 100,000 source files.
 
-Parsed it takes up to 40 times that in memory, and up to 5 seconds."""
+Parsed it takes up to 40 times that in memory, and some seconds."""
 
 JSON_DEPTH = 32
 """Lists and objects inside each other, at most; Duckling's own files have 7."""
 
 JSON_INTEGER = 1 << 63
 """Integers are below this, and not below its negative: what every library behind takes."""
+
+STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+"""A JSON string; one that nothing ends goes to the end, so that no bytes are looked at twice."""
 
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 """An escape that may be half a character. UTF-8 itself has none."""
@@ -75,32 +80,94 @@ def digest_json(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+class Needed(NamedTuple):
+    """The room that a write still needs on the disk."""
+
+    bytes: int
+    sure: str = "about "
+    """How sure that is, as it reads before the number: `about `, `at least `, or nothing where it is exact."""
+
+
+SOME_ROOM = Needed(4096, "at least ")
+"""What a directory, a name or another small thing needs: one block of the usual file systems."""
+
+
+def check_utf8(name: str, what: str) -> None:
+    """Raise InputError for a name that is not UTF-8: records are, and the libraries behind open no other name.
+
+    `what` says what the name is of: `--source`.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(name).decode("utf-8", "backslashreplace")
+        raise InputError(f"{what} {shown}: not UTF-8. Give it a name that is, and run again.") from None
+
+
 def make_directory(path: Path) -> None:
-    """Make a directory and those above it. Raises InputError where that is not allowed."""
+    """Make a directory and those above it. Raises InputError where that is not allowed, OutsideError when it fails."""
+    check_utf8(str(path), "--workspace")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if error.errno in (*FULL, errno.EIO):
+            with disk_errors(path):
+                raise
         raise InputError(f"{path}: cannot be made ({error.strerror}). Choose another --workspace.") from error
     if not os.access(path, os.W_OK | os.X_OK):
         raise InputError(f"{path}: not writable. Choose another --workspace, or change its permissions.")
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn an operating system's refusal to write into one line that names the path."""
+def disk_errors(
+    path: Path, needed: int | Needed | None = None, instead: str = "choose another --workspace"
+) -> Iterator[None]:
+    """Turn an operating system's refusal to write into one line that names the path, and the room if the disk is full.
+
+    `needed` is what the write still needs: bytes, or an estimate; None stands for something small. `instead` is the
+    way out where none can be freed. Raises InputError for what is not permitted, OutsideError for all else.
+    """
     try:
         yield
     except PermissionError as error:
         raise InputError(f"{error.filename or path}: {error.strerror}. Choose another --workspace.") from error
     except OSError as error:
-        raise OutsideError(f"{error.filename or path}: cannot be written ({error.strerror or error}).") from error
+        place = error.filename or path
+        if error.errno not in FULL:
+            raise OutsideError(f"{place}: cannot be written ({error.strerror or error}).") from error
+        room = Needed(needed, "") if isinstance(needed, int) else needed or SOME_ROOM
+        free = free_bytes(path)
+        known = "" if free is None else f", {in_bytes(free)} free"
+        raise OutsideError(
+            f"{place}: {FULL[error.errno]}: {room.sure}{in_bytes(room.bytes)} more are needed{known}. "
+            f"Free some, or {instead}."
+        ) from error
+
+
+def free_bytes(path: Path) -> int | None:
+    """Return the bytes that are free on the disk of a path, there or not; None where the system does not say."""
+    try:
+        return shutil.disk_usage(next(place for place in (path, *path.absolute().parents) if place.exists())).free
+    except (OSError, StopIteration):
+        return None
+
+
+def in_bytes(number: int) -> str:
+    """Return a number of bytes as a person reads it: `512 bytes`, `4.1 KB`, `12.3 MB`, `1,234.5 GB`."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if number >= size:
+            return f"{number / size:,.1f} {unit}"
+    return f"{number} bytes"
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open `path` for writing under a partial name; at the end flush it and rename it into its place."""
+def replacing(path: Path, needed: int | Needed | None = None) -> Iterator[IO[bytes]]:
+    """Open `path` for writing under a partial name; at the end flush it and rename it into its place.
+
+    `needed` is the room that it takes, for the line that a full disk ends in.
+    """
     partial = path.with_name(path.name + PARTIAL)
-    with disk_errors(path):
+    with disk_errors(path, needed):
         try:
             with partial.open("wb") as file:
                 yield file
@@ -113,9 +180,16 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         sync_directory(path.parent)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file as `replacing` does."""
-    with replacing(path) as file:
+def write_all(file: IO[bytes], data: memoryview | bytes) -> None:
+    """Write all of the data to an unbuffered file, which may take it in several goes (2 GiB at most in one)."""
+    rest = memoryview(data)
+    while len(rest):
+        rest = rest[file.write(rest) :]
+
+
+def write_bytes(path: Path, data: bytes, needed: int | None = None) -> None:
+    """Write a file as `replacing` does. `needed`: the room for it and what will follow it, where that is known."""
+    with replacing(path, len(data) if needed is None else needed) as file:
         file.write(data)
 
 
@@ -157,12 +231,10 @@ def parse_json(content: bytes) -> Any:
         text = content.decode("utf-8")
         if text.startswith("\ufeff"):
             raise ValueError("it starts with a byte order mark; save it as UTF-8 without one")
+        _check_depth(content)
         value = _DECODER.decode(text)
-        _check_depth(value)
         if SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
-    except RecursionError:
-        raise ValueError(TOO_DEEP) from None
     except UnicodeEncodeError:
         raise ValueError("a string holds half a character, a lone surrogate") from None
     return value
@@ -171,19 +243,16 @@ def parse_json(content: bytes) -> Any:
 TOO_DEEP = f"more than {JSON_DEPTH} lists and objects inside each other"
 
 
-def _check_depth(value: object) -> None:
-    level = [value]
-    for _ in range(JSON_DEPTH):
-        level = [
-            child
-            for parent in level
-            if isinstance(parent, dict | list)
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, dict | list)
-        ]
-        if not level:
-            return
-    raise ValueError(TOO_DEEP)
+def _check_depth(content: bytes) -> None:
+    """Raise ValueError where JSON nests deeper than JSON_DEPTH: seen in its brackets, before anything is built."""
+    import numpy as np
+
+    outside = np.frombuffer(STRING.sub(b"", content), np.uint8)
+    steps = np.zeros(len(outside), np.int8)
+    steps[(outside == ord("[")) | (outside == ord("{"))] = 1
+    steps[(outside == ord("]")) | (outside == ord("}"))] = -1
+    if len(steps) and int(np.cumsum(steps, dtype=np.int32).max()) > JSON_DEPTH:
+        raise ValueError(TOO_DEEP)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

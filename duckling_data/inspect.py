@@ -12,17 +12,24 @@ from duckling_data.compact import NONE, CompactTable
 from duckling_data.count import COUNTS_NAME, read_counts
 from duckling_data.encoders import load_encoder
 from duckling_data.errors import InputError
+from duckling_data.manifest import Manifest, refuse_unrecorded
 from duckling_data.mapping import MAPPING_FILE, read_mapping
 from duckling_data.stages import DATASET_NAMES
 
 
 def decoded_rows(workspace: Path, first: int, rows: int, validation: bool) -> Iterator[str]:
-    """Yield rows as text, each under a line with its number. Raises InputError for rows that are not there."""
+    """Yield rows as text, each under a line with its number. Raises InputError for rows that are not there.
+
+    Raises CheckFailed for rows or a mapping that are not those recorded.
+    """
     from duckling_data.tokenizer import DucklingTokenizer
 
     folder = workspace / DATASET_NAMES["validation" if validation else "train"]
     if not folder.is_dir():
         raise InputError(f"{folder}: not there. Make it with `duckling-data pack`.")
+    manifest = Manifest(workspace)
+    refuse_unrecorded(manifest, "pack", folder.name)
+    refuse_unrecorded(manifest, "build-vocab", MAPPING_FILE)
     tokenizer = DucklingTokenizer(workspace / MAPPING_FILE)
     try:
         chunks = read_rows(folder)
@@ -41,7 +48,13 @@ def decoded_rows(workspace: Path, first: int, rows: int, validation: bool) -> It
 
 
 def token_fates(workspace: Path, text: str) -> Iterator[str]:
-    """Yield a line for each GPT-2 token of the text: id, how often it was counted, its rank, what it becomes."""
+    """Yield a line for each GPT-2 token of the text: id, how often it was counted, its rank, what it becomes.
+
+    Raises CheckFailed for counts or a mapping that are not those recorded.
+    """
+    manifest = Manifest(workspace)
+    refuse_unrecorded(manifest, "count", COUNTS_NAME)
+    refuse_unrecorded(manifest, "build-vocab", MAPPING_FILE)
     mapping = read_mapping(workspace / MAPPING_FILE)
     table = CompactTable.from_mapping(mapping)
     ids = load_encoder("tokenizers").encode(text)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
-from duckling_data.errors import InputError
+from duckling_data.errors import CheckFailed, InputError
 from duckling_data.files import read_json, sha256_file, write_json
 
 FORMAT_VERSION = 1
@@ -217,3 +217,20 @@ class Manifest:
 def describe_output(path: Path) -> dict[str, Any]:
     """Return `{"bytes", "sha256"}` of a file, as the manifest keeps them."""
     return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+
+
+def refuse_unrecorded(manifest: Manifest, stage: str, place: str) -> None:
+    """Raise CheckFailed if what lies in a place of the stage is not what the stage made, by size and SHA-256.
+
+    `place` is a file or a directory in the workspace. One that the manifest has no record of is let pass.
+    """
+    record = manifest.stages.get(stage)
+    for name, expected in record.outputs.items() if record else ():
+        path = manifest.workspace / name
+        if name != place and not name.startswith(f"{place}/"):
+            continue
+        if not path.is_file() or path.stat().st_size != expected["bytes"] or sha256_file(path) != expected["sha256"]:
+            raise CheckFailed(
+                f"{path}: not the file that `duckling-data {stage}` made. `duckling-data verify` says what is damaged; "
+                f"remove {place} and run `duckling-data {stage}` to make it again."
+            )

@@ -127,8 +127,8 @@ def pack_split(
         reporter.bar(f"pack {name}", encoded.split.stories, "stories") as bar,
     ):
         for part, batch in encoded.map(compact, last=True):
-            writer.write(packer.add(part.tokens, part.lengths))
             stories += len(part.lengths)
+            writer.write(packer.add(part.tokens, part.lengths), stories / encoded.split.stories)
             nulls += batch.nulls
             gpt2_tokens += len(batch.tokens)
             tokens += len(part.tokens)

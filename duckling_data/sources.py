@@ -7,13 +7,14 @@ they were downloaded; a file that has another one later is refused.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from duckling_data.corpus import Corpus, CorpusFile, DemoSplit, FileSplit, Split
 from duckling_data.errors import InputError
-from duckling_data.files import make_directory, read_json, sha256_file, write_json
+from duckling_data.files import check_utf8, make_directory, read_json, sha256_file, write_json
 from duckling_data.manifest import short
 from duckling_data.parallel import ordered_map
 from duckling_data.progress import Reporter
@@ -25,6 +26,8 @@ SOURCE_RECORD = "corpus/source.json"
 RECORD_VERSION = 1
 VALIDATION_SHARE = 100
 """The demo has one validation story to so many stories, about TinyStories' own share (21,990 of 2,119,719)."""
+
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 LEAST_VALIDATION = 10
 """Validation stories of a demo of few stories."""
@@ -68,8 +71,21 @@ class SourceRecord:
 
 
 def absolute_sources(sources: Iterable[str]) -> list[str]:
-    """Return the sources with paths made absolute, so that they hold from any working directory."""
-    return [s if _builtin(s) else str(Path(s).expanduser().absolute()) for s in sources]
+    """Return the sources with paths made absolute, so that they hold from any working directory.
+
+    Raises InputError for a path that is not UTF-8, and for a URL, of which no more is told than its kind: it may hold
+    a password.
+    """
+    for source in sources:
+        if (url := URL.match(source)) and not Path(source).exists():
+            raise InputError(
+                f"--source {url[0]}…: a URL, expected a path, `tinystories` or `demo[:STORIES]`. "
+                "Download what it leads to, and give that."
+            )
+    found = [s if _builtin(s) else str(Path(s).expanduser().absolute()) for s in sources]
+    for source in found:
+        check_utf8(source, "--source")
+    return found
 
 
 def open_corpus(
@@ -80,6 +96,7 @@ def open_corpus(
     Raises InputError for a source that is not there or cannot be read, OutsideError if the hub fails, CheckFailed for
     a file of the hub that is not as it was downloaded.
     """
+    check_utf8(text_field, "--text-field")
     record = SourceRecord(workspace)
     builtin = [source for source in sources if _builtin(source)]
     if builtin and len(sources) > 1:
@@ -190,6 +207,8 @@ def _local_files(sources: list[str]) -> list[tuple[Path, str]]:
             inside = [p for p in path.rglob("*") if p.is_file() and file_format(p) and not _hidden(p.relative_to(path))]
             if not inside:
                 raise InputError(f"{path}: holds no stories ({READABLE}).")
+            for found in inside:
+                check_utf8(str(found), "--source")
             named = [(p, p.relative_to(path).as_posix()) for p in inside]
             files += sorted(named, key=lambda pair: pair[1].encode())
         elif not path.exists():

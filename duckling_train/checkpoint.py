@@ -21,7 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from duckling_data.errors import InputError
-from duckling_data.files import PARTIAL, digest_json, disk_errors, read_json, replace_directory, write_bytes, write_json
+from duckling_data.files import (
+    PARTIAL,
+    digest_json,
+    disk_errors,
+    read_json,
+    replace_directory,
+    sync_directory,
+    write_bytes,
+    write_json,
+)
 from duckling_data.manifest import describe_output, short
 
 CHECKPOINTS = "checkpoints"
@@ -77,18 +86,21 @@ class Checkpoints:
         place = self.run_dir / CHECKPOINTS / NAME.format(step)
         partial = place.with_name(place.name + PARTIAL)
         try:
-            with disk_errors(place):
+            with disk_errors(place, sum(map(len, files.values()))):
                 remove(partial)
                 partial.mkdir(parents=True)
                 for name in self.logs:
                     if (self.run_dir / name).exists():
                         files = {**files, name: (self.run_dir / name).read_bytes()}
+                needed = sum(map(len, files.values()))
                 for name, content in files.items():
-                    write_bytes(partial / name, content)
+                    write_bytes(partial / name, content, needed)
+                    needed -= len(content)
                 described = {name: describe_output(partial / name) for name in sorted(files)}
                 record = {"format": FORMAT_VERSION, "step": step, **self.identity, "files": described, "state": state}
                 write_json(partial / CHECKPOINT, {**record, RECORD_DIGEST: digest_json(record)})
                 replace_directory(partial, place)
+                sync_directory(self.run_dir)  # the first one made the folder of them all
         except BaseException:
             remove(partial)
             raise
@@ -102,28 +114,31 @@ class Checkpoints:
         Raises InputError when it is damaged or belongs to a run with other settings or data.
         """
         found = checkpoints_of(self.run_dir)
-        return self._read(*found[-1]) if found else None
+        return self.read(*found[-1]) if found else None
 
-    def _read(self, step: int, path: Path) -> Checkpoint:
-        content = read_json(path / CHECKPOINT, RECORD_LIMIT) if (path / CHECKPOINT).is_file() else None
+    def read(self, step: int, path: Path) -> Checkpoint:
+        """Return the checkpoint in `path`, checked whole and this run's. Raises InputError as `newest` does."""
+        if path.is_symlink():
+            raise InputError(f"{path} is a link out of the run: {instead(path)}")
+        content = read_json(path / CHECKPOINT, RECORD_LIMIT) if _is_inside(path, CHECKPOINT) else None
         if not isinstance(content, dict) or content.get("format") != FORMAT_VERSION or content.get("step") != step:
-            raise InputError(f"{path}: {CHECKPOINT} is missing or not one of step {step}: {_instead(path)}")
+            raise InputError(f"{path}: {CHECKPOINT} is missing or not one of step {step}: {instead(path)}")
         if content.pop(RECORD_DIGEST, None) != digest_json(content):
-            raise InputError(f"{path}: {CHECKPOINT} is damaged (not its own SHA-256): {_instead(path)}")
+            raise InputError(f"{path}: {CHECKPOINT} is damaged (not its own SHA-256): {instead(path)}")
         for name, value in self.identity.items():
             if content.get(name) != value:
                 raise InputError(
-                    f"{path} is from a run with other {name}: {_difference(content.get(name), value)}; {_instead(path)}"
+                    f"{path} is from a run with other {name}: {_difference(content.get(name), value)}; {instead(path)}"
                 )
         described = content.get("files")
         if not isinstance(described, dict) or not {WEIGHTS, OPTIMIZER, TRAINER_STATE} <= described.keys():
-            raise InputError(f"{path}: {CHECKPOINT} lists no weights, optimizer or trainer state: {_instead(path)}")
+            raise InputError(f"{path}: {CHECKPOINT} lists no weights, optimizer or trainer state: {instead(path)}")
         for name, expected in described.items():
             if not _is_inside(path, name) or describe_output(path / name) != expected:
-                raise InputError(f"{path / name} is damaged (not the recorded SHA-256): {_instead(path)}")
+                raise InputError(f"{path / name} is damaged (not the recorded SHA-256): {instead(path)}")
         for name in self.logs:
             if name not in described and (path / name).exists():
-                raise InputError(f"{path / name} is not the run's ({CHECKPOINT} does not list it): {_instead(path)}")
+                raise InputError(f"{path / name} is not the run's ({CHECKPOINT} does not list it): {instead(path)}")
         _check_state(path, step, content.get("state"))
         return Checkpoint(path, step, content["state"])
 
@@ -148,9 +163,11 @@ class Checkpoints:
 
 
 def remove(path: Path) -> None:
-    """Remove a directory, if it is there."""
+    """Remove a directory, if it is there; of a link to one the link alone."""
     with disk_errors(path):
-        if path.exists():
+        if path.is_symlink():
+            path.unlink()
+        elif path.exists():
             shutil.rmtree(path)
 
 
@@ -170,16 +187,17 @@ def _check_state(path: Path, step: int, state: Any) -> None:
         "schedule": dict,
     }
     if not isinstance(state, dict) or state.keys() != kinds.keys():
-        raise InputError(f"{path}: {CHECKPOINT} has no state of a run: {_instead(path)}")
+        raise InputError(f"{path}: {CHECKPOINT} has no state of a run: {instead(path)}")
     for name, kind in kinds.items():
         if not isinstance(state[name], kind) or isinstance(state[name], bool):  # type: ignore[arg-type]
-            raise InputError(f"{path}: {CHECKPOINT} has {name} {short(state[name])} in its state: {_instead(path)}")
+            raise InputError(f"{path}: {CHECKPOINT} has {name} {short(state[name])} in its state: {instead(path)}")
     counters = read_json(path / TRAINER_STATE, RECORD_LIMIT)
     if not isinstance(counters, dict) or counters.get("global_step") != step:
-        raise InputError(f"{path / TRAINER_STATE} is not that of step {step}: {_instead(path)}")
+        raise InputError(f"{path / TRAINER_STATE} is not that of step {step}: {instead(path)}")
 
 
-def _instead(path: Path) -> str:
+def instead(path: Path) -> str:
+    """Return what to do about a checkpoint that is refused."""
     return f"remove {path.name} to go on from the checkpoint before it, or start again with --overwrite"
 
 

@@ -151,10 +151,13 @@ def sweep(
 @speech_options
 @click.pass_context
 def verify(context: click.Context, /, run: str, workspace: Path, quiet: bool, debug: bool) -> None:
-    """Check that RUN is whole: files, logs, model, checkpoints, and the data that it names.
+    """Check that RUN is whole and nothing in it has changed since it was trained.
 
-    RUN is a run's directory, or its name in the workspace. Exit status 1, with the first difference, if something
-    differs.
+    RUN is a run's directory, or its name in the workspace. A line for each thing that holds: its files (their SHA-256),
+    settings, checkpoints, logs and model, and the data that it was trained on, where its workspace is at hand. An
+    unfinished run is checked as far as it has come.
+
+    Exit status 0 if all holds, 1 with a line on what differs if anything does, 2 if RUN is no run. It changes nothing.
     """
     from duckling_train.resume import workspace_of
     from duckling_train.verify import locate, verify_run

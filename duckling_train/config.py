@@ -20,6 +20,13 @@ REPORTERS = ("none", "tensorboard", "wandb")
 MAX_SEED = 2**32 - 1  # NumPy takes no larger seed
 MAX_RATE = 1e36  # a step of more overflows float32
 INNER_FACTOR = 4
+LIMITS = {"steps": 10**9, "warmup_steps": 10**9, "logging_steps": 10**9, "eval_steps": 10**9, "checkpoint_steps": 10**9,
+          "eval_rows": 10**9, "batch_size": 2**16, "n_layer": 2**10, "n_embd": 2**16, "n_head": 2**10,
+          "n_positions": 2**16, "vocab_size": 2**16, "threads": 2**10, "processes": 2**16}  # fmt: skip
+"""The largest value of each number: far more than Duckling is for, and less than what fills a machine's memory before
+anything is checked. Rows of tokens are uint16, so a vocabulary ends at 65,536."""
+MAX_PARAMETERS = 10**10
+"""The largest model: 40 GB in float32, and three times that with its gradients and AdamW's moments besides."""
 CHECKPOINT_STEPS = 1000
 
 FIXED = {"engine": "reference", "optimizer": "adamw", "adam_epsilon": 1e-8, "activation": "gelu", "dropout": 0.0}
@@ -115,14 +122,16 @@ class TrainConfig:
         object.__setattr__(self, "betas", tuple(self.betas))
         for name in ("steps", "batch_size", "logging_steps", "n_layer", "n_embd", "n_head", "n_positions",
                      "vocab_size", "processes"):  # fmt: skip
-            _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+            _check_size(name, getattr(self, name), 1)
         for name in ("warmup_steps", "eval_steps", "checkpoint_steps"):
-            _check(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
-        _check("eval_rows", self.eval_rows, self.eval_rows is None or self.eval_rows >= 0, "at least 0, or all")
+            _check_size(name, getattr(self, name), 0)
+        if self.eval_rows is not None:
+            _check_size("eval_rows", self.eval_rows, 0, ", or all")
+        if self.threads is not None:
+            _check_size("threads", self.threads, 1)
         for name in ("weight_decay", "max_grad_norm"):
             value = getattr(self, name)
             _check(name, value, math.isfinite(value) and value >= 0, "a number, at least 0")
-        _check("threads", self.threads, self.threads is None or self.threads >= 1, "at least 1")
         rate = self.learning_rate
         _check("learning_rate", rate, 0 < rate <= MAX_RATE, f"a number above 0, at most {MAX_RATE:g}")
         if self.eval_steps and self.eval_rows == 0:
@@ -135,6 +144,11 @@ class TrainConfig:
         for name, known in (("device", DEVICES), ("schedule", SCHEDULES), ("precision", PRECISIONS),
                             ("report_to", REPORTERS)):  # fmt: skip
             _check(name, repr(getattr(self, name)), getattr(self, name) in known, f"one of {', '.join(known)}")
+        if self.parameters > MAX_PARAMETERS:
+            raise InputError(
+                f"--layers {self.n_layer}, --width {self.n_embd}, --ctx {self.n_positions} and --vocab-size "
+                f"{self.vocab_size} make {self.parameters:,} parameters; at most {MAX_PARAMETERS:,} are taken"
+            )
         if self.n_embd % self.n_head:
             raise InputError(f"--width is {self.n_embd} and --heads {self.n_head}; the heads must divide the width")
         if self.batch_size % self.processes:
@@ -147,6 +161,14 @@ class TrainConfig:
     def n_inner(self) -> int:
         """Width of the feed-forward layer."""
         return INNER_FACTOR * self.n_embd
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters the model has, a tied embedding counted once: by the sizes alone, nothing is built."""
+        tables = self.vocab_size * (1 if self.tied else 2) + self.n_positions
+        attention, feed_forward = 4 * self.n_embd + 4, 2 * self.n_inner + INNER_FACTOR + 1
+        norms = 2 * (2 * self.n_layer + 1)
+        return self.n_embd * (tables + self.n_layer * (attention + feed_forward) + norms)
 
     def resolved(self) -> dict[str, Any]:
         """Return the content of `config.json`: the fixed recipe, then every setting in order; JSON types only."""
@@ -184,6 +206,11 @@ def number_text(value: float) -> str:
     """Return the shortest text of a number that says it exactly: six digits where they do."""
     short = f"{value:g}"
     return short if float(short) == value else repr(value)
+
+
+def _check_size(name: str, value: int, least: int, more: str = "") -> None:
+    _check(name, value, value >= least, f"at least {least}{more}")
+    _check(name, value, value <= LIMITS[name], f"at most {LIMITS[name]:,}{more}")
 
 
 def _check(name: str, value: Any, fine: bool, expected: str) -> None:

@@ -115,7 +115,8 @@ def open_workspace(workspace: Path, config: TrainConfig) -> TrainingData:
 def open_validation(workspace: Path, config: TrainConfig, mapping: TokenMapping) -> PackedRows | None:
     """Open and check the validation rows, or return None where the workspace has none or `config` takes none of them.
 
-    Raises InputError as `open_workspace` does, and where `config.eval_steps` asks for rows that are not there.
+    Raises InputError as `open_workspace` does, also for rows that the workspace's manifest does not list, and where
+    `config.eval_steps` asks for rows that are not there.
     """
     path = workspace / VALIDATION
     if config.eval_rows == 0:
@@ -129,9 +130,12 @@ def open_validation(workspace: Path, config: TrainConfig, mapping: TokenMapping)
         return None
     rows = _read_rows(path, mapping, config)
     pack = Manifest(workspace).stages.get("pack")
-    recorded = pack.figures.get("splits", {}).get("validation") if pack is not None else None
-    if recorded is not None and recorded["payload_sha256"] != rows.payload_digest():
-        raise InputError(f"{path} is not what was packed: remove it and run duckling-data pack")
+    if pack is not None:
+        recorded = pack.figures.get("splits", {}).get("validation")
+        if recorded is None:
+            raise InputError(f"{path} was not packed from this source, which has no validation split: remove it")
+        if recorded["payload_sha256"] != rows.payload_digest():
+            raise InputError(f"{path} is not what was packed: remove it and run duckling-data pack")
     return rows
 
 

@@ -18,16 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
-from datasets import Dataset, load_from_disk
+from datasets import Dataset, DatasetInfo, Features, Split
+from datasets.table import InMemoryTable
 from transformers import GPT2LMHeadModel, Trainer, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
+from duckling_data.arrow_dir import schema
 from duckling_data.errors import InputError
 from duckling_data.tokenizer import DucklingTokenizer
 from duckling_train.callbacks import LossTracker
 from duckling_train.config import TrainConfig
-from duckling_train.data import DATASET, open_workspace
+from duckling_train.data import COLUMN, PackedRows, open_workspace
 from duckling_train.engines.reference import CausalLMCollator, arguments_of
 from duckling_train.model import build_model, n_params, resolve_device
 from duckling_train.precision import cast_weights, optimizer_class
@@ -143,10 +146,9 @@ def duckling_ii(workspace: str | Path = "artifacts", **settings: Any) -> Experim
     config = _config(settings)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    workspace = Path(workspace)
-    data = open_workspace(workspace, config)
+    data = open_workspace(Path(workspace), config)
     tokenizer = DucklingTokenizer(data.mapping)
-    dataset = load_from_disk(str(workspace / DATASET)).with_format("numpy")
+    dataset = dataset_of(data.rows, config.n_positions, data.payload_sha256)
     set_seed(config.seed)
     model = build_model(config)
     cast_weights(model, config.precision)
@@ -159,6 +161,24 @@ def duckling_ii(workspace: str | Path = "artifacts", **settings: Any) -> Experim
         dead_token_ids=tokenizer.dead_token_ids,
         device=config.device,
         config=config,
+    )
+
+
+def dataset_of(rows: PackedRows, context: int, payload_sha256: str) -> Dataset:
+    """Return checked rows as the Dataset that the seed loads, in the NumPy format. Their tokens are not copied.
+
+    It has no folder, so that nothing beside the rows is read or written: `load_from_disk` would also take over what a
+    `cache-*.arrow` in the dataset's folder claims to be. Its fingerprint is the one on disk.
+    """
+    layout = schema(context)
+    arrays = [
+        pa.FixedSizeListArray.from_arrays(pa.array(chunk.reshape(-1)), type=layout.field(COLUMN).type)
+        for chunk in rows.chunks
+    ]
+    table = pa.Table.from_arrays([pa.chunked_array(arrays, layout.field(COLUMN).type)], schema=layout)
+    info = DatasetInfo(features=Features.from_arrow_schema(layout))
+    return Dataset(InMemoryTable(table), info=info, split=Split.TRAIN, fingerprint=payload_sha256[:16]).with_format(
+        "numpy"
     )
 
 

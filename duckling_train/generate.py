@@ -16,14 +16,28 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel
 from transformers import logging as transformers_logging
 
 from duckling_data.errors import InputError
+from duckling_data.files import read_json
 from duckling_data.tokenizer import DucklingTokenizer
 from duckling_train.config import MAX_SEED
+from duckling_train.run_dir import CONFIG, WEIGHTS
 from duckling_train.runs import model_directory
+from duckling_train.tensors import check_layout, read_layout
 
+UNREADABLE = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    SafetensorError,
+)
+"""What transformers and torch raise over settings and weights that make no model."""
 COLDEST = 1e-6
 """The lowest temperature: logits divided by much less overflow float32."""
 
@@ -114,11 +128,35 @@ def open_model(run_dir: Path) -> tuple[GPT2LMHeadModel, DucklingTokenizer]:
     """
     transformers_logging.disable_progress_bar()
     place = model_directory(run_dir)
+    _check_weights(place)
     try:
         model = GPT2LMHeadModel.from_pretrained(str(place), local_files_only=True, use_safetensors=True)
         return model, DucklingTokenizer.from_pretrained(str(place), local_files_only=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{place} cannot be opened: {str(error).strip().splitlines()[0]}") from error
+    except UNREADABLE as error:
+        raise _cannot_open(place, error) from error
+
+
+def _check_weights(place: Path) -> None:
+    """Raise InputError, which names the tensor, unless the weights are those of the model that `config.json` describes.
+
+    transformers itself would draw what is missing at random, and leave out what is too many.
+    """
+    try:
+        settings = GPT2Config(**read_json(place / CONFIG))
+        with torch.device("meta"):
+            parameters = dict(GPT2LMHeadModel(settings).named_parameters())
+    except UNREADABLE as error:
+        raise _cannot_open(place, error) from error
+    weights = place / WEIGHTS
+    found = {dtype for dtype, _ in read_layout(weights).values()}
+    dtype = torch.bfloat16 if found == {torch.bfloat16} else torch.float32
+    check_layout(weights, {name: (dtype, tuple(parameter.shape)) for name, parameter in parameters.items()})
+
+
+def _cannot_open(place: Path, error: Exception) -> InputError:
+    """Return the one line for a library's own words about a model's directory."""
+    words = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return InputError(f"{place} cannot be opened ({words}): train the run again with --overwrite")
 
 
 def name_special_tokens(model: Any, tokenizer: DucklingTokenizer) -> None:

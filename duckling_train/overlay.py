@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from duckling_data.drawing import default_settings
 from duckling_train.axes import COLOURS, dress, new_axes, png
 from duckling_train.report import SMOOTHED_FROM, running_mean
 from duckling_train.runs import RunRecord, same_data
@@ -16,6 +17,7 @@ FAINT_UP_TO = 4
 DATA_DIFFER = "different data"
 
 
+@default_settings()
 def overlay(records: Sequence[RunRecord], labels: Sequence[str]) -> bytes:
     """Return a PNG of the runs' losses (nats a token) over the step, on a logarithmic step axis.
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from duckling_data.drawing import default_settings
 from duckling_train.axes import COLOURS, draw_ignorance, dress, new_axes, png
 
 SMOOTHED_FROM = 50
@@ -23,6 +24,7 @@ def running_mean(values: Sequence[float]) -> npt.NDArray[np.float64]:
     return np.asarray((sums[ends] - sums[starts]) / (ends - starts))
 
 
+@default_settings()
 def loss_plot(steps: Sequence[int], losses: Sequence[float], title: str, vocab_size: int) -> bytes:
     """Return a PNG of the logged losses (nats a token) over the step, both as logged.
 

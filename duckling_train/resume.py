@@ -19,8 +19,10 @@ from duckling_train import run_dir as places
 from duckling_train.checkpoint import Checkpoints
 from duckling_train.config import TrainConfig, flag
 from duckling_train.data import DATASET
+from duckling_train.engines.restore import check_content
 from duckling_train.model import resolve_device
 from duckling_train.processes import is_main_process, process_count
+from duckling_train.runs import read_run
 from duckling_train.settings import INPUTS, read_settings
 from duckling_train.train import Job, alone, prepare, run
 
@@ -35,15 +37,17 @@ def resume(run_dir: Path, workspace: Path, given: Mapping[str, Any], *, quiet: b
     config, inputs = read_config(run_dir)
     _check_given(run_dir, config, given)
     with alone(run_dir):
-        if (run_dir / places.MANIFEST).is_file():
+        if places.has_manifest(run_dir):
             if is_main_process():  # it may have been killed right after it wrote the manifest
                 Checkpoints(run_dir, {}, (), keep_all=config.keep_checkpoints).finish()
-            return dict(read_json(run_dir / places.SUMMARY))
+            return _summary(run_dir)
         _check_processes(run_dir, config)
         resolve_device(config.device)
         job = prepare(config, workspace, run_dir, quiet=quiet)
         _check_inputs(job, workspace, inputs)
         start = job.checkpoints().newest()
+        if start is not None:
+            check_content(start, config)
         if is_main_process():
             job.checkpoints().restore_logs(start)
         PartialState().wait_for_everyone()
@@ -61,6 +65,15 @@ def read_config(run_dir: Path) -> tuple[TrainConfig, dict[str, Any]]:
             f"{path} does not say what data the run is on (no {INPUTS!r}): start it again with --overwrite"
         )
     return TrainConfig(**read_settings(path)), inputs
+
+
+def _summary(run_dir: Path) -> dict[str, Any]:
+    """Return a finished run's summary. Raises InputError where its records are not the ones that it wrote."""
+    summary = read_run(run_dir).summary
+    figures = ("steps", "first_loss", "last_loss", "last_logged_step", "steps_per_second")
+    if summary is None or not all(isinstance(summary.get(name), int | float) for name in figures):
+        raise InputError(f"{run_dir / places.SUMMARY} is not a run's: train the run again with --overwrite")
+    return summary
 
 
 def workspace_of(run_dir: Path, otherwise: Path) -> Path:

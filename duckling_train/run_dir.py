@@ -6,6 +6,7 @@ last: a run directory without one is a run that did not finish, and goes on from
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from duckling_data.errors import InputError, OutsideError
-from duckling_data.files import PARTIAL, disk_errors, replace_directory, write_json
+from duckling_data.files import PARTIAL, disk_errors, replace_directory, sync_directory, write_json
 from duckling_data.manifest import describe_output
 from duckling_train.checkpoint import CHECKPOINTS
 
@@ -28,6 +29,8 @@ EVALUATIONS = "evaluation.jsonl"
 SUMMARY = "summary.json"
 PLOT = "loss.png"
 MODEL = "model"
+WEIGHTS = "model.safetensors"
+"""The file in `model/` with the parameters."""
 SAMPLES = "samples.txt"
 MANIFEST = "manifest.json"
 LOGS = (METRICS, EVALUATIONS)
@@ -90,14 +93,37 @@ def save_model(run_dir: Path, model: Any, tokenizer: Any) -> None:
     place = run_dir / MODEL
     partial = place.with_name(MODEL + PARTIAL)
     with disk_errors(place):
+        if partial.exists():  # of a process that was killed
+            shutil.rmtree(partial)
         try:
             model.save_pretrained(str(partial))
         except SafetensorError as error:
             raise OutsideError(f"{place}: cannot be written ({error})") from error
         tokenizer.save_pretrained(str(partial))
         # safetensors makes its file readable to its owner alone; the others have the user's usual mode.
-        shutil.copymode(partial / "config.json", partial / "model.safetensors")
+        shutil.copymode(partial / CONFIG, partial / WEIGHTS)
+        for path in sorted(partial.iterdir()):
+            _flush(path)
+        sync_directory(partial)
     replace_directory(partial, place)
+
+
+def _flush(path: Path) -> None:
+    """Flush a file that a library, or an open log, has written."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def has_manifest(run_dir: Path) -> bool:
+    """Whether the run is finished: its manifest, which comes last, is there.
+
+    Raises InputError where something else stands in the manifest's place: a run is not to pass for an unfinished one.
+    """
+    path = run_dir / MANIFEST
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        kind = "a link" if path.is_symlink() else "a directory" if path.is_dir() else "a pipe or device"
+        raise InputError(f"{path} is {kind}, expected the file that a finished run writes: put it back, or remove it")
+    return path.exists()
 
 
 def files_of(run_dir: Path) -> Iterator[Path]:
@@ -109,6 +135,13 @@ def files_of(run_dir: Path) -> Iterator[Path]:
 
 
 def write_manifest(run_dir: Path, inputs: dict[str, Any]) -> None:
-    """Write `manifest.json`: bytes and SHA-256 of each file of the run, and what it was trained on (`inputs`)."""
+    """Write `manifest.json`: bytes and SHA-256 of each file of the run, and what it was trained on (`inputs`).
+
+    The logs are flushed before: all else was when it was written, and a manifest never lists what a power cut may take.
+    """
+    with disk_errors(run_dir):
+        for name in LOGS:
+            if (run_dir / name).is_file():
+                _flush(run_dir / name)
     files = {path.as_posix(): describe_output(run_dir / path) for path in files_of(run_dir)}
     write_json(run_dir / MANIFEST, {"format": FORMAT_VERSION, **inputs, "files": files})

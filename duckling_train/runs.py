@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from duckling_data.errors import InputError
-from duckling_data.files import parse_json, read_bytes, read_json
-from duckling_data.manifest import describe_output, short
-from duckling_train.run_dir import CONFIG, EVALUATIONS, MANIFEST, METRICS, MODEL, RUNS, SUMMARY
+from duckling_data.files import JSON_LIMIT, parse_json, read_bytes, sha256_file
+from duckling_data.manifest import short
+from duckling_train.run_dir import CONFIG, EVALUATIONS, MANIFEST, METRICS, MODEL, RUNS, SUMMARY, has_manifest
 from duckling_train.settings import FIELDS, INPUTS, check_type
 
 NAMES_SHOWN = 8
@@ -72,10 +73,11 @@ def read_run(path: Path) -> RunRecord:
     """Return the record of the run in directory `path`.
 
     The last line of a run that is not finished may be half written, and is then left out. Raises InputError for any
-    other damage, with the file and the line.
+    other damage, with the file and the line, and for a file of a finished run that is not the one that it wrote.
     """
-    settings = _read_object(path / CONFIG)
-    finished = (path / MANIFEST).is_file()
+    written = written_files(path)
+    finished = written is not None
+    settings = _read_object(path / CONFIG, written)
     inputs = settings.get(INPUTS)
     if not isinstance(inputs, dict | None):
         raise InputError(f"{path / CONFIG} has {INPUTS} {short(inputs)}; expected an object of digests")
@@ -84,15 +86,15 @@ def read_run(path: Path) -> RunRecord:
             check_type(path / CONFIG, name, value)
         elif name != INPUTS and isinstance(value, dict | list):
             raise InputError(f"{path / CONFIG} has {name} {short(value)}; expected a single value")
-    metrics = _read_lines(path / METRICS, finished)
+    metrics = _read_lines(path / METRICS, written)
     return RunRecord(
         name=path.resolve().name,
         settings={name: value for name, value in settings.items() if name != INPUTS},
         inputs=inputs or {},
         steps=[line["step"] for line in metrics],
         losses=[line["loss"] for line in metrics],
-        evaluations=_read_lines(path / EVALUATIONS, finished),
-        summary=_read_summary(path / SUMMARY) if (path / SUMMARY).is_file() else None,
+        evaluations=_read_lines(path / EVALUATIONS, written),
+        summary=_read_summary(path / SUMMARY, written),
         finished=finished,
     )
 
@@ -103,21 +105,17 @@ def model_directory(run_dir: Path) -> Path:
     Raises InputError where the run has none yet, where a finished run's model is not the one that it wrote, and where
     the directory holds more than a model's weights, settings and vocabulary, such as a pickle or code.
     """
-    place, finished = run_dir / MODEL, (run_dir / MANIFEST).is_file()
-    if not place.is_dir() and not finished:
+    place, written = run_dir / MODEL, written_files(run_dir)
+    if not place.is_dir() and written is None:
         raise InputError(f"{run_dir} has no model yet, as it is not finished: duckling-train --resume {run_dir}")
-    files = _read_object(run_dir / MANIFEST).get("files", {}) if finished else {}
-    if not isinstance(files, dict):
-        raise InputError(f"{run_dir / MANIFEST} has files {short(files)}; expected an object of digests")
     for path in sorted(place.iterdir()) if place.is_dir() else ():
         # What transformers would load besides: a pickle, code, an adapter of another model.
         if not MODEL_FILE.fullmatch(path.name) or not path.is_file() or path.resolve().parent != place.resolve():
             raise InputError(f"{path} is nothing that a run writes: remove it")
-    for name, expected in files.items():
-        path = run_dir / name
-        if path.parent == place and (not path.is_file() or describe_output(path) != expected):
-            state = "is not what the run wrote (another SHA-256)" if path.is_file() else "is missing"
-            raise InputError(f"{path} {state}: train the run again with --overwrite")
+    if written is not None:
+        here = {f"{MODEL}/{path.name}" for path in place.iterdir()} if place.is_dir() else set()
+        for name in sorted(here | {name for name in written if name.startswith(f"{MODEL}/")}):
+            _check_written(run_dir / name, written.get(name), sha256_file(run_dir / name) if name in here else None)
     _check_model_size(place)
     return place
 
@@ -142,15 +140,72 @@ def _names(workspace: Path) -> str:
     return "which holds " + (", ".join(names[:NAMES_SHOWN]) + more if names else "none")
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    content = read_json(path)
+def written_files(run_dir: Path) -> dict[str, str] | None:
+    """Return the SHA-256 of each file that a finished run wrote, by its path in the run; None for one still going on.
+
+    Raises InputError for a manifest that is none, and as `has_manifest` does.
+    """
+    path = run_dir / MANIFEST
+    if not has_manifest(run_dir):
+        return None
+    files = _parse_object(path, read_bytes(path)).get("files")
+    fine = isinstance(files, dict) and all(
+        isinstance(described, dict) and isinstance(described.get("sha256"), str) for described in files.values()
+    )
+    if not isinstance(files, dict) or not fine:
+        raise InputError(f"{path} has files {short(files)}; expected an object of digests")
+    return {name: described["sha256"] for name, described in files.items()}
+
+
+def _check_written(path: Path, expected: str | None, found: str | None) -> None:
+    """Raise InputError unless a finished run's file is the one that it wrote: by their SHA-256, None where none is."""
+    run_dir = path.parent.parent if path.parent.name == MODEL else path.parent
+    see = f"duckling-train verify {run_dir} checks the whole run"
+    if found is None and expected is not None:
+        raise InputError(f"{path} is missing: {see}")
+    if expected is None and found is not None:
+        raise InputError(f"{path} is not one that the run wrote ({MANIFEST} does not list it): {see}")
+    if found != expected:
+        raise InputError(f"{path} is not what the run wrote (another SHA-256): {see}")
+
+
+def _read(path: Path, limit: int, written: dict[str, str] | None) -> bytes | None:
+    """Return a file's bytes, of a finished run (`written`) those that it wrote; None where there is no such file."""
+    try:
+        content = read_bytes(path, limit)
+    except FileNotFoundError:
+        content = None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    if written is not None:
+        found = hashlib.sha256(content).hexdigest() if content is not None else None
+        _check_written(path, written.get(path.name), found)
+    return content
+
+
+def _read_object(path: Path, written: dict[str, str] | None = None) -> dict[str, Any]:
+    """Return the object in a JSON file. Raises InputError where there is none."""
+    content = _read(path, JSON_LIMIT, written)
+    if content is None:
+        raise InputError(f"{path} is missing")
+    return _parse_object(path, content)
+
+
+def _parse_object(path: Path, json: bytes) -> dict[str, Any]:
+    try:
+        content = parse_json(json)
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a JSON {type(content).__name__}; expected an object")
     return content
 
 
-def _read_summary(path: Path) -> dict[str, Any]:
-    summary = _read_object(path)
+def _read_summary(path: Path, written: dict[str, str] | None) -> dict[str, Any] | None:
+    content = _read(path, JSON_LIMIT, written)
+    if content is None:
+        return None
+    summary = _parse_object(path, content)
     for name in ("parameters", "steps_per_second", "tokens_per_second"):
         if not isinstance(summary.get(name), int | float | None):
             raise InputError(f"{path} has {name} {short(summary[name])}; expected a number")
@@ -177,16 +232,10 @@ def _check_model_size(place: Path) -> None:
         )
 
 
-def _read_lines(path: Path, finished: bool) -> list[dict[str, Any]]:
+def _read_lines(path: Path, written: dict[str, str] | None) -> list[dict[str, Any]]:
     """Return a log's lines, each an object with a loss (a number) at a rising step; none where there is no file."""
-    try:
-        content = read_bytes(path, LOG_LIMIT)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    *lines, rest = content.split(b"\n")
-    if rest and finished:
+    *lines, rest = (_read(path, LOG_LIMIT, written) or b"").split(b"\n")
+    if rest and written is not None:
         lines.append(rest)
     read: list[dict[str, Any]] = []
     for number, line in enumerate(lines, 1):

@@ -18,6 +18,7 @@ from accelerate import PartialState
 from transformers import TrainingArguments, set_seed
 from transformers import logging as transformers_logging
 
+from duckling_data import drawing
 from duckling_data.command_line import USERS_FAULT
 from duckling_data.errors import InputError, OutsideError
 from duckling_data.files import PARTIAL, digest_json, write_bytes, write_json
@@ -146,6 +147,7 @@ def prepare(config: TrainConfig, workspace: Path, run_dir: Path, *, quiet: bool)
 def run(job: Job, start: Checkpoint | None) -> dict[str, Any]:
     """Train from `start` (None: the beginning) to the end and finish the run directory. Returns the summary."""
     config, run_dir = job.config, job.run_dir
+    drawing.load()  # what keeps matplotlib from drawing the losses is said before the training, not after it
     tokenizer = DucklingTokenizer.for_model(job.data.mapping, config.n_positions)
     set_seed(config.seed)
     model = build_model(config)

@@ -7,14 +7,14 @@ its checkpoints are checked in the place of its files.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from duckling_data.errors import CheckFailed, DucklingError, InputError
 from duckling_data.files import digest_json, read_json
@@ -25,12 +25,14 @@ from duckling_train import run_dir as places
 from duckling_train.callbacks import METRICS
 from duckling_train.config import TrainConfig
 from duckling_train.data import DATASET, inputs_of, open_validation, open_workspace
-from duckling_train.model import build_model, model_config
-from duckling_train.precision import RECIPES
+from duckling_train.engines.restore import check_content
+from duckling_train.model import model_config
 from duckling_train.resume import read_config
 from duckling_train.runs import find_run, read_run
+from duckling_train.tensors import check_finite, check_layout, parameters_of
 
-WEIGHTS = "model.safetensors"
+Due = tuple[Sequence[int], Sequence[int]]
+"""The steps at which a log has a line, in two stretches: never listed, for a config may ask for any number."""
 SHAPED = ("vocab_size", "n_embd", "n_head", "n_layer", "n_positions", "n_inner", "tie_word_embeddings")
 """What `model/config.json` must have as the run's settings give it."""
 
@@ -49,10 +51,10 @@ def locate(workspace: Path, run: str) -> Path:
 def verify_run(run_dir: Path, workspace: Path) -> Iterator[str]:
     """Yield a line for each thing that holds. The data is checked where `workspace` holds some.
 
-    Raises CheckFailed with the first difference.
+    Raises CheckFailed with the first thing that does not hold; where files differ, with the names of them all.
     """
-    finished = (run_dir / places.MANIFEST).is_file()
     try:
+        finished = places.has_manifest(run_dir)
         if finished:
             yield f"{'files':<12} ok: {_check_files(run_dir)} files, none missing, none added"
         config, inputs = read_config(run_dir)
@@ -92,8 +94,22 @@ def _check_files(run_dir: Path) -> int:
     with _reading(path):
         manifest = read_json(path)
         _expect(path, "format", manifest["format"], places.FORMAT_VERSION)
-        _compare_files(run_dir, manifest["files"], {file.as_posix() for file in places.files_of(run_dir)})
+        _compare_files(run_dir, manifest["files"], _entries(run_dir))
         return len(manifest["files"])
+
+
+def _entries(run_dir: Path) -> set[str]:
+    """Return the path in the run of everything in the places of its files: of what is no regular file, too."""
+    found = set()
+    for top in places.RECORDED:
+        place = run_dir / top
+        inside = sorted(place.rglob("*")) if place.is_dir() and not place.is_symlink() else []
+        ends = [path for path in inside if path.is_symlink() or not path.is_dir()]
+        # A directory counts as the files in it, but in the place of a file.
+        if place.is_symlink() or (place.exists() and (top != places.MODEL or not place.is_dir())):
+            ends.append(place)
+        found |= {path.relative_to(run_dir).as_posix() for path in ends}
+    return found
 
 
 def _check_inputs(run_dir: Path, inputs: dict[str, Any]) -> None:
@@ -103,30 +119,47 @@ def _check_inputs(run_dir: Path, inputs: dict[str, Any]) -> None:
 
 
 def _compare_files(folder: Path, expected: dict[str, dict[str, Any]], found: set[str]) -> None:
-    for name, described in expected.items():
-        path = folder / name
-        if name not in found:
-            raise CheckFailed(f"{path} is missing")
-        here = describe_output(path)
-        for key in ("bytes", "sha256"):
-            _expect(path, key, here[key], described[key])
-    for name in sorted(found - expected.keys()):
-        raise CheckFailed(f"{folder / name} was added: the run did not write it")
+    """Raise CheckFailed, which names every file that is not as expected; `found` is what there is in their places."""
+    faults = {name: _fault(folder / name, described, there=name in found) for name, described in expected.items()}
+    faults |= dict.fromkeys(sorted(found - expected.keys()), "was added: the run did not write it")
+    wrong = [name for name, fault in faults.items() if fault]
+    if wrong:
+        also = f"; also {', '.join(wrong[1:])}" if wrong[1:] else ""
+        raise CheckFailed(f"{folder / wrong[0]} {faults[wrong[0]]}{also}")
+
+
+def _fault(path: Path, described: dict[str, Any], *, there: bool) -> str | None:
+    """Return what is wrong with a file, or None where its size and SHA-256 are those described."""
+    if path.is_symlink():
+        return f"is a link to {path.readlink()}, expected the file itself"
+    if not there:
+        return "is missing"
+    if not path.is_file():
+        return f"is a {'directory' if path.is_dir() else 'pipe or device'}, expected a file"
+    here = describe_output(path)
+    for key in ("bytes", "sha256"):
+        if here[key] != described[key]:
+            return f"has {key} {here[key]}, expected {described[key]}"
+    return None
 
 
 def _check_checkpoints(run_dir: Path, config: TrainConfig, inputs: dict[str, Any]) -> int:
     """Check every checkpoint, not the newest alone. Returns how many there are."""
     expected = {"format": cp.FORMAT_VERSION, "config_sha256": digest_json(config.resolved()), "inputs": inputs}
-    checkpoints = cp.checkpoints_of(run_dir)
-    for step, folder in checkpoints:
+    identity = {name: expected[name] for name in ("config_sha256", "inputs")}
+    found = cp.checkpoints_of(run_dir)
+    for step, folder in found:
         path = folder / cp.CHECKPOINT
         with _reading(path):
             content = read_json(path)
             for name, value in {**expected, "step": step}.items():
                 _expect(path, name, content.get(name), value)
             _compare_files(folder, content["files"], {file.name for file in folder.iterdir()} - {cp.CHECKPOINT})
-        _check_tensors(folder / cp.WEIGHTS, config)
-    return len(checkpoints)
+            # The record's own digest, and what fits every digest and is not this run's: as `--resume` reads it.
+            checkpoint = cp.Checkpoints(run_dir, identity, places.LOGS, keep_all=True).read(step, folder)
+            check_content(checkpoint, config)
+            check_finite(folder / cp.WEIGHTS)
+    return len(found)
 
 
 def _check_logs(run_dir: Path, config: TrainConfig, *, finished: bool) -> int:
@@ -135,11 +168,12 @@ def _check_logs(run_dir: Path, config: TrainConfig, *, finished: bool) -> int:
     metrics = _complete_lines(run_dir / places.METRICS)
     if finished and not metrics:
         raise CheckFailed(f"{run_dir / places.METRICS} holds no loss")
-    due = [1, *(step for step in range(config.logging_steps, config.steps + 1, config.logging_steps) if step > 1)]
+    rest = range(config.logging_steps, config.steps + 1, config.logging_steps)
+    due: Due = ((1,), rest[1:] if config.logging_steps == 1 else rest)
     _check_lines(run_dir / places.METRICS, metrics, due, ("step", *METRICS), finished=finished)
     if record.evaluations:
         every = config.eval_steps or config.steps
-        due = [*range(every, config.steps, every), config.steps]
+        due = (range(every, config.steps, every), (config.steps,))
         keys = tuple(record.evaluations[0])
         _check_lines(run_dir / places.EVALUATIONS, record.evaluations, due, keys, finished=finished)
     if finished:
@@ -160,11 +194,9 @@ def _complete_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.is_file() else []
 
 
-def _check_lines(
-    path: Path, lines: list[dict[str, Any]], due: list[int], keys: tuple[str, ...], *, finished: bool
-) -> None:
+def _check_lines(path: Path, lines: list[dict[str, Any]], due: Due, keys: tuple[str, ...], *, finished: bool) -> None:
     """Hold a log against the steps at which a line was due. An unfinished run's may stop before the last."""
-    for number, (line, step) in enumerate(zip(lines, due, strict=False), 1):
+    for number, (line, step) in enumerate(zip(lines, itertools.chain(*due), strict=False), 1):
         if line["step"] != step:
             raise CheckFailed(f"{path}, line {number}: step {line['step']}, expected {step}")
         if tuple(line) != keys:
@@ -173,16 +205,21 @@ def _check_lines(
             # None stands for what cannot be: no gradient norm without clipping, a perplexity beyond all floats.
             if value is not None and not math.isfinite(value):
                 raise CheckFailed(f"{path}, line {number}: {name} is {value}, expected a finite number")
-    if len(lines) > len(due):
-        raise CheckFailed(f"{path}, line {len(due) + 1} was added: the run's last is at step {due[-1]}")
-    if finished and len(lines) < len(due):
-        raise CheckFailed(f"{path} ends at line {len(lines)}, expected one more at step {due[len(lines)]}")
+    count = sum(map(len, due))
+    if len(lines) > count:
+        last = next(part[-1] for part in reversed(due) if part)
+        raise CheckFailed(f"{path}, line {count + 1} was added: the run's last is at step {last}")
+    if finished and len(lines) < count:
+        step = next(itertools.islice(itertools.chain(*due), len(lines), None))
+        raise CheckFailed(f"{path} ends at line {len(lines)}, expected one more at step {step}")
 
 
 def _check_model(run_dir: Path, config: TrainConfig) -> str:
-    """Check the model's tensors, its own configuration and its mapping. Returns what it holds, for a person."""
+    """Check the model's weights, its own configuration and its mapping. Returns what it holds, for a person."""
     folder = run_dir / places.MODEL
-    parameters = _check_tensors(folder / WEIGHTS, config)
+    check_layout(folder / places.WEIGHTS, parameters_of(config))
+    check_finite(folder / places.WEIGHTS)
+    parameters = config.parameters
     _expect(run_dir / places.SUMMARY, "parameters", read_json(run_dir / places.SUMMARY).get("parameters"), parameters)
     found, expected = read_json(folder / places.CONFIG), model_config(config)
     for name in SHAPED:
@@ -191,25 +228,6 @@ def _check_model(run_dir: Path, config: TrainConfig) -> str:
     _expect(folder / MAPPING_FILE, "total_vocab", mapping["total_vocab"], config.vocab_size)
     dead = config.vocab_size - mapping["live_tokens"]
     return f"{parameters:,} parameters, all finite; {dead:,} of {config.vocab_size:,} embedding rows are dead"
-
-
-def _check_tensors(path: Path, config: TrainConfig) -> int:
-    """Check that a file holds the parameters of `config`'s model, in shape and dtype, all finite. Returns how many."""
-    dtype = RECIPES[config.precision].weights
-    with torch.device("meta"):
-        expected = {name: tuple(parameter.shape) for name, parameter in build_model(config).named_parameters()}
-    with _reading(path), safe_open(str(path), "pt") as file:
-        names = set(file.keys())
-        for name in sorted(expected.keys() | names):
-            if name not in names or name not in expected:
-                raise CheckFailed(f"{path}: {name} {'is missing' if name in expected else 'was added'}")
-            tensor = file.get_tensor(name)
-            if tuple(tensor.shape) != expected[name] or tensor.dtype != dtype:
-                found = f"{tensor.dtype} {list(tensor.shape)}"
-                raise CheckFailed(f"{path}: {name} is {found}, expected {dtype} {list(expected[name])}")
-            if not bool(tensor.isfinite().all()):
-                raise CheckFailed(f"{path}: {name} holds a number that is not finite")
-    return sum(math.prod(shape) for shape in expected.values())
 
 
 def _check_data(workspace: Path, config: TrainConfig, inputs: dict[str, Any]) -> str:

@@ -33,6 +33,7 @@ def main() -> None:
     command("duckling-data", "run", "--workspace", WORKSPACE, "--source", "demo")
     command("duckling-train", "--steps", STEPS, "--workspace", WORKSPACE, "--out", RUN, "--overwrite")
     command("duckling-data", "verify", "--workspace", WORKSPACE)
+    command("duckling-train", "verify", RUN)
     losses = [json.loads(line)["loss"] for line in (RUN / "metrics.jsonl").read_text().splitlines()]
     if not losses[-1] < losses[0]:
         sys.exit(f"the loss did not fall: {losses[0]:.4f} at first, {losses[-1]:.4f} at last")

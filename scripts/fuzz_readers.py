@@ -35,7 +35,7 @@ from scripts.fuzz_targets import TARGETS, Target
 
 SECONDS = 10
 MEMORY = 1 << 30
-LONGEST_LINE = 4000
+LONGEST_LINE = 1500
 """Characters of a refusal: it names a value, it does not print a file."""
 
 HOSTILE = [
@@ -110,17 +110,21 @@ class Outcome:
 
 def execute(target: Target, folder: Path, seed: int, number: int) -> tuple[str, str]:
     """Run one execution. Returns its kind (see Outcome) and, of a fault, what it was."""
-    from duckling_data.errors import DucklingError
-
     draw = random.Random(f"{target.name} {seed} {number}")
     seeds = target.seeds()
     chosen = draw.choice(sorted(seeds))
     content = mutated(seeds[chosen], seeds[draw.choice(sorted(seeds))], draw)
-    path = folder / chosen
-    path.parent.mkdir(parents=True, exist_ok=True)
+    return judge(target, folder, chosen, content)
+
+
+def judge(target: Target, folder: Path, name: str, content: bytes) -> tuple[str, str]:
+    """Let the target read the content in the place of its seed `name`. Returns as `execute` does."""
+    from duckling_data.errors import DucklingError
+
+    path = folder / name
     path.write_bytes(content)
     try:
-        target.read(folder, chosen)
+        target.read(folder, name)
     except DucklingError as error:
         line = str(error)
         if "\n" in line or len(line) > LONGEST_LINE:
@@ -131,19 +135,29 @@ def execute(target: Target, folder: Path, seed: int, number: int) -> tuple[str, 
         place = next((f for f in reversed(frames) if "duckling_" in f.filename), frames[-1])
         return "fault", f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}: {str(error)[:80]}"
     finally:
-        path.write_bytes(seeds[chosen])
+        path.write_bytes(target.seeds()[name])
     return "read", ""
 
 
-def child(target: Target, folder: Path, seed: int, numbers: range, report: int) -> None:
-    """Run executions and write a line about each to the file descriptor `report`; never returns."""
+def put_seeds(target: Target, folder: Path) -> None:
+    """Write the target's seeds into the folder and read them: they themselves must be fine."""
     target.warm(folder)
     for name, content in target.seeds().items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
-    target.read(folder, min(target.seeds()))  # the seeds themselves must be fine
+    target.read(folder, min(target.seeds()))
+
+
+def bound_memory() -> None:
+    """Let this process's address space grow by MEMORY and no more."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+
+
+def child(target: Target, folder: Path, seed: int, numbers: range, report: int) -> None:
+    """Run executions and write a line about each to the file descriptor `report`; never returns."""
+    put_seeds(target, folder)
+    bound_memory()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number in numbers:
         os.write(report, f"{number}\n".encode())

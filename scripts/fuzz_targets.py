@@ -166,16 +166,24 @@ def _run() -> dict[str, bytes]:
     lines = [{"step": step, "loss": 9.0 / step, "learning_rate": 1e-4, "grad_norm": 1.5} for step in range(1, 9)]
     log = "".join(json.dumps(line) + "\n" for line in lines).encode()
     summary = {"parameters": 1510912, "steps_per_second": 7.5, "tokens_per_second": 3840, "device_name": "cpu"}
-    return {
-        **{"run/config.json": _config(), "run/metrics.jsonl": log, "run/evaluation.jsonl": log},
-        **{"run/summary.json": json.dumps(summary).encode(), "run/manifest.json": b'{"format": 1, "files": {}}'},
-    }
+    files = {"config.json": _config(), "metrics.jsonl": log, "evaluation.jsonl": log}
+    files["summary.json"] = json.dumps(summary).encode()
+    files["manifest.json"] = json.dumps({"format": 1, "files": _described(files)}).encode()
+    return {f"run/{name}": content for name, content in files.items()}
+
+
+def _described(files: dict[str, bytes]) -> dict[str, Any]:
+    return {name: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for name, c in files.items()}
 
 
 def _read_run(folder: Path, name: str) -> None:
     from duckling_train.compare import table
     from duckling_train.runs import read_run, same_data
 
+    manifest = folder / "run" / "manifest.json"
+    if name != "run/manifest.json":  # who mangles a file mangles its digest, too: else all ends there
+        files = {path.name: path.read_bytes() for path in manifest.parent.iterdir() if path != manifest}
+        manifest.write_text(json.dumps({"format": 1, "files": _described(files)}))
     record = read_run(folder / "run")
     same_data([record, record])
     table([record, record], ["a", "b"])
@@ -186,17 +194,32 @@ def _checkpoint() -> dict[str, bytes]:
         **{"weights.safetensors": b"w" * 99, "optimizer.safetensors": b"o" * 99, "metrics.jsonl": b""},
         "trainer_state.json": b'{"global_step": 10, "max_steps": 100}',
     }
-    described = {n: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in files.items()}
     groups = [{"lr": 1e-4, "betas": [0.9, 0.999]}]
     state = {"running_loss": 1.5, "last_logged": 10, "seconds": 2.5, "groups": groups, "schedule": {"last_epoch": 10}}
-    content = {"format": 1, "step": 10, "settings": {"steps": 100}, "files": described, "state": state}
-    files["checkpoint.json"] = json.dumps(content).encode()
+    content = {"format": 1, "step": 10, "settings": {"steps": 100}, "files": _described(files), "state": state}
+    files["checkpoint.json"] = _signed(json.dumps(content).encode())
     return {f"checkpoints/step-00000010/{name}": content for name, content in files.items()}
+
+
+def _signed(record: bytes) -> bytes:
+    """Return a checkpoint's record with its own digest, or as it is where it holds no object."""
+    from duckling_data.files import digest_json, parse_json
+
+    try:
+        content = parse_json(record)
+    except ValueError:
+        return record
+    if not isinstance(content, dict):
+        return record
+    content.pop("record_sha256", None)
+    return json.dumps({**content, "record_sha256": digest_json(content)}).encode()
 
 
 def _read_checkpoint(folder: Path, name: str) -> None:
     from duckling_train.checkpoint import Checkpoints
 
+    if name.endswith("checkpoint.json"):
+        (folder / name).write_bytes(_signed((folder / name).read_bytes()))
     Checkpoints(folder, {"settings": {"steps": 100}}, ("metrics.jsonl",), keep_all=True).newest()
 
 
@@ -226,6 +249,63 @@ def _read_dataset(folder: Path, name: str) -> None:
         raise InputError(str(error)) from error
 
 
+def _counts() -> bytes:
+    import numpy as np
+
+    from duckling_data.count import TokenCounts, write_counts
+
+    ids = np.array([13, 198, 290, 262], np.int64)
+    return _through_a_file("c.parquet", lambda path: write_counts(path, TokenCounts(ids, ids[::-1].copy(), ids % 4)))
+
+
+def _through_a_file(name: str, write: Callable[[Path], None]) -> bytes:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder) / name)
+        return (Path(folder) / name).read_bytes()
+
+
+def _read_counts(folder: Path, name: str) -> None:
+    from duckling_data.count import read_counts
+
+    counts = read_counts(folder / name)
+    _ = counts.total, counts.digest(), counts.ids_for_coverage()
+
+
+def _golden() -> dict[str, bytes]:
+    digests = {"counts_sha256": "cd", "mapping_sha256": "ab" * 32, "tokenized_dataset_payload_sha256": "ef"}
+    manifest = json.loads(_manifest())
+    mapping = {"bytes": 7, "sha256": "ab" * 32}
+    vocab = {"settings": {}, "inputs": {}, "outputs": {"token_mapping.json": mapping}, "figures": {}}
+    manifest["stages"]["build-vocab"] = vocab
+    golden = {"golden.json": json.dumps({"digests": digests}).encode()}
+    return golden | {"manifest.json": json.dumps(manifest).encode()}
+
+
+def _read_golden(folder: Path, name: str) -> None:
+    from duckling_data.manifest import Manifest
+    from duckling_data.verify.golden import golden_differences
+
+    list(golden_differences(Manifest(folder), folder / "golden.json"))
+
+
+def _sweep() -> bytes:
+    from duckling_train.config import TrainConfig
+
+    fixed = TrainConfig().resolved()
+    swept = {"n_layer": [fixed.pop("n_layer"), 4], "steps": [fixed.pop("steps")]}
+    return json.dumps({"format": 1, "swept": swept, "fixed": fixed, "inputs": {"dataset": {"rows": 3}}}).encode()
+
+
+def _read_sweep(folder: Path, name: str) -> None:
+    from duckling_train.sweep.place import read_record, refusal
+
+    reason = refusal(folder, read_record(folder), json.loads(_sweep()))
+    if reason and ("\n" in reason or len(reason) > 1000):
+        raise AssertionError(f"a reason of {len(reason)} characters, {len(reason.splitlines())} lines")
+
+
 TARGETS = (
     Target("jsonl", lambda: {"s.jsonl": _jsonl()}, _read_stories),
     Target("txt", lambda: {"s.txt": _txt()}, _read_stories),
@@ -239,4 +319,7 @@ TARGETS = (
     Target("config", lambda: {"c.json": _config()}, _read_settings, ("duckling_train.settings",)),
     Target("run", _run, _read_run, ("duckling_train.compare",)),
     Target("checkpoint", _checkpoint, _read_checkpoint, ("duckling_train.checkpoint",)),
+    Target("counts", lambda: {"c.parquet": _counts()}, _read_counts),
+    Target("golden", _golden, _read_golden, ("duckling_data.verify.golden",)),
+    Target("sweep", lambda: {"sweep.json": _sweep()}, _read_sweep, ("duckling_train.sweep.place",)),
 )

@@ -8,11 +8,11 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from duckling_data.files import make_directory, write_json
+from duckling_data.files import make_directory
 from duckling_data.parallel import default_workers
 from duckling_data.pipeline import Pipeline, Request
 from duckling_data.progress import Reporter
-from duckling_data.verify import golden_digests
+from duckling_data.verify import write_golden
 
 GOLDEN = Path(__file__).parent.parent / "artifacts" / "golden" / "demo.json"
 
@@ -23,7 +23,7 @@ def main() -> None:
         request = Request(Path(folder), default_workers(), ("demo",))
         manifest = Pipeline(request, Reporter()).make("pack")
         make_directory(GOLDEN.parent)
-        write_json(GOLDEN, {"source": "demo", "digests": golden_digests(manifest)})
+        write_golden(manifest, GOLDEN)
     print(f"wrote {GOLDEN}")
 
 

@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from duckling_data.errors import CheckFailed, InputError
+from duckling_data.errors import CheckFailed, InputError, OutsideError
+from duckling_data.files import free_bytes, in_bytes
 from duckling_data.hub.dataset import TINYSTORIES, HubDataset, HubFile
-from duckling_data.hub.place import remove_leftovers, set_aside
+from duckling_data.hub.place import begun_bytes, remove_leftovers, set_aside
 from duckling_data.progress import Reporter
 
 __all__ = ["LONGEST_WAIT", "TINYSTORIES", "WAITS", "HubDataset", "HubFile", "fetch", "missing", "refuse"]
@@ -42,11 +43,13 @@ def fetch(
     that comes, before it is in its place. A file that was there already is not read: the caller hashes it.
 
     Raises InputError if `offline` and a file is missing, or if the user's settings (HF_ENDPOINT, HF_TOKEN, a proxy, …)
-    keep the client from working; OutsideError if the hub cannot be reached, answers with an error, or sends another
-    file than the pinned one; CheckFailed for a file in its place that has another size.
+    keep the client from working; OutsideError if the disk has no room, or if the hub cannot be reached, answers with
+    an error, or sends another file than the pinned one; CheckFailed for a file in its place that has another size.
     """
     paths: dict[str, list[Path]] = {}
     came = False
+    if not offline:
+        _refuse_without_room(dataset, folder)
     for split, file in dataset.files():
         path = folder / file.name
         if not path.is_file():
@@ -68,6 +71,20 @@ def fetch(
 def missing(dataset: HubDataset, folder: Path) -> dict[str, int]:
     """Return the files that `fetch` would bring into `folder`: bytes by name."""
     return {file.name: file.size for _, file in dataset.files() if not (folder / file.name).is_file()}
+
+
+def _refuse_without_room(dataset: HubDataset, folder: Path) -> None:
+    """Raise OutsideError where the disk has no room for what `fetch` would bring: before the first byte, not the last.
+
+    What an interrupted download left counts as there. A system that does not say what is free is taken at its word.
+    """
+    begun = sum(begun_bytes(folder, file) for _, file in dataset.files() if not (folder / file.name).is_file())
+    needed, free = sum(missing(dataset, folder).values()) - begun, free_bytes(folder)
+    if free is not None and free < needed:
+        raise OutsideError(
+            f"{folder}: the download needs {in_bytes(needed)} more, {in_bytes(free)} are free. "
+            "Free some, or choose another --workspace."
+        )
 
 
 def refuse(path: Path, what: str, *, offline: bool) -> None:

@@ -8,7 +8,6 @@ number of tries again: so a bad line is outlived, and a server that gets nowhere
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -103,8 +102,11 @@ def copy_from_cache(file: HubFile, folder: Path, known: str | None, learn: Learn
     incomplete = incomplete_path(folder, file, "cached")
     with opened(incomplete) as handle:
         handle.truncate(0)
-        with disk_errors(incomplete), source.open("rb") as original:
-            shutil.copyfileobj(original, handle, 1 << 20)
+        with source.open("rb") as original:
+            while data := original.read(1 << 20):
+                with disk_errors(incomplete, file.size - handle.tell()):
+                    handle.write(data)
+        with disk_errors(incomplete):
             handle.flush()
             os.fsync(handle.fileno())
         digest = sha256_file(incomplete)

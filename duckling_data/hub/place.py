@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -26,6 +27,13 @@ REFUSED = ".refused"
 def incomplete_path(folder: Path, file: HubFile, sha256: str | None) -> Path:
     """Return where the file lies while it comes: by its content, so that only the same file is ever gone on with."""
     return folder / CACHE / f"{file.name}.{(sha256 or file.revision)[:16]}{INCOMPLETE}"
+
+
+def begun_bytes(folder: Path, file: HubFile) -> int:
+    """Return how much of the file lies there from interrupted downloads, all of it at the most."""
+    place = folder / CACHE / file.name
+    sizes = [path.stat().st_size for path in place.parent.glob(f"{glob.escape(place.name)}.*{INCOMPLETE}")]
+    return min(file.size, max(sizes, default=0))
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import traceback
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 HIDDEN = "***"
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
@@ -42,12 +42,9 @@ def _known() -> list[str]:
     """Return the secrets of the environment, the longest first."""
     found = {os.environ.get(name, "").strip() for name in TOKEN_VARIABLES}
     for name in ADDRESS_VARIABLES:
-        _, at, _ = os.environ.get(name, "").rpartition("@")
-        if not at:
-            continue
-        try:
-            password = urlsplit(os.environ[name]).password or ""
-        except ValueError:
-            continue  # an address that cannot be read is not quoted by anyone
-        found |= {password, unquote(password)}
+        # Not by urlsplit: a password may hold what no address should, and the client then quotes a part of it.
+        login, _, _ = os.environ.get(name, "").partition("://")[2].rpartition("@")
+        user, colon, password = login.partition(":")
+        secret = password if colon else user
+        found |= {secret, unquote(secret), *re.split("[/?#@]", secret)}
     return sorted((secret for secret in found if len(secret) > 3), key=len, reverse=True)

@@ -20,8 +20,11 @@ def draw_report(workspace: Path, manifest: Manifest, reporter: Reporter) -> dict
     """Return the report's files by name: the figures, then the page.
 
     Needs the stages `count` and `build-vocab`; shows the rows where `pack` has made them. Raises InputError for counts
-    or a mapping that cannot be read.
+    or a mapping that cannot be read, and as `load` does.
     """
+    from duckling_data.drawing import load
+
+    load()  # before anything imports matplotlib's parts
     from duckling_data.report.facts import gather
     from duckling_data.report.page import page
     from duckling_data.report.plots import FIGURES, draw

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from duckling_data.count import COUNTS_NAME, LENGTH_BINS, TokenCounts, read_counts
 from duckling_data.gpt2 import BYTE_TOKENS, EOS_ID, EOS_TEXT, gpt2_parts, split_to_live
-from duckling_data.manifest import Manifest, StageRecord
+from duckling_data.manifest import Manifest, StageRecord, refuse_unrecorded
 from duckling_data.mapping import DECOMPOSE, MAPPING_FILE, TokenMapping, read_mapping
 
 SPACE = "·"
@@ -28,7 +28,9 @@ _BYTE_OF_TOKEN = bytes(_PRINTABLE + sorted(set(range(256)) - set(_PRINTABLE)))
 
 
 def gather(workspace: Path, manifest: Manifest) -> Facts:
-    """Return what the report shows."""
+    """Return what the report shows. Raises CheckFailed for counts or a mapping that are not those recorded."""
+    refuse_unrecorded(manifest, "count", COUNTS_NAME)
+    refuse_unrecorded(manifest, "build-vocab", MAPPING_FILE)
     counts = read_counts(workspace / COUNTS_NAME)
     mapping = read_mapping(workspace / MAPPING_FILE)
     live = np.isin(counts.gpt2_id, mapping["live_token_ids"])

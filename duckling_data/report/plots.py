@@ -9,16 +9,15 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
+from duckling_data.drawing import default_settings
 from duckling_data.report.facts import SPACE, level_name, percent, visible
 
 if TYPE_CHECKING:
@@ -54,14 +53,11 @@ LABEL_LIMIT = 28
 TAIL_SHOWN = 0.998
 """The share of the stories that the histogram of lengths reaches; it names the rest."""
 
-_ONE_AT_A_TIME = Lock()
-"""matplotlib's settings belong to the process."""
-
 
 def draw(facts: Facts) -> Iterator[tuple[str, bytes]]:
     """Yield (file name, PNG) of each of FIGURES, in the page's order."""
     for plot in FIGURES:
-        with _ONE_AT_A_TIME, matplotlib.style.context(["default", STYLE]):
+        with default_settings(STYLE):
             content = _png(plot(facts))
         yield f"{plot.__name__}.png", content
 

@@ -6,7 +6,8 @@
     golden.py     digests kept in a file
     reference.py  an original's published figures, `duckling-ii.json`
 
-Nothing is written. All files are hashed first; only where every one is whole is anything derived again.
+Nothing is written but a golden file that was asked for. All files are hashed first; only where every one is whole is
+anything derived again.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from duckling_data.manifest import MANIFEST_NAME, Manifest, StageRecord
 from duckling_data.progress import Reporter
 from duckling_data.sums import SUMS_NAME, sums_faults
 from duckling_data.verify.derive import Stories, count_faults, mapping_faults
-from duckling_data.verify.golden import golden_differences, golden_digests
+from duckling_data.verify.golden import golden_differences, golden_digests, write_golden
 from duckling_data.verify.hashes import added_files, corpus_faults, damaged_outputs, open_remembered
 from duckling_data.verify.reference import reference_lines
 from duckling_data.verify.rows import pack_faults
 
-__all__ = ["VerifyRequest", "golden_digests", "verify_workspace"]
+__all__ = ["VerifyRequest", "golden_digests", "verify_workspace", "write_golden"]
 
 
 ERRORS = (DucklingError, OSError, LookupError, TypeError, ValueError, AttributeError)
@@ -42,6 +43,8 @@ class VerifyRequest:
     workers: int
     golden: Path | None = None
     """A file of golden digests to compare with."""
+    write_golden: Path | None = None
+    """A file to write this workspace's golden digests to, if everything holds."""
     reference: str | None = None
     """The name of an original to compare figures with: `duckling-ii`."""
     deep: bool = False
@@ -56,6 +59,8 @@ def verify_workspace(request: VerifyRequest, reporter: Reporter) -> Iterator[str
     Raises CheckFailed, naming everything that does not hold, at the end; InputError where there is nothing to check.
     """
     manifest = _open_manifest(request.workspace)
+    if request.golden and request.write_golden:
+        raise InputError("--golden and --write-golden exclude each other: the digests are compared or written.")
     golden = list(golden_differences(manifest, request.golden)) if request.golden else []
     # All files first: what is derived from damaged ones would be wrong for that reason alone.
     found, corpus = _corpus_faults(request, manifest, reporter)
@@ -83,6 +88,9 @@ def verify_workspace(request: VerifyRequest, reporter: Reporter) -> Iterator[str
     named = [f"{part}: {fault}" for part, found in faults.items() for fault in found]
     if named:
         raise CheckFailed("\n".join([f"{request.workspace}: {len(named)} of its checks failed", *named]))
+    if request.write_golden:
+        write_golden(manifest, request.write_golden)
+        yield f"{'golden':<12} wrote {request.write_golden}"
 
 
 def _open_manifest(workspace: Path) -> Manifest:

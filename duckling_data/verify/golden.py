@@ -1,6 +1,6 @@
 """Golden digests: what identifies the counts, the mapping and the rows of a workspace, kept in a file to compare with.
 
-`scripts/write_golden.py` writes such a file; `artifacts/golden/demo.json` is the demo corpus's.
+`duckling-data verify --write-golden FILE` writes such a file; `artifacts/golden/demo.json` is the demo corpus's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from duckling_data.errors import InputError
-from duckling_data.files import read_json
+from duckling_data.files import read_json, write_json
 from duckling_data.manifest import Manifest
 from duckling_data.mapping import MAPPING_FILE
 from duckling_data.stages import DATASET_NAMES
@@ -41,3 +41,14 @@ def golden_differences(manifest: Manifest, golden: Path) -> Iterator[str]:
     for name in sorted(expected["digests"].keys() | found.keys()):
         if expected["digests"].get(name) != found.get(name):
             yield f"{name} is {found.get(name)}, expected {expected['digests'].get(name)}"
+
+
+def write_golden(manifest: Manifest, place: Path) -> None:
+    """Write the digests of a workspace, and what its source is, to the file `place`.
+
+    Raises InputError if not all stages are made or the folder is not there, OutsideError when the disk fails.
+    """
+    if not place.absolute().parent.is_dir():
+        raise InputError(f"{place}: the folder {place.absolute().parent} is not there. Make it, or name another file.")
+    source = (manifest.corpus or {}).get("source")
+    write_json(place, {"source": source, "digests": golden_digests(manifest)})

@@ -21,6 +21,7 @@ from transformers.trainer_callback import TrainerCallback
 from duckling_data.errors import InputError
 from duckling_train.callbacks import Progress
 from duckling_train.checkpoint import OPTIMIZER, TRAINER_STATE, WEIGHTS, Checkpoint, Checkpoints
+from duckling_train.engines.restore import check_optimizer
 
 
 class DivergedError(InputError):
@@ -110,21 +111,23 @@ class DucklingTrainer(Trainer):  # type: ignore[misc]
         load_weights(self.model, Path(resume_from_checkpoint))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None or self._resumption.start is None:
+        start = self._resumption.start
+        if checkpoint is None or start is None:
             return
+        own = self.optimizer.state_dict()["param_groups"]
+        check_optimizer(start, [_without_parameters(group) for group in own], self.lr_scheduler.state_dict())
         tensors = safetensors.torch.load_file(Path(checkpoint) / OPTIMIZER)
         index = {name: number for number, name in enumerate(self._names_in_the_optimizers_order())}
         state: dict[int, dict[str, torch.Tensor]] = {}
         for key, tensor in tensors.items():
             moment, name = key.split("/", 1)
             state.setdefault(index[name], {})[moment] = tensor
-        saved = self._resumption.start.state
         groups = [
             {**group, "betas": tuple(group["betas"]), "params": current["params"]}
-            for group, current in zip(saved["groups"], self.optimizer.state_dict()["param_groups"], strict=True)
+            for group, current in zip(start.state["groups"], own, strict=True)
         ]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-        self.lr_scheduler.load_state_dict(saved["schedule"])
+        self.lr_scheduler.load_state_dict(start.state["schedule"])
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing random is left to draw: see `checkpoint.py`."""

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from duckling_data.command_line import STOPS, Stopped
+
 POLL = 0.05
 """Seconds between two looks at the children."""
 GRACE = 10.0
@@ -59,6 +61,11 @@ class _Interrupts:
     def note(self, number: int, _frame: FrameType | None) -> None:
         self.received.append(number)
 
+    def error(self) -> KeyboardInterrupt:
+        """Return what the first signal is raised as when nothing is left running."""
+        first = self.received[0]
+        return Stopped(first) if first in STOPS else KeyboardInterrupt()
+
 
 @contextlib.contextmanager
 def _noted_interrupts() -> Iterator[_Interrupts]:
@@ -83,7 +90,8 @@ def run_side_by_side(
     """Run named commands, `jobs` at a time, in order; `started` and `ended` are called with each one's name.
 
     The children inherit the file descriptor `keep_open`, and no other. Call it in the main thread. On SIGINT, SIGTERM
-    or SIGHUP every child is interrupted and waited for, then KeyboardInterrupt is raised; a second signal kills them.
+    or SIGHUP every child is interrupted and waited for, then KeyboardInterrupt is raised, for the former two as a
+    `Stopped` with the signal's number; a second signal kills them.
     """
     waiting = list(commands)
     running: dict[str, _Child] = {}
@@ -91,7 +99,7 @@ def run_side_by_side(
         try:
             while waiting or running:
                 if interrupts.received:
-                    raise KeyboardInterrupt
+                    raise interrupts.error()
                 while waiting and len(running) < jobs:
                     name = waiting.pop(0)
                     started(name)
@@ -101,7 +109,7 @@ def run_side_by_side(
                     if (end := child.ended()) is not None:
                         del running[name]
                         if interrupts.received:
-                            raise KeyboardInterrupt  # it did not end by itself, perhaps
+                            raise interrupts.error()  # it did not end by itself, perhaps
                         ended(name, end)
         except BaseException:
             _stop([child.process for child in running.values()], interrupts)

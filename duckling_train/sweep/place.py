@@ -22,8 +22,9 @@ from typing import Any
 
 from duckling_data.errors import InputError
 from duckling_data.files import PARTIAL, disk_errors, read_json, write_json
+from duckling_data.manifest import short
 from duckling_train.run_dir import CONFIG, MANIFEST, RUNS
-from duckling_train.settings import FIELDS, INPUTS, read_settings
+from duckling_train.settings import FIELDS, INPUTS, SETTINGS_LIMIT, check_type, read_settings
 from duckling_train.sweep.grid import Grid, Point, said, text
 
 SWEEPS = "sweeps"
@@ -36,6 +37,8 @@ PLOT = "sweep.png"
 CONTENTS = (SWEEP, POINTS, RUNS, OUTCOMES, TABLE_CSV, TABLE_MD, PLOT)
 FORMAT_VERSION = 1
 ELSEWHERE = "give --name or --out another place"
+SHOWN = 4
+"""Points that an error names, at most."""
 
 Record = dict[str, Any]
 
@@ -62,12 +65,19 @@ def read_record(place: Path) -> Record | None:
     path = place / SWEEP
     if not path.is_file():
         return None
-    record = read_json(path)
+    record = read_json(path, SETTINGS_LIMIT)
     parts = ("swept", "fixed", INPUTS)
     if not isinstance(record, dict) or not all(isinstance(record.get(part), dict) for part in parts):
         raise InputError(f"{path} is not a sweep's: give --overwrite to replace the sweep, or {ELSEWHERE}")
     if record.get("format") != FORMAT_VERSION:
-        raise InputError(f"{path} has format {record.get('format')!r}, expected {FORMAT_VERSION}: {ELSEWHERE}")
+        raise InputError(f"{path} has format {short(record.get('format'))}, expected {FORMAT_VERSION}: {ELSEWHERE}")
+    for name, values in record["swept"].items():
+        if name not in FIELDS or not isinstance(values, list) or not values:
+            raise InputError(f"{path} sweeps {short(name)} over {short(values)}: it is not a sweep's; {ELSEWHERE}")
+        for value in values:
+            check_type(path, name, value)
+    for name in record["fixed"].keys() & FIELDS.keys():
+        check_type(path, name, record["fixed"][name])
     return record
 
 
@@ -99,7 +109,8 @@ def _missing(earlier: Record, wanted: Record) -> str:
         if lost := [value for value in before if value not in now]:
             here = ", ".join(text(name, value) for value in now)
             parts += [f"{said({name: value})} (here {here})" for value in lost]
-    return " and ".join(parts)
+    more = f" and {len(parts) - SHOWN:,} more" if len(parts) > SHOWN else ""
+    return " and ".join(parts[:SHOWN]) + more
 
 
 def _values(record: Record, name: str) -> list[Any]:
@@ -184,7 +195,7 @@ class Outcomes:
     def __init__(self, place: Path) -> None:
         self.path = place / OUTCOMES
         content = read_json(self.path) if self.path.is_file() else {}
-        if not isinstance(content, dict) or not all(isinstance(outcome, dict) for outcome in content.values()):
+        if not isinstance(content, dict) or not all(_is_outcome(outcome) for outcome in content.values()):
             raise InputError(f"{self.path} is not a sweep's: remove it and call again")
         self._outcomes: dict[str, Record] = content
 
@@ -201,3 +212,13 @@ class Outcomes:
         """Return why an unfinished run failed, and its exit status."""
         outcome = self._outcomes.get(name, {})
         return str(outcome.get("failed") or "not finished"), int(outcome.get("status", 0))
+
+
+def _is_outcome(value: Any) -> bool:
+    """Whether a value of `outcomes.json` is as `Outcomes.set` writes it."""
+    kinds: dict[str, tuple[type, ...]] = {"jobs": (int,), "failed": (str, type(None)), "status": (int,)}
+    return (
+        isinstance(value, dict)
+        and value.keys() == kinds.keys()
+        and all(isinstance(value[name], kind) and not isinstance(value[name], bool) for name, kind in kinds.items())
+    )

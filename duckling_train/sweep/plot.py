@@ -9,6 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+from duckling_data.drawing import default_settings
 from duckling_train.axes import COLOURS, draw_ignorance, dress, new_axes, png
 from duckling_train.report import SMOOTHED_FROM, running_mean
 from duckling_train.runs import RunRecord
@@ -51,6 +52,7 @@ def group(point: Point) -> tuple[object, ...]:
     return tuple(value for name, value in point.swept.items() if name not in SEEDS)
 
 
+@default_settings()
 def sweep_plot(grid: Grid, rows: Sequence[Row], title: str) -> bytes:
     """Return a PNG of the training loss (nats a token) of every finished run over the step, both axes as in a run's.
 

@@ -106,6 +106,7 @@ def test_a_proxy_that_wants_a_login_is_the_users_to_mend(server: HubServer, tmp_
         ("HF_ENDPOINT", f"ftp://someone:{PASSWORD}@127.0.0.1"),
         ("HF_ENDPOINT", "http://127.0.0.1:99999"),
         ("HF_ENDPOINT", f"http://someone:{PASSWORD}@[::1"),
+        ("HF_ENDPOINT", f"http://someone:{PASSWORD}/@127.0.0.1:9"),
         ("HF_TOKEN", f"{PASSWORD}-é"),
         ("HF_TOKEN", f"{PASSWORD}\x0bx"),
         ("HTTP_PROXY", f"nonsense://someone:{PASSWORD}@127.0.0.1:1"),

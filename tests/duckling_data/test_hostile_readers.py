@@ -147,7 +147,7 @@ def test_mutated_files_of_every_kind_are_read_or_refused() -> None:
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     counts = re.findall(r"^(\w+) +150 +([\d,]+) +([\d,]+) +0 ", done.stdout, flags=re.MULTILINE)
-    assert len(counts) == len(done.stdout.splitlines()) - 1 == 12
+    assert len(counts) == len(done.stdout.splitlines()) - 1 == 15
     assert all(int(read) and int(refusals) for _, read, refusals in counts)  # neither all mangled nor all untouched
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from tokenizers import decoders
 
-from duckling_data.errors import InputError
+from duckling_data.errors import CheckFailed
 from duckling_data.gpt2 import gpt2_vocabulary
 from duckling_data.manifest import Manifest
 from duckling_data.pipeline import Pipeline, Request
@@ -145,7 +145,7 @@ def test_a_report_that_cannot_be_drawn_leaves_the_old_one_entered(tmp_path: Path
     counts.write_bytes(bytes(counts.stat().st_size))
     (tmp_path / "w" / "report" / "zipf.png").unlink()
     before = manifest.read_bytes()
-    with pytest.raises(InputError, match=r"token_counts\.parquet"):
+    with pytest.raises(CheckFailed, match=r"token_counts\.parquet"):
         make(tmp_path / "w", source, "report", settings=given)
     assert manifest.read_bytes() == before
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from duckling_data.arrow_dir import RowWriter
-from duckling_data.files import write_json
 from duckling_data.manifest import Manifest, StageRecord, describe_output
 from duckling_data.mapping import mapping_bytes
 from duckling_data.sums import write_sums
@@ -148,9 +147,28 @@ def test_an_interrupted_stage_is_found(cli: Cli, demo: Path) -> None:
 
 
 @pytest.fixture
-def golden(demo: Path, tmp_path: Path) -> Path:
-    write_json(tmp_path / "golden.json", {"digests": golden_digests(Manifest(demo))})
+def golden(cli: Cli, demo: Path, tmp_path: Path) -> Path:
+    result = cli("verify", "-w", demo, "--write-golden", tmp_path / "golden.json")
+    assert result.exit_code == 0, result.stderr
     return tmp_path / "golden.json"
+
+
+def test_golden_digests_are_written_of_a_workspace_that_holds_and_of_no_other(
+    cli: Cli, demo: Path, golden: Path, tmp_path: Path
+) -> None:
+    assert read_json(golden) == {"source": "demo", "digests": golden_digests(Manifest(demo))}
+    (demo / "token_mapping.json").write_bytes((demo / "token_mapping.json").read_bytes() + b" ")
+    found(cli("verify", "-w", demo, "--write-golden", tmp_path / "damaged.json"), "token_mapping.json has ")
+    assert not (tmp_path / "damaged.json").exists()
+    result = cli("verify", "-w", demo, "--write-golden", tmp_path / "x.json", "--golden", golden)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "exclude each other" in result.stderr
+
+
+def test_golden_digests_are_not_written_where_there_is_no_folder(cli: Cli, demo: Path, tmp_path: Path) -> None:
+    result = cli("verify", "-w", demo, "--write-golden", tmp_path / "no" / "golden.json")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert str(tmp_path / "no") in result.stderr
 
 
 def test_the_right_golden_digests_pass(cli: Cli, demo: Path, golden: Path) -> None:

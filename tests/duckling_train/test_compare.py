@@ -16,6 +16,7 @@ from duckling_train.axes import COLOURS
 from duckling_train.compare import comparison, differing, plot_labels
 from duckling_train.config import TrainConfig
 from duckling_train.overlay import LINES, overlay
+from duckling_train.run_dir import write_manifest
 from duckling_train.runs import RunRecord, read_run, same_data
 from tests.duckling_train.conftest import Ran, command, environment
 
@@ -33,7 +34,7 @@ def make_run(place: Path, *, finished: bool = True, data: str | None = "ab", log
     if finished:
         summary = {"parameters": 1510912, "steps_per_second": 7.25, "tokens_per_second": 7421.6, "device_name": "a CPU"}
         (place / "summary.json").write_text(json.dumps(summary))
-        (place / "manifest.json").write_text("{}")
+        write_manifest(place, {})
     return place
 
 
@@ -66,6 +67,7 @@ def test_a_setting_that_one_run_does_not_know_differs(tmp_path: Path) -> None:
     config = json.loads((old / "config.json").read_text())
     del config["schedule"]
     (old / "config.json").write_text(json.dumps(config))
+    write_manifest(old, {})
     rows = cells(comparison([old, make_run(tmp_path / "new")], tmp_path / "plot.png")[0])
     assert [row["schedule"] for row in rows] == ["-", "linear"]
 
@@ -84,6 +86,7 @@ def test_validation_losses_are_shown_where_there_are_some(tmp_path: Path) -> Non
     assert "validation loss" not in comparison(places, tmp_path / "p.png")[0]
     lines = [{"step": step, "loss": loss} for step, loss in ((10, 8.1), (20, 7.9))]
     (places[0] / "evaluation.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_manifest(places[0], {})
     rows = cells(comparison(places, tmp_path / "p.png")[0])
     assert [row["validation loss"] for row in rows] == ["7.9000", "-"]
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from duckling_data.errors import InputError
-from duckling_train.config import TrainConfig
+from duckling_train.cli import main
+from duckling_train.config import LIMITS, TrainConfig, flag
 from duckling_train.model import build_model, count_params, model_config, n_params, resolve_device
 from duckling_train.processes import is_main_process, process_count
 
@@ -91,3 +93,36 @@ def test_a_world_size_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPat
 def test_evaluating_never_every_few_steps_is_refused() -> None:
     with pytest.raises(InputError, match="--eval-steps is 2 and --eval-rows 0"):
         TrainConfig(eval_steps=2, eval_rows=0)
+
+
+@pytest.mark.parametrize("sizes", [{}, {"n_layer": 8, "tied": False}, {"n_embd": 16, "n_positions": 64}, {"n_head": 4}])
+def test_parameters_by_the_sizes_are_the_models(sizes: dict[str, Any]) -> None:
+    config = TrainConfig(**sizes)
+    assert config.parameters == count_params(config) == n_params(build_model(config))
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_number_beyond_its_limit_is_refused_at_once(name: str) -> None:
+    for value in (LIMITS[name] + 1, 10**12, 2**63 - 1):
+        with pytest.raises(InputError, match=rf"^{flag(name)} is {value}; it must be at most {LIMITS[name]:,}"):
+            TrainConfig(**{name: value})
+
+
+def test_a_model_of_too_many_parameters_is_refused_at_once() -> None:
+    TrainConfig(n_layer=1024, n_embd=896)
+    for sizes in ({"n_layer": 1024, "n_embd": 1024}, {"n_embd": 2**16}, {"n_embd": 2**16, "n_layer": 1}):
+        with pytest.raises(InputError, match=r"make [0-9,]+ parameters; at most 10,000,000,000 are taken$"):
+            TrainConfig(**sizes)
+
+
+@pytest.mark.parametrize("sizes", [{"n_layer": 10**9}, {"n_layer": 1024, "n_embd": 8192}, {"batch_size": 10**12}])
+@pytest.mark.parametrize("command", [["--dry-run"], [], ["sweep", "--dry-run"]])
+def test_a_hostile_config_is_one_line_on_every_road(
+    tmp_path: Path, sizes: dict[str, int], command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(sizes))
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--config", str(file), "-w", str(tmp_path)])
+    assert end.value.code == 2
+    assert "at most" in capsys.readouterr().err

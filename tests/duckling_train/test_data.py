@@ -12,7 +12,7 @@ from datasets import Dataset, Features, Sequence, Value, load_from_disk
 
 from duckling_data.errors import InputError
 from duckling_train.config import TrainConfig
-from duckling_train.data import PackedRows, open_workspace
+from duckling_train.data import PackedRows, open_validation, open_workspace
 
 
 @pytest.fixture
@@ -126,3 +126,13 @@ def test_data_that_the_workspaces_manifest_does_not_know_are_refused(copy: Path)
     refused(copy, "is not what tokenized_dataset was packed with")
     record_pack(copy, data.payload_sha256, data.mapping_sha256, {})
     refused(copy, "was interrupted")
+
+
+def test_validation_rows_that_the_workspaces_manifest_does_not_list_are_refused(copy: Path) -> None:
+    shutil.copytree(copy / "tokenized_dataset", copy / "tokenized_validation")
+    data = open_workspace(copy, TrainConfig())
+    assert open_validation(copy, TrainConfig(), data.mapping) is not None  # there is no manifest to list them
+    record_pack(copy, data.payload_sha256, data.mapping_sha256, {"tokenized_dataset/state.json": {}})
+    with pytest.raises(InputError, match=r"tokenized_validation was not packed from this source.*: remove it$"):
+        open_validation(copy, TrainConfig(), data.mapping)
+    assert open_validation(copy, TrainConfig(eval_rows=0), data.mapping) is None  # not opened

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -225,3 +226,31 @@ def test_a_workspace_without_files_is_refused(tmp_path: Path) -> None:
 def test_a_recorder_that_would_record_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="record_every is 0; it must be at least 1"):
         WRecorder(record_every=0)
+
+
+def test_the_dataset_is_the_one_that_the_seed_loads(workspace: Path) -> None:
+    """Types and values, by row, by slice and shuffled; only it lies in no folder."""
+    from datasets import load_from_disk
+
+    ours = open_on_cpu(workspace).dataset
+    seeds = load_from_disk(str(workspace / "tokenized_dataset")).with_format("numpy")
+    assert (len(ours), ours.features, ours.format) == (len(seeds), seeds.features, seeds.format)
+    for pair in ((ours, seeds), (ours.shuffle(seed=7), seeds.shuffle(seed=7))):
+        for index in (0, len(ours) - 1, slice(3, 9)):
+            found, expected = (dataset[index]["input_ids"] for dataset in pair)
+            assert found.dtype == expected.dtype
+            assert np.array_equal(found, expected)
+    assert ours.cache_files == []
+
+
+def test_nothing_beside_the_rows_is_opened(workspace: Path, tmp_path: Path) -> None:
+    """A pickle, a record of other features, a cache that says what a step of the notebook makes: none is looked at."""
+    copy = Path(shutil.copytree(workspace, tmp_path / "w", ignore=shutil.ignore_patterns("gpt2", "experiment")))
+    folder = copy / "tokenized_dataset"
+    whole = open_on_cpu(copy).dataset
+    for name in ("dataset_info.json", "cache.pkl", "cache-0000000000000000.arrow", "tokenized_dataset.py"):
+        (folder / name).write_bytes(b"\x80\x04cnt\nsystem\n")
+    assert np.array_equal(open_on_cpu(copy).dataset[5]["input_ids"], whole[5]["input_ids"])
+    before = {path.name for path in folder.iterdir()}
+    open_on_cpu(copy).dataset.map(lambda row: {"first": row["input_ids"][0]})
+    assert {path.name for path in folder.iterdir()} == before, "a step of the notebook left a cache in the workspace"

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from duckling_data.errors import InputError
-from duckling_train.checkpoint import Checkpoints
+from duckling_data.files import digest_json
+from duckling_train.checkpoint import RECORD_DIGEST, Checkpoints
 from duckling_train.config import TrainConfig
 from duckling_train.data import open_workspace
+from duckling_train.run_dir import write_manifest
 from duckling_train.runs import model_directory, read_run
 from duckling_train.settings import SETTINGS_LIMIT, make_config, read_settings
 
@@ -71,7 +73,7 @@ def run_dir(tmp_path: Path) -> Path:
     (place / "config.json").write_text(json.dumps({**TrainConfig().resolved(), "inputs": {}}))
     (place / "metrics.jsonl").write_text('{"step": 1, "loss": 9.0}\n{"step": 2, "loss": 8.5}\n')
     (place / "summary.json").write_text('{"parameters": 7}')
-    (place / "manifest.json").write_text('{"files": {}}')
+    write_manifest(place, {})
     return place
 
 
@@ -94,6 +96,7 @@ def run_dir(tmp_path: Path) -> Path:
 def test_hostile_records_of_a_run_are_refused(run_dir: Path, name: str, content: bytes) -> None:
     read_run(run_dir)
     (run_dir / name).write_bytes(content)
+    write_manifest(run_dir, {})
     assert name in refused(read_run, run_dir)
 
 
@@ -157,7 +160,8 @@ def put_checkpoint(run_dir: Path, **changes: Any) -> Path:
     described = {name: described_as(content) for name, content in files.items()}
     record = {"format": 1, "step": 10, **IDENTITY, "files": described, "state": STATE}
     changes["files"] = described | changes.get("files", {})
-    (place / "checkpoint.json").write_text(json.dumps(record | changes))
+    record |= changes
+    (place / "checkpoint.json").write_text(json.dumps(record | {RECORD_DIGEST: digest_json(record)}))
     return place
 
 

@@ -142,7 +142,7 @@ def test_a_validation_loss_that_is_no_number_is_a_divergence(
         ("data_seed", 1234567, 1234568),
         ("learning_rate", 0.00012345678, 0.00012345679),
         ("betas", (0.9, 0.9999999), (0.9, 0.99999999)),
-        ("batch_size", 1234567, 1234568),
+        ("batch_size", 12345, 12346),
     ],
 )
 def test_two_settings_have_two_names(field: str, one: object, other: object) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -160,3 +162,46 @@ def test_manifest_ignores_files_that_are_not_the_runs(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     places.write_manifest(tmp_path, {})
     assert list(json.loads((tmp_path / "manifest.json").read_text())["files"]) == ["config.json"]
+
+
+def test_the_model_and_the_logs_are_on_the_disk_before_anything_names_them(
+    run: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every file of `model/` and the folder are flushed before the rename, its place after, the logs before the
+    manifest: what a power cut takes is never listed."""
+    happened: list[tuple[str, int]] = []
+    fsync, rename = os.fsync, os.rename
+
+    def noting_fsync(handle: int) -> None:
+        fsync(handle)
+        happened.append(("flushed", os.fstat(handle).st_ino))
+
+    def noting_rename(source: str, *rest: Any, **more: Any) -> None:
+        happened.append(("renamed", Path(source).stat().st_ino))
+        rename(source, *rest, **more)
+
+    monkeypatch.setattr(os, "fsync", noting_fsync)
+    monkeypatch.setattr(os, "rename", noting_rename)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 9.0}\n')
+    model = AutoModelForCausalLM.from_pretrained(run.run_dir / "model")
+    places.save_model(tmp_path, model, DucklingTokenizer.from_pretrained(run.run_dir / "model"))
+    folder = tmp_path / "model"
+    renamed = happened.index(("renamed", folder.stat().st_ino))
+    before, after = happened[:renamed], happened[renamed:]
+    assert {("flushed", path.stat().st_ino) for path in (folder, *folder.iterdir())} <= set(before)
+    assert ("flushed", tmp_path.stat().st_ino) in after
+    places.write_manifest(tmp_path, {})
+    order = [inode for what, inode in happened[len(before) + len(after) - 1 :] if what == "flushed"]
+    assert order.index((tmp_path / "metrics.jsonl").stat().st_ino) < order.index(
+        (tmp_path / "manifest.json").stat().st_ino
+    )
+
+
+def test_what_a_killed_process_left_of_a_model_is_in_none(run: Ran, tmp_path: Path) -> None:
+    (tmp_path / "model.partial").mkdir()
+    (tmp_path / "model.partial" / "pytorch_model.bin").write_bytes(b"half")
+    model = AutoModelForCausalLM.from_pretrained(run.run_dir / "model")
+    places.save_model(tmp_path, model, DucklingTokenizer.from_pretrained(run.run_dir / "model"))
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {
+        path.name for path in (run.run_dir / "model").iterdir()
+    }

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from duckling_data.errors import InputError
+from duckling_train.cli import main
+from duckling_train.run_dir import write_manifest
 from duckling_train.runs import find_run, model_directory, read_run
+from tests.duckling_train.conftest import Ran
 
 LINES = [{"step": step, "loss": 9 - step / 10, "learning_rate": 1e-4, "grad_norm": None} for step in (1, 10, 20)]
 
@@ -20,7 +24,7 @@ def make_run(place: Path, *, finished: bool = True, torn: str = "") -> Path:
     (place / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES) + torn)
     if finished:
         (place / "summary.json").write_text(json.dumps({"parameters": 7}))
-        (place / "manifest.json").write_text(json.dumps({"files": {}}))
+        write_manifest(place, {})
     return place
 
 
@@ -59,6 +63,7 @@ def test_evaluations_are_read_where_there_are_some(tmp_path: Path) -> None:
     place = make_run(tmp_path / "one")
     line = {"step": 20, "loss": 7.5, "perplexity": 1808.0, "loss_known": None, "rows": 4}
     (place / "evaluation.jsonl").write_text(json.dumps(line) + "\n")
+    write_manifest(place, {})
     assert read_run(place).evaluations == [line]
 
 
@@ -102,6 +107,7 @@ def test_a_config_that_is_no_object_is_refused(tmp_path: Path) -> None:
     place = make_run(tmp_path / "one")
     for content, message in (("[]", "holds a JSON list; expected an object"), ("{", "not JSON")):
         (place / "config.json").write_text(content)
+        write_manifest(place, {})
         with pytest.raises(InputError, match=message):
             read_run(place)
 
@@ -110,3 +116,68 @@ def test_an_unfinished_run_without_a_model_says_how_to_go_on(tmp_path: Path) -> 
     place = make_run(tmp_path / "live", finished=False)
     with pytest.raises(InputError, match=rf"has no model yet, .*: duckling-train --resume {place}$"):
         model_directory(place)
+
+
+# A finished run is what it wrote, or it is not shown
+
+
+def digit_changed(path: Path) -> None:
+    """Change the last digit in a file: it reads as well as before."""
+    content = bytearray(path.read_bytes())
+    place = max(index for index, byte in enumerate(content) if chr(byte).isdecimal())
+    content[place] = ord("1") if content[place] != ord("1") else ord("2")
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "summary.json", "evaluation.jsonl"])
+def test_a_changed_digit_in_a_finished_run_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    place = make_run(tmp_path / "one")
+    (place / "evaluation.jsonl").write_text('{"step": 20, "loss": 7.5}\n')
+    write_manifest(place, {})
+    assert read_run(place).finished
+    digit_changed(place / name)
+    with pytest.raises(InputError) as refused:
+        read_run(place)
+    assert str(refused.value) == (
+        f"{place / name} is not what the run wrote (another SHA-256): duckling-train verify {place} checks the whole run"  # noqa: E501
+    )
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "summary.json"])
+def test_a_removed_or_an_added_file_of_a_finished_run_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    place = make_run(tmp_path / "one")
+    (place / name).rename(tmp_path / "aside")
+    with pytest.raises(InputError, match=rf"^{place / name} is missing: duckling-train verify {place} "):
+        read_run(place)
+    (tmp_path / "aside").rename(place / name)
+    manifest = json.loads((place / "manifest.json").read_text())
+    del manifest["files"][name]
+    (place / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=rf"^{place / name} is not one that the run wrote \(manifest.json does not"):
+        read_run(place)
+
+
+@pytest.mark.parametrize(
+    "files", [None, [], {"config.json": "ab"}, {"config.json": {"sha256": 7}}, {"config.json": {}}]
+)
+def test_a_manifest_that_lists_no_digests_is_refused(tmp_path: Path, files: object) -> None:
+    place = make_run(tmp_path / "one")
+    (place / "manifest.json").write_text(json.dumps({"files": files}))
+    with pytest.raises(InputError, match=r"manifest.json has files .*; expected an object of digests"):
+        read_run(place)
+
+
+@pytest.mark.parametrize("arguments", [["compare", "--out", "plot.png"], ["--resume"], ["generate"]])
+def test_no_command_shows_a_finished_run_that_was_changed(
+    run: Ran, tmp_path: Path, arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    copy = Path(shutil.copytree(run.run_dir, tmp_path / "run"))
+    changed = copy / ("model/generation_config.json" if arguments == ["generate"] else "summary.json")
+    digit_changed(changed)
+    with pytest.raises(SystemExit) as end:
+        main([*arguments, str(copy)])
+    said = capsys.readouterr()
+    assert (end.value.code, said.out) == (2, "")
+    assert said.err.startswith(f"duckling-train: {changed} is not what the run wrote")
+    assert len(said.err.splitlines()) == 1

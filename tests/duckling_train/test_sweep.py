@@ -7,6 +7,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -417,3 +418,15 @@ def test_a_failed_sweep_ends_with_the_status_of_its_failures() -> None:
         type(failure(planned, [Row(grid.points[0], None, 1, "no space left", 3), diverged, whole[2]])) is OutsideError
     )
     assert type(failure(planned, [Row(grid.points[0], None, 1, "ended by signal 9", -9), *whole[1:]])) is OutsideError
+
+
+def test_a_finished_run_that_was_changed_is_in_no_table(
+    swept: Path, workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = Path(shutil.copytree(swept, tmp_path / "sweep"))
+    (place / "table.csv").unlink()
+    log = min(place.glob("runs/*/metrics.jsonl"))
+    log.write_text(re.sub(r'"loss": \d', '"loss": 7', log.read_text(), count=1))
+    assert sweep(place, workspace, *GRID) == 2
+    assert f"duckling-train: {log} is not what the run wrote" in capsys.readouterr().err
+    assert not (place / "table.csv").exists()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -40,6 +43,14 @@ def once(tiny_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     ran = duckling_train(workspace / "runs/good", "-w", workspace, *TINY_SHAPE, *settings)
     assert ran.status == 0, ran.stderr
     return ran.run_dir
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """`--resume` takes the run's own number of CPU threads; the tests after have theirs again."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -163,6 +174,160 @@ def test_another_runs_checkpoint_is_found(unfinished: Path) -> None:
     config = json.loads((unfinished / "config.json").read_text())
     (unfinished / "config.json").write_text(json.dumps(config | {"seed": 43}))
     assert "checkpoint.json has config_sha256 " in fault(unfinished)
+
+
+@pytest.mark.parametrize("key", ["running_loss", "seconds", "last_logged"])
+def test_another_value_in_a_checkpoints_record_is_found(run_dir: Path, key: str) -> None:
+    path = run_dir / LAST / "checkpoint.json"
+    content = json.loads(path.read_text())
+    content["state"][key] += 1
+    path.write_text(json.dumps(content))
+    assert "checkpoint.json is damaged (not its own SHA-256)" in fault(run_dir)
+
+
+def test_a_flipped_bit_in_a_checkpoints_record_is_found_and_named(run_dir: Path) -> None:
+    path = run_dir / LAST / "checkpoint.json"
+    for content in flipped(path.read_bytes().rstrip()):
+        assert LAST in while_damaged(path, content, lambda: fault(run_dir))
+
+
+def test_every_damaged_file_is_named(run_dir: Path) -> None:
+    (run_dir / "samples.txt").unlink()
+    (run_dir / "loss.png").write_bytes(b"another")
+    (run_dir / "model/extra").write_bytes(b"more")
+    said = fault(run_dir)
+    assert all(name in said for name in ("samples.txt", "loss.png", "model/extra"))
+    assert "metrics.jsonl" not in said
+
+
+# What stands in the place of a file
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    (path / "inside").write_bytes(b"x")
+
+
+def link_out(path: Path) -> None:
+    """The very same bytes, outside of the run."""
+    elsewhere = path.parents[2] / f"elsewhere-{path.name}"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+
+
+def dangling_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+def swapped(path: Path) -> None:
+    """With another of the run's files: each is whole, neither is itself."""
+    other = path.with_name({"metrics.jsonl": "summary.json"}.get(path.name, "metrics.jsonl"))
+    if path.parent.name == "model" or "step-" in path.parent.name:
+        other = next(
+            each for each in sorted(path.parent.iterdir()) if each not in (path, path.parent / "checkpoint.json")
+        )
+    content = path.read_bytes()
+    path.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+
+
+PLACED = [pipe, directory, link_out, dangling_link, swapped]
+
+
+@pytest.mark.parametrize("put", PLACED)
+@pytest.mark.parametrize("name", [*FILES, *CHECKPOINT])
+def test_what_stands_in_the_place_of_a_file_is_found_and_named(
+    run_dir: Path, name: str, put: Callable[[Path], None]
+) -> None:
+    put(run_dir / name)
+    assert Path(name).name in fault(run_dir)
+
+
+@pytest.mark.parametrize("put", [pipe, directory, link_out, dangling_link])
+@pytest.mark.parametrize("name", ["manifest.json", f"{LAST}/checkpoint.json"])
+def test_what_stands_in_the_place_of_a_record_is_found_and_named(
+    run_dir: Path, name: str, put: Callable[[Path], None]
+) -> None:
+    put(run_dir / name)
+    assert name.split("/")[-1] in fault(run_dir)
+
+
+def test_a_checkpoint_or_a_model_that_lies_elsewhere_is_found_and_named(run_dir: Path) -> None:
+    for name in (LAST, "model"):
+        elsewhere = run_dir.parent / f"elsewhere-{Path(name).name}"
+        (run_dir / name).rename(elsewhere)
+        (run_dir / name).symlink_to(elsewhere)
+        assert name in fault(run_dir)
+        (run_dir / name).unlink()
+        elsewhere.rename(run_dir / name)
+    list(verify_run(run_dir, run_dir))
+
+
+def test_a_row_that_was_added_to_the_log_is_found_whatever_the_manifest_says(run_dir: Path) -> None:
+    row = b'{"step": 25, "loss": 1.0, "learning_rate": 0.0, "grad_norm": 1.0}\n'
+    good = (run_dir / "metrics.jsonl").read_bytes()
+    (run_dir / "metrics.jsonl").write_bytes(good + row)
+    assert f"{run_dir / 'metrics.jsonl'} has bytes " in fault(run_dir)
+    assert "line 4 was added" in forge(run_dir, "metrics.jsonl", good + row)
+
+
+def test_a_run_of_a_billion_steps_is_checked_as_far_as_it_came(unfinished: Path) -> None:
+    config = json.loads((unfinished / "config.json").read_text())
+    shutil.rmtree(unfinished / "checkpoints")
+    config |= {"steps": 10**9, "logging_steps": 1, "checkpoint_steps": 0}
+    (unfinished / "config.json").write_text(json.dumps(config))
+    assert "metrics.jsonl, line 2: step 10, expected 2" in fault(unfinished)
+
+
+# Nothing damaged is shown, gone on with, or spoken through
+
+
+def refused(*arguments: str | Path) -> str:
+    """What the command says in refusing; it must be one line and status 2 or 3."""
+    with pytest.raises(SystemExit) as end, contextlib.redirect_stderr(io.StringIO()) as said:
+        main([str(argument) for argument in arguments])
+    assert end.value.code in (2, 3), said.getvalue()
+    assert len(said.getvalue().splitlines()) == 1
+    return said.getvalue()
+
+
+@pytest.mark.parametrize("put", [pipe, directory, dangling_link, swapped])
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "summary.json", "manifest.json"])
+def test_no_command_shows_a_run_with_a_record_that_is_not_its_own(
+    run_dir: Path, tmp_path: Path, name: str, put: Callable[[Path], None]
+) -> None:
+    """A record that lies elsewhere is left out here: it is read only where its bytes are the run's own."""
+    put(run_dir / name)
+    for command in (("compare", run_dir, "--out", tmp_path / "plot.png"), ("--resume", run_dir)):
+        assert str(run_dir) in refused(*command)
+    assert not (tmp_path / "plot.png").exists()
+
+
+@pytest.mark.parametrize("put", PLACED)
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("model/")])
+def test_no_model_with_a_file_that_is_not_its_own_speaks(run_dir: Path, name: str, put: Callable[[Path], None]) -> None:
+    put(run_dir / name)
+    assert f"{run_dir / 'model'}/" in refused("generate", run_dir)
+
+
+@pytest.mark.parametrize("put", PLACED)
+@pytest.mark.parametrize(
+    "name", ["weights.safetensors", "optimizer.safetensors", "trainer_state.json", "checkpoint.json"]
+)
+def test_no_run_goes_on_from_a_checkpoint_with_a_file_that_is_not_its_own(
+    unfinished: Path, once: Path, name: str, put: Callable[[Path], None]
+) -> None:
+    before = (unfinished / "metrics.jsonl").read_bytes()
+    put(unfinished / LAST / name)
+    assert LAST in refused("--resume", unfinished, "-w", once.parent.parent)
+    assert (unfinished / "metrics.jsonl").read_bytes() == before
 
 
 # What fits every digest and is wrong all the same

@@ -1,0 +1,64 @@
+"""Names that a source cannot have are refused in one line, which shows no secret; nothing is written."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.duckling_data.conftest import SMALL, Cli, snapshot
+
+SECRET = "correct-horse"
+STORY = b'{"text": "once upon a time"}\n'
+
+
+def refused(cli: Cli, tmp_path: Path, *arguments: object) -> str:
+    result = cli("pack", "-w", tmp_path / "w", *SMALL, *arguments)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("duckling-data: ")]
+    assert (result.exit_code, len(lines)) == (2, 1), result.stderr
+    assert snapshot(tmp_path / "w") == {}
+    assert SECRET not in result.stdout + result.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"https://someone:{SECRET}@host/x",
+        f"https://someone:{SECRET}/with/slashes@host/x.parquet",
+        f"s3://{SECRET}@bucket/x.jsonl?token={SECRET}",
+        f"hf://datasets/a/b?{SECRET}",
+    ],
+)
+def test_a_url_is_no_source_and_is_not_shown(cli: Cli, tmp_path: Path, url: str) -> None:
+    line = refused(cli, tmp_path, "--source", url)
+    assert line.startswith(f"duckling-data: --source {url.split(':')[0]}://…: a URL, expected a path")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take no such name")
+def test_a_name_that_is_not_utf8_is_refused(cli: Cli, tmp_path: Path) -> None:
+    folder = tmp_path / "stories"
+    folder.mkdir()
+    bad = folder / os.fsdecode(b"\xff.jsonl")
+    bad.write_bytes(STORY)
+    for source in (bad, folder):
+        assert f"--source {folder}/\\xff.jsonl: not UTF-8" in refused(cli, tmp_path, "--source", source)
+    assert r"--text-field \xff: not UTF-8" in refused(cli, tmp_path, "--source", "demo:50", "--text-field", "\udcff")
+
+
+def test_a_workspace_whose_name_is_not_utf8_is_refused(cli: Cli, tmp_path: Path) -> None:
+    result = cli("pack", "-w", tmp_path / "\udcff", "--source", "demo:50", *SMALL)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert f"--workspace {tmp_path}/\\xff: not UTF-8" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_that_looks_like_a_url_and_is_there_is_a_path(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a:" / "b").mkdir(parents=True)
+    assert "holds no stories" in refused(cli, tmp_path, "--source", "a://b")
+    assert "holds no stories" in refused(cli, tmp_path, "--source", tmp_path / "a:")

@@ -1,0 +1,49 @@
+"""A program that runs others side by side ends by a signal as every other does, and leaves none of them running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """if True:
+    import os, sys, click
+    from duckling_data.command_line import run_command
+    from duckling_train.sweep.children import run_side_by_side
+
+    @click.command()
+    def work():
+        child = [sys.executable, "-c", "import os, sys, time; print(os.getpid(), file=open(sys.argv[1], 'w')); time.sleep(60)"]
+        commands = {name: [*child, name] for name in ("one", "two")}
+        nothing = lambda *_: None
+        run_side_by_side(commands, 2, keep_open=os.open(".", os.O_RDONLY), started=nothing, ended=nothing)
+
+    run_command(work, "work", [], go_on="call again")
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "says"),
+    [
+        (signal.SIGINT, 130, "work: interrupted; call again\n"),
+        (signal.SIGTERM, 143, "work: stopped by SIGTERM; call again\n"),
+    ],
+)
+def test_a_signal_ends_the_children_and_is_told_by_status_and_line(
+    tmp_path: Path, number: signal.Signals, status: int, says: str
+) -> None:
+    work = subprocess.Popen([sys.executable, "-c", PROGRAM], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    names = (tmp_path / "one", tmp_path / "two")
+    deadline = time.monotonic() + 60
+    while not all(path.exists() and path.read_text().strip() for path in names) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    work.send_signal(number)  # to it alone
+    assert (work.communicate(timeout=60)[1], work.returncode) == (says, status)
+    for path in names:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.read_text()), 0)
