@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from duckling_data.errors import InputError
-from duckling_data.files import digest_json
 from duckling_data.readers import file_format, read_blocks
 from duckling_data.readers.blocks import Block
+from duckling_data.strict_json import digest_json
 
 if TYPE_CHECKING:
     import pyarrow as pa

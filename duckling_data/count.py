@@ -8,9 +8,7 @@ order and in any number of threads: each carries its stories' places in the samp
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,19 +17,15 @@ import numpy.typing as npt
 from duckling_data.corpus import Split
 from duckling_data.encoding import EncodedBatch, EncodedSplit
 from duckling_data.errors import InputError
-from duckling_data.files import Needed, open_regular, replacing
 from duckling_data.gpt2 import GPT2_VOCAB_SIZE
 from duckling_data.progress import Reporter
 
-COUNTS_NAME = "token_counts.parquet"
 COVERAGE_LEVELS = (0.9, 0.95, 0.99, 0.995, 0.999)
 LENGTH_BIN = 16
 """Tokens in a bin of the story-length histogram."""
 LENGTH_BINS = 128
 """Bins of that histogram; the last also holds everything longer."""
 
-COLUMNS = {"gpt2_id": "uint16", "count": "int64", "first_seen": "int32"}
-"""The columns of `token_counts.parquet` and their types."""
 
 NEVER = np.iinfo(np.int64).max
 NO_PLACE = np.iinfo(np.int32).max
@@ -219,42 +213,3 @@ def occurring_ids(encoded: EncodedSplit, reporter: Reporter) -> npt.NDArray[np.i
             seen[ids] = True
             bar.update(read)
     return np.flatnonzero(seen)
-
-
-def write_counts(path: Path, counts: TokenCounts) -> None:
-    """Write the counts as Parquet: columns gpt2_id (uint16), count (int64), first_seen (int32)."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns = {
-        "gpt2_id": pa.array(counts.gpt2_id.astype(np.uint16)),
-        "count": pa.array(counts.count),
-        "first_seen": pa.array(counts.first_seen.astype(np.int32)),
-    }
-    table = pa.table(columns)
-    with replacing(path, Needed(table.nbytes)) as file:
-        pq.write_table(table, file, compression="zstd")
-
-
-def read_counts(path: Path) -> TokenCounts:
-    """Return the counts in a file that `write_counts` wrote. Raises InputError for another kind of file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        open_regular(path).close()
-        schema = pq.read_schema(str(path))
-        found = {name: str(schema.field(name).type) for name in schema.names if schema.names.count(name) == 1}
-        if found != COLUMNS:
-            raise ValueError(f"its columns are {str(found)[:100]}, expected {COLUMNS}")
-        table = pq.read_table(str(path), columns=list(COLUMNS))
-        if any(column.null_count for column in table.columns):
-            raise ValueError("it has nulls")
-        columns: Iterator[npt.NDArray[np.int64]] = (c.to_numpy().astype(np.int64) for c in table.columns)
-        counts = TokenCounts(*columns)
-        if counts.gpt2_id.max(initial=0) >= GPT2_VOCAB_SIZE:
-            raise ValueError(f"it has the id {counts.gpt2_id.max()}, expected GPT-2's, below {GPT2_VOCAB_SIZE}")
-        return counts
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: not a table of counts ({reason}). `duckling-data count` makes it again.") from error

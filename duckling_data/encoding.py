@@ -23,8 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from duckling_data.corpus import Split, StoryBatch, numbered_blocks, parse_block
+from duckling_data.disk import Needed, disk_errors
 from duckling_data.encoders import Encoder, load_encoder
-from duckling_data.files import Needed, disk_errors, write_all
+from duckling_data.files import write_all
 from duckling_data.parallel import ordered_map
 from duckling_data.readers.blocks import Block
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from duckling_data.arrow_dir import read_rows
+from duckling_data.arrow_read import read_rows
 from duckling_data.compact import NONE, CompactTable
-from duckling_data.count import COUNTS_NAME, read_counts
+from duckling_data.counts_file import COUNTS_NAME, read_counts
 from duckling_data.encoders import load_encoder
 from duckling_data.errors import InputError
 from duckling_data.manifest import Manifest, refuse_unrecorded

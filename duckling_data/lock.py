@@ -18,8 +18,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from duckling_data.disk import disk_errors
 from duckling_data.errors import InputError
-from duckling_data.files import PARTIAL, disk_errors
+from duckling_data.files import PARTIAL
 
 LOCK = ".lock"
 """The lock's file in a workspace, and the ending of a run's."""

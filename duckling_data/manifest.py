@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from duckling_data.errors import CheckFailed, InputError
-from duckling_data.files import read_json, sha256_file, write_json
+from duckling_data.files import sha256_file
+from duckling_data.strict_json import read_json, write_json
 
 FORMAT_VERSION = 1
 """The version of the workspace's layout and of the files in it."""

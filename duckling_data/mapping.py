@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from duckling_data.errors import InputError
-from duckling_data.files import parse_json, read_bytes
+from duckling_data.files import read_bytes
 from duckling_data.gpt2 import GPT2_VOCAB_SIZE
+from duckling_data.strict_json import parse_json
 
 MAPPING_FILE = "token_mapping.json"
 DECOMPOSE = "decompose"

@@ -1,8 +1,7 @@
 """Turns `--source` into a corpus: finds or downloads its files, hashes and counts them, and remembers where they are.
 
-`corpus/source.json` in the workspace is that memory. It names places on this machine, so it is never hashed; the
-manifest holds the files' names, sizes and hashes. Of the hub's files it remembers the SHA-256 that the hub gave when
-they were downloaded; a file that has another one later is refused.
+Of the hub's files the SHA-256 that the hub gave when they were downloaded is remembered, too; a file that has another
+one later is refused.
 """
 
 from __future__ import annotations
@@ -10,20 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from duckling_data.corpus import Corpus, CorpusFile, DemoSplit, FileSplit, Split
+from duckling_data.disk import check_utf8, make_directory
 from duckling_data.errors import InputError
-from duckling_data.files import check_utf8, make_directory, read_json, sha256_file, write_json
-from duckling_data.manifest import short
+from duckling_data.files import sha256_file
 from duckling_data.parallel import ordered_map
 from duckling_data.progress import Reporter
 from duckling_data.readers import READABLE, count_stories, file_format
+from duckling_data.source_record import SourceRecord
 
 DEFAULT_SOURCE = "tinystories"
-DEFAULT_TEXT_FIELD = "text"
-SOURCE_RECORD = "corpus/source.json"
-RECORD_VERSION = 1
 VALIDATION_SHARE = 100
 """The demo has one validation story to so many stories, about TinyStories' own share (21,990 of 2,119,719)."""
 
@@ -31,43 +27,6 @@ URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 LEAST_VALIDATION = 10
 """Validation stories of a demo of few stories."""
-
-
-class SourceRecord:
-    """What `corpus/source.json` remembers: the source as given, stories by file hash, hashes of the hub's files."""
-
-    def __init__(self, workspace: Path) -> None:
-        self.path = workspace / SOURCE_RECORD
-        self.sources: list[str] = []
-        self.text_field = DEFAULT_TEXT_FIELD
-        self.counted: dict[str, int] = {}
-        self.hub: dict[str, str] = {}
-        """SHA-256 by `REVISION/NAME` of the hub's files."""
-        if self.path.exists():
-            self._read(read_json(self.path))
-
-    def _read(self, data: Any) -> None:
-        try:
-            if data["format"] != RECORD_VERSION:
-                raise ValueError(f"format {short(data['format'])}, expected {RECORD_VERSION}")
-            self.sources = [str(source) for source in data["sources"]]
-            self.text_field = str(data["text_field"])
-            self.counted = {str(key): int(count) for key, count in data["counted"].items()}
-            self.hub = {str(key): str(sha256) for key, sha256 in data.get("hub", {}).items()}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{self.path}: not a source record ({error}). Remove it and name the --source.") from error
-
-    def write(self) -> None:
-        """Write the record in one piece."""
-        make_directory(self.path.parent)
-        fields = {"sources": self.sources, "text_field": self.text_field, "counted": self.counted}
-        hub = {"hub": self.hub} if self.hub else {}
-        write_json(self.path, {"format": RECORD_VERSION} | fields | hub)
-
-    def known(self, revision: str) -> dict[str, str]:
-        """Return the SHA-256 of the hub's files at that revision, by name."""
-        prefix = f"{revision}/"
-        return {key.removeprefix(prefix): sha256 for key, sha256 in self.hub.items() if key.startswith(prefix)}
 
 
 def absolute_sources(sources: Iterable[str]) -> list[str]:
@@ -129,7 +88,7 @@ def remember_source(workspace: Path, sources: list[str], text_field: str, corpus
     """Write `corpus/source.json`, if it does not say so already."""
     record = SourceRecord(workspace)
     counted = {
-        _count_key(file, split.text_field): file.stories
+        count_key(file, split.text_field): file.stories
         for split in corpus.splits().values()
         if isinstance(split, FileSplit)
         for file in split.files
@@ -226,7 +185,8 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _count_key(file: CorpusFile, text_field: str) -> str:
+def count_key(file: CorpusFile, text_field: str) -> str:
+    """Return what a file's count of stories depends on, as the source's record keeps it."""
     return f"{file.sha256} {''.join(filter(None, file_format(file.path) or ()))} {text_field}"
 
 
@@ -251,7 +211,7 @@ def _measure(
             raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
         if expected.get(name, file.sha256) != file.sha256:
             return file
-        known = record.counted.get(_count_key(file, text_field))
+        known = record.counted.get(count_key(file, text_field))
         stories = count_stories(path, text_field) if known is None else known
         if stories == 0:
             raise InputError(f"{path}: empty, it holds no story. Leave it out, or check how it was made.")

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from duckling_data.count import COUNTS_NAME, CountSettings, count_tokens, occurring_ids, read_counts, write_counts
+from duckling_data.count import CountSettings, count_tokens, occurring_ids
+from duckling_data.counts_file import COUNTS_NAME, read_counts, write_counts
+from duckling_data.disk import disk_errors
 from duckling_data.encoding import EncodedSplit
 from duckling_data.errors import CheckFailed, InputError
-from duckling_data.files import disk_errors, write_bytes
+from duckling_data.files import write_bytes
 from duckling_data.manifest import Manifest, describe_output
 from duckling_data.mapping import MAPPING_FILE, TokenMapping, check_mapping, mapping_bytes, read_mapping
 from duckling_data.pack import PackedSplit, PackSettings, pack_split

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from duckling_data.files import disk_errors, sha256_file, write_bytes
+from duckling_data.disk import disk_errors
+from duckling_data.files import sha256_file, write_bytes
 from duckling_data.manifest import MANIFEST_NAME, Manifest
 
 SUMS_NAME = "SHA256SUMS"

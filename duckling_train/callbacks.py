@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 from transformers.trainer_callback import TrainerCallback
 
-from duckling_data.files import disk_errors
+from duckling_data.disk import disk_errors
 
 METRICS = ("loss", "learning_rate", "grad_norm")
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"

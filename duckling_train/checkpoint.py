@@ -20,18 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from duckling_data.disk import disk_errors
 from duckling_data.errors import InputError
-from duckling_data.files import (
-    PARTIAL,
-    digest_json,
-    disk_errors,
-    read_json,
-    replace_directory,
-    sync_directory,
-    write_bytes,
-    write_json,
-)
+from duckling_data.files import PARTIAL, replace_directory, sync_directory, write_bytes
 from duckling_data.manifest import describe_output, short
+from duckling_data.strict_json import digest_json, read_json, write_json
 
 CHECKPOINTS = "checkpoints"
 WEIGHTS = "weights.safetensors"

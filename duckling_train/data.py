@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from duckling_data.arrow_dir import batch_rows, read_shards
+from duckling_data.arrow_read import batch_rows, read_shards
 from duckling_data.errors import InputError
 from duckling_data.manifest import Manifest
 from duckling_data.mapping import TokenMapping, read_mapping

@@ -20,7 +20,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from transformers import logging as transformers_logging
 
 from duckling_data.errors import InputError
-from duckling_data.files import read_json
+from duckling_data.strict_json import read_json
 from duckling_data.tokenizer import DucklingTokenizer
 from duckling_train.config import MAX_SEED
 from duckling_train.run_dir import CONFIG, WEIGHTS

@@ -14,7 +14,7 @@ from typing import Any
 from accelerate import PartialState
 
 from duckling_data.errors import InputError
-from duckling_data.files import read_json
+from duckling_data.strict_json import read_json
 from duckling_train import run_dir as places
 from duckling_train.checkpoint import Checkpoints
 from duckling_train.config import TrainConfig, flag

@@ -14,9 +14,11 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from duckling_data.disk import disk_errors
 from duckling_data.errors import InputError, OutsideError
-from duckling_data.files import PARTIAL, disk_errors, replace_directory, sync_directory, write_json
+from duckling_data.files import PARTIAL, replace_directory, sync_directory
 from duckling_data.manifest import describe_output
+from duckling_data.strict_json import write_json
 from duckling_train.checkpoint import CHECKPOINTS
 
 FORMAT_VERSION = 1

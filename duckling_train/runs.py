@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from duckling_data.errors import InputError
-from duckling_data.files import JSON_LIMIT, parse_json, read_bytes, sha256_file
+from duckling_data.files import sha256_file
 from duckling_data.manifest import short
-from duckling_train.run_dir import CONFIG, EVALUATIONS, MANIFEST, METRICS, MODEL, RUNS, SUMMARY, has_manifest
+from duckling_data.strict_json import JSON_LIMIT, parse_json
+from duckling_train.run_dir import CONFIG, EVALUATIONS, METRICS, MODEL, RUNS, SUMMARY
 from duckling_train.settings import FIELDS, INPUTS, check_type
+from duckling_train.written import check_written, parse_object, read_written, written_files
 
 NAMES_SHOWN = 8
 LOG_LIMIT = 32 << 20
@@ -115,7 +116,7 @@ def model_directory(run_dir: Path) -> Path:
     if written is not None:
         here = {f"{MODEL}/{path.name}" for path in place.iterdir()} if place.is_dir() else set()
         for name in sorted(here | {name for name in written if name.startswith(f"{MODEL}/")}):
-            _check_written(run_dir / name, written.get(name), sha256_file(run_dir / name) if name in here else None)
+            check_written(run_dir / name, written.get(name), sha256_file(run_dir / name) if name in here else None)
     _check_model_size(place)
     return place
 
@@ -140,72 +141,19 @@ def _names(workspace: Path) -> str:
     return "which holds " + (", ".join(names[:NAMES_SHOWN]) + more if names else "none")
 
 
-def written_files(run_dir: Path) -> dict[str, str] | None:
-    """Return the SHA-256 of each file that a finished run wrote, by its path in the run; None for one still going on.
-
-    Raises InputError for a manifest that is none, and as `has_manifest` does.
-    """
-    path = run_dir / MANIFEST
-    if not has_manifest(run_dir):
-        return None
-    files = _parse_object(path, read_bytes(path)).get("files")
-    fine = isinstance(files, dict) and all(
-        isinstance(described, dict) and isinstance(described.get("sha256"), str) for described in files.values()
-    )
-    if not isinstance(files, dict) or not fine:
-        raise InputError(f"{path} has files {short(files)}; expected an object of digests")
-    return {name: described["sha256"] for name, described in files.items()}
-
-
-def _check_written(path: Path, expected: str | None, found: str | None) -> None:
-    """Raise InputError unless a finished run's file is the one that it wrote: by their SHA-256, None where none is."""
-    run_dir = path.parent.parent if path.parent.name == MODEL else path.parent
-    see = f"duckling-train verify {run_dir} checks the whole run"
-    if found is None and expected is not None:
-        raise InputError(f"{path} is missing: {see}")
-    if expected is None and found is not None:
-        raise InputError(f"{path} is not one that the run wrote ({MANIFEST} does not list it): {see}")
-    if found != expected:
-        raise InputError(f"{path} is not what the run wrote (another SHA-256): {see}")
-
-
-def _read(path: Path, limit: int, written: dict[str, str] | None) -> bytes | None:
-    """Return a file's bytes, of a finished run (`written`) those that it wrote; None where there is no such file."""
-    try:
-        content = read_bytes(path, limit)
-    except FileNotFoundError:
-        content = None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    if written is not None:
-        found = hashlib.sha256(content).hexdigest() if content is not None else None
-        _check_written(path, written.get(path.name), found)
-    return content
-
-
 def _read_object(path: Path, written: dict[str, str] | None = None) -> dict[str, Any]:
     """Return the object in a JSON file. Raises InputError where there is none."""
-    content = _read(path, JSON_LIMIT, written)
+    content = read_written(path, JSON_LIMIT, written)
     if content is None:
         raise InputError(f"{path} is missing")
-    return _parse_object(path, content)
-
-
-def _parse_object(path: Path, json: bytes) -> dict[str, Any]:
-    try:
-        content = parse_json(json)
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds a JSON {type(content).__name__}; expected an object")
-    return content
+    return parse_object(path, content)
 
 
 def _read_summary(path: Path, written: dict[str, str] | None) -> dict[str, Any] | None:
-    content = _read(path, JSON_LIMIT, written)
+    content = read_written(path, JSON_LIMIT, written)
     if content is None:
         return None
-    summary = _parse_object(path, content)
+    summary = parse_object(path, content)
     for name in ("parameters", "steps_per_second", "tokens_per_second"):
         if not isinstance(summary.get(name), int | float | None):
             raise InputError(f"{path} has {name} {short(summary[name])}; expected a number")
@@ -234,7 +182,7 @@ def _check_model_size(place: Path) -> None:
 
 def _read_lines(path: Path, written: dict[str, str] | None) -> list[dict[str, Any]]:
     """Return a log's lines, each an object with a loss (a number) at a rising step; none where there is no file."""
-    *lines, rest = (_read(path, LOG_LIMIT, written) or b"").split(b"\n")
+    *lines, rest = (read_written(path, LOG_LIMIT, written) or b"").split(b"\n")
     if rest and written is not None:
         lines.append(rest)
     read: list[dict[str, Any]] = []

@@ -21,9 +21,10 @@ from transformers import logging as transformers_logging
 from duckling_data import drawing
 from duckling_data.command_line import USERS_FAULT
 from duckling_data.errors import InputError, OutsideError
-from duckling_data.files import PARTIAL, digest_json, write_bytes, write_json
+from duckling_data.files import PARTIAL, write_bytes
 from duckling_data.lock import beside, held, remove_leftovers, wait_until_free
 from duckling_data.progress import Reporter
+from duckling_data.strict_json import digest_json, write_json
 from duckling_data.tokenizer import DucklingTokenizer
 from duckling_train import run_dir as places
 from duckling_train.callbacks import MetricsWriter, Progress

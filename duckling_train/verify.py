@@ -17,9 +17,9 @@ from typing import Any
 from safetensors import SafetensorError
 
 from duckling_data.errors import CheckFailed, DucklingError, InputError
-from duckling_data.files import digest_json, read_json
 from duckling_data.manifest import describe_output
 from duckling_data.mapping import MAPPING_FILE, read_mapping
+from duckling_data.strict_json import digest_json, read_json
 from duckling_train import checkpoint as cp
 from duckling_train import run_dir as places
 from duckling_train.callbacks import METRICS

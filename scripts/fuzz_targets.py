@@ -139,7 +139,7 @@ def _read_manifest(folder: Path, name: str) -> None:
 
 
 def _read_source(folder: Path, name: str) -> None:
-    from duckling_data.sources import SourceRecord
+    from duckling_data.source_record import SourceRecord
 
     SourceRecord(folder)
 
@@ -203,7 +203,7 @@ def _checkpoint() -> dict[str, bytes]:
 
 def _signed(record: bytes) -> bytes:
     """Return a checkpoint's record with its own digest, or as it is where it holds no object."""
-    from duckling_data.files import digest_json, parse_json
+    from duckling_data.strict_json import digest_json, parse_json
 
     try:
         content = parse_json(record)
@@ -239,7 +239,7 @@ def _dataset() -> dict[str, bytes]:
 
 
 def _read_dataset(folder: Path, name: str) -> None:
-    from duckling_data.arrow_dir import read_rows
+    from duckling_data.arrow_read import read_rows
     from duckling_data.errors import InputError
 
     try:
@@ -252,7 +252,8 @@ def _read_dataset(folder: Path, name: str) -> None:
 def _counts() -> bytes:
     import numpy as np
 
-    from duckling_data.count import TokenCounts, write_counts
+    from duckling_data.count import TokenCounts
+    from duckling_data.counts_file import write_counts
 
     ids = np.array([13, 198, 290, 262], np.int64)
     return _through_a_file("c.parquet", lambda path: write_counts(path, TokenCounts(ids, ids[::-1].copy(), ids % 4)))
@@ -267,7 +268,7 @@ def _through_a_file(name: str, write: Callable[[Path], None]) -> bytes:
 
 
 def _read_counts(folder: Path, name: str) -> None:
-    from duckling_data.count import read_counts
+    from duckling_data.counts_file import read_counts
 
     counts = read_counts(folder / name)
     _ = counts.total, counts.digest(), counts.ids_for_coverage()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from duckling_data.files import make_directory
+from duckling_data.disk import make_directory
 from duckling_data.parallel import default_workers
 from duckling_data.pipeline import Pipeline, Request
 from duckling_data.progress import Reporter

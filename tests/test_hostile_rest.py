@@ -18,7 +18,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from duckling_data.count import TokenCounts, read_counts, write_counts
+from duckling_data.count import TokenCounts
+from duckling_data.counts_file import read_counts, write_counts
 from duckling_data.errors import InputError
 from duckling_data.readers import read_blocks
 from scripts.fuzz_readers import judge, put_seeds

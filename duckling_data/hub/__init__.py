@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from duckling_data.disk import free_bytes, in_bytes
 from duckling_data.errors import CheckFailed, InputError, OutsideError
-from duckling_data.files import free_bytes, in_bytes
 from duckling_data.hub.dataset import TINYSTORIES, HubDataset, HubFile
 from duckling_data.hub.place import begun_bytes, remove_leftovers, set_aside
 from duckling_data.progress import Reporter

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from duckling_data.disk import disk_errors
 from duckling_data.errors import DucklingError, OutsideError
-from duckling_data.files import disk_errors, sha256_file
+from duckling_data.files import sha256_file
 from duckling_data.hub import client
 from duckling_data.hub.dataset import HubFile
 from duckling_data.hub.faults import ADVICE, another_file, asked_wait, endpoint, explained, may_pass, reason

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
+from duckling_data.disk import disk_errors
 from duckling_data.errors import DucklingError, InputError, OutsideError
-from duckling_data.files import disk_errors
 from duckling_data.hub.dataset import HubFile
 from duckling_data.hub.secrets import redacted
 

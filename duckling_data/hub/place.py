@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from duckling_data.disk import disk_errors
 from duckling_data.errors import InputError
-from duckling_data.files import disk_errors, sync_directory
+from duckling_data.files import sync_directory
 from duckling_data.hub.dataset import HubFile
 from duckling_data.progress import Reporter
 

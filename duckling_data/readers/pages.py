@@ -146,6 +146,8 @@ class _Thrift:
         if kind in (7, 8):  # a double, which nobody asks for, or bytes behind their number
             length = 8 if kind == 7 else self._unsigned()
             self.at += length
+            if self.at > len(self._data):
+                raise IndexError
             return self._data[self.at - length : self.at] if kind == 8 else None
         if kind == 9:
             head = self._byte()

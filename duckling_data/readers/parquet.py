@@ -15,11 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from duckling_data.disk import Needed, disk_errors
 from duckling_data.errors import InputError
-from duckling_data.files import Needed, disk_errors, open_regular, write_all
+from duckling_data.files import open_regular, write_all
 from duckling_data.parallel import prefetch
-from duckling_data.readers.blocks import BLOCK_BYTES, Block, decompressed, refusing, unreadable
+from duckling_data.readers.blocks import BLOCK_BYTES, Block, decompressed, refusing
 from duckling_data.readers.pages import Chunk, read_chunks, read_pages
+from duckling_data.readers.text_column import check_text_column, large_strings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,11 +50,6 @@ TEXT_FACTOR, TEXT_LEAST = 1000, 64 << 20
 PAGE_LIMIT = 256 << 20
 """The largest page that is read, unpacked, in bytes. Writers make pages of 1 MB, some of 100."""
 
-STORY_LIMIT = 32 << 20
-"""The longest story, in bytes, as in text files."""
-
-NAMES_SHOWN = 8
-"""Columns that an error names, at most."""
 
 UNPACK_FACTOR, UNPACK_LEAST = 50, 64 << 20
 """A file compressed as a whole may unpack to so many times its size, and so many bytes more: Parquet is dense."""
@@ -92,7 +89,7 @@ def _unpack(path: Path, codec: str, place: IO[bytes], folder: Path) -> None:
 def count_rows(path: Path, codec: str | None, text_field: str) -> int:
     """Return the number of rows by the file's own metadata; the text column is checked on the way."""
     with _open_parquet(path, codec) as (file, _), refusing(path):
-        _check_text_column(file.schema_arrow, path, text_field)
+        check_text_column(file.schema_arrow, path, text_field)
         return sum(_group_sizes(file.metadata)[0])
 
 
@@ -100,7 +97,7 @@ def parquet_blocks(path: Path, codec: str | None, text_field: str, block_bytes: 
     """Yield the file's blocks in row order. Raises InputError where there is no text column of strings."""
     with _open_parquet(path, codec) as (file, content):
         with refusing(path):
-            _check_text_column(file.schema_arrow, path, text_field)
+            check_text_column(file.schema_arrow, path, text_field)
             metadata = file.metadata
             counts, sizes = _group_sizes(metadata)
             chunks = read_chunks(content, text_field)
@@ -148,7 +145,7 @@ def _streamed_blocks(file: Any, content: IO[bytes], chunks: Chunks, path: Path, 
             read += column.nbytes
             if read > limit:
                 raise InputError(f"{path}: its text is more than {limit:,} bytes, out of all proportion to its size.")
-            yield Block(len(column), partial(_large_strings, column, path, first_row))
+            yield Block(len(column), partial(large_strings, column, path, first_row))
             first_row += len(column)
 
 
@@ -187,7 +184,7 @@ def _read_row_groups(
         if (found := sum(map(len, held))) != rows:
             raise ValueError(f"{found} rows where its metadata says {rows}")
         column = pa.concat_arrays(held) if held else pa.array([], pa.large_string())
-    return _large_strings(column, path, first_row)
+    return large_strings(column, path, first_row)
 
 
 def _pieces(
@@ -240,53 +237,3 @@ def _plain(column: pa.DictionaryArray) -> Iterator[pa.Array]:
         stop = max(start + 1, int(np.searchsorted(ends, ends[start] + PIECE_BYTES, side="right")) - 1)
         yield dictionary.take(column.indices[start:stop])
         start = stop
-
-
-def _check_text_column(schema: pa.Schema, path: Path, text_field: str) -> None:
-    import pyarrow.types as types
-
-    if text_field not in schema.names:
-        raise InputError(
-            f"{path}: no column {text_field!r}; it has {_shown(schema.names)}. "
-            "Name the one that holds the stories with --text-field."
-        )
-    if schema.names.count(text_field) > 1:
-        raise InputError(f"{path}: {schema.names.count(text_field)} columns are named {text_field!r}, expected one.")
-    found = schema.field(text_field).type
-    held = found.value_type if types.is_dictionary(found) else found
-    if not (types.is_string(held) or types.is_large_string(held) or types.is_string_view(held) or types.is_null(held)):
-        raise InputError(f"{path}: column {text_field!r} holds {str(found)[:80]}, expected text (string).")
-
-
-def _shown(names: list[str]) -> str:
-    shown = [repr(name if len(name) <= 60 else name[:57] + "...") for name in names[:NAMES_SHOWN]]
-    more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
-    return (", ".join(shown) or "none") + more
-
-
-def _large_strings(column: pa.Array, path: Path, first_row: int) -> pa.Array:
-    """Return the column as large_string. Raises InputError at the first byte that is not UTF-8."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    with refusing(path):
-        column.validate()
-        texts = column.cast(pa.large_string())
-    try:
-        texts.validate(full=True)
-    except pa.ArrowInvalid as invalid:
-        for row, story in enumerate(texts.cast(pa.large_binary()).to_pylist()):
-            try:
-                (story or b"").decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise InputError(
-                    f"{path}: not UTF-8 in row {first_row + row:,} at byte offset {error.start:,} of its text "
-                    f"(byte 0x{story[error.start]:02x}). Repair the file, or convert it to UTF-8."
-                ) from invalid
-        raise unreadable(path, invalid) from invalid
-    longest = pc.max(pc.binary_length(texts)).as_py() or 0
-    if longest > STORY_LIMIT:
-        raise InputError(
-            f"{path}: a story of {longest:,} bytes behind row {first_row:,}, at most {STORY_LIMIT:,} are read. Cut it."
-        )
-    return texts

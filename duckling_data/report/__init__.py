@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from duckling_data.files import make_directory, write_bytes
+from duckling_data.disk import make_directory
+from duckling_data.files import write_bytes
 from duckling_data.manifest import Manifest
 from duckling_data.progress import Reporter
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from duckling_data.count import COUNTS_NAME, LENGTH_BINS, TokenCounts, read_counts
+from duckling_data.count import LENGTH_BINS, TokenCounts
+from duckling_data.counts_file import COUNTS_NAME, read_counts
 from duckling_data.gpt2 import BYTE_TOKENS, EOS_ID, EOS_TEXT, gpt2_parts, split_to_live
 from duckling_data.manifest import Manifest, StageRecord, refuse_unrecorded
 from duckling_data.mapping import DECOMPOSE, MAPPING_FILE, TokenMapping, read_mapping

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from duckling_data.count import COUNTS_NAME
+from duckling_data.counts_file import COUNTS_NAME
 from duckling_data.mapping import MAPPING_FILE
 from duckling_data.report.facts import level_name, percent, visible
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from duckling_data.corpus import Corpus
-from duckling_data.count import COUNTS_NAME, CountSettings, TokenCounts, count_tokens, occurring_ids, read_counts
+from duckling_data.count import CountSettings, TokenCounts, count_tokens, occurring_ids
+from duckling_data.counts_file import COUNTS_NAME, read_counts
 from duckling_data.encoding import EncodedSplit, EncoderPool
 from duckling_data.manifest import Manifest, StageRecord
 from duckling_data.mapping import DECOMPOSE, MAPPING_FILE, SIZES, TokenMapping, read_mapping

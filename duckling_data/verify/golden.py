@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from duckling_data.errors import InputError
-from duckling_data.files import read_json, write_json
 from duckling_data.manifest import Manifest
 from duckling_data.mapping import MAPPING_FILE
 from duckling_data.stages import DATASET_NAMES
+from duckling_data.strict_json import read_json, write_json
 
 
 def golden_digests(manifest: Manifest) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from duckling_data.errors import CheckFailed, DucklingError, InputError
 from duckling_data.files import sha256_file
 from duckling_data.manifest import Manifest, StageRecord
 from duckling_data.progress import Reporter
+from duckling_data.source_record import SOURCE_RECORD, SourceRecord
 from duckling_data.stages import PLACES
 
 CACHES = "cache-*.arrow"
@@ -45,23 +46,21 @@ def open_remembered(workspace: Path, workers: int, reporter: Reporter) -> Corpus
 
     Raises InputError or CheckFailed where the record or a file is missing or cannot be read.
     """
-    record = sources.SourceRecord(workspace)
+    record = SourceRecord(workspace)
     if not record.sources:
-        raise InputError(
-            f"{sources.SOURCE_RECORD} is missing; `duckling-data download --source SOURCE` writes it again"
-        )
+        raise InputError(f"{SOURCE_RECORD} is missing; `duckling-data download --source SOURCE` writes it again")
     named, field = record.sources, record.text_field
     try:
         return sources.open_corpus(workspace, named, field, workers=workers, offline=True, reporter=reporter)
     except DucklingError as error:
-        raise CheckFailed(f"{error} (named by {sources.SOURCE_RECORD})") from error
+        raise CheckFailed(f"{error} (named by {SOURCE_RECORD})") from error
 
 
 def corpus_faults(workspace: Path, manifest: Manifest, corpus: Corpus) -> Iterator[str]:
     """Yield what differs between the source's files, `corpus/source.json` and the manifest: the first of each split."""
     described = manifest.corpus or {"source": None, "splits": {}}
     if corpus.source != described["source"] or corpus.splits().keys() != described["splits"].keys():
-        yield f"{sources.SOURCE_RECORD} names {_named(corpus.describe())}, the manifest {_named(described)}"
+        yield f"{SOURCE_RECORD} names {_named(corpus.describe())}, the manifest {_named(described)}"
         return
     for name, split in corpus.splits().items():
         found, expected = split.describe(), described["splits"][name]
@@ -79,7 +78,7 @@ def _file_faults(split: FileSplit, expected: list[dict[str, Any]]) -> Iterator[s
     for file, said in zip(split.files, expected, strict=False):
         for key in ("name", "bytes", "sha256", "stories"):
             if getattr(file, key) != said.get(key):
-                where = f"{sources.SOURCE_RECORD}: {file.path}" if key == "stories" else file.path
+                where = f"{SOURCE_RECORD}: {file.path}" if key == "stories" else file.path
                 yield f"{where} has {key} {getattr(file, key)}, the manifest says {said.get(key)}"
                 return
     if len(split.files) != len(expected):
@@ -89,15 +88,15 @@ def _file_faults(split: FileSplit, expected: list[dict[str, Any]]) -> Iterator[s
 def _record_faults(workspace: Path, corpus: Corpus) -> Iterator[str]:
     """Yield the first count of stories that `corpus/source.json` should hold and does not, or holds and should not."""
     expected = {
-        sources._count_key(file, split.text_field): file.stories
+        sources.count_key(file, split.text_field): file.stories
         for split in corpus.splits().values()
         if isinstance(split, FileSplit)
         for file in split.files
     }
-    found = sources.SourceRecord(workspace).counted
+    found = SourceRecord(workspace).counted
     for key in sorted(expected.keys() | found.keys()):
         if expected.get(key) != found.get(key):
-            yield f"{sources.SOURCE_RECORD} counts {found.get(key)} stories under {key!r}, expected {expected.get(key)}"
+            yield f"{SOURCE_RECORD} counts {found.get(key)} stories under {key!r}, expected {expected.get(key)}"
             return
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from duckling_data.arrow_dir import ROWS_PER_SHARD, read_rows
+from duckling_data.arrow_dir import ROWS_PER_SHARD
+from duckling_data.arrow_read import read_rows
 from duckling_data.compact import Compacted, CompactTable
 from duckling_data.encoding import EncodedBatch
 from duckling_data.files import sha256_file

@@ -15,8 +15,8 @@ from typing import Any
 from transformers.trainer_callback import TrainerState
 
 from duckling_data.errors import InputError
-from duckling_data.files import read_json
 from duckling_data.manifest import short
+from duckling_data.strict_json import read_json
 from duckling_train.checkpoint import (
     CHECKPOINT,
     OPTIMIZER,

@@ -20,9 +20,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from duckling_data.disk import disk_errors
 from duckling_data.errors import InputError
-from duckling_data.files import PARTIAL, disk_errors, read_json, write_json
+from duckling_data.files import PARTIAL
 from duckling_data.manifest import short
+from duckling_data.strict_json import read_json, write_json
 from duckling_train.run_dir import CONFIG, MANIFEST, RUNS
 from duckling_train.settings import FIELDS, INPUTS, SETTINGS_LIMIT, check_type, read_settings
 from duckling_train.sweep.grid import Grid, Point, said, text

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from duckling_data.disk import disk_errors
 from duckling_data.errors import InputError, OutsideError
-from duckling_data.files import disk_errors, write_bytes
+from duckling_data.files import write_bytes
 from duckling_data.progress import Reporter
 from duckling_train.data import open_workspace
 from duckling_train.processes import process_count

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from duckling_data.arrow_dir import read_rows
+from duckling_data.arrow_read import read_rows
 from duckling_data.cli import main
 from duckling_data.demo import demo_stories
 from duckling_data.gpt2 import gpt2_folder

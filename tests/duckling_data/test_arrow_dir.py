@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from duckling_data import arrow_dir
-from duckling_data.arrow_dir import RowWriter, read_rows
+from duckling_data.arrow_dir import RowWriter
+from duckling_data.arrow_read import read_rows
 from duckling_data.errors import OutsideError
 from tests.duckling_data.conftest import snapshot
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from duckling_data import corpus as corpus_module
-from duckling_data.arrow_dir import read_rows
+from duckling_data.arrow_read import read_rows
 from duckling_data.corpus import FileSplit
 from duckling_data.demo import demo_stories
 from duckling_data.errors import InputError

@@ -19,7 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from duckling_data.arrow_dir import RowWriter, read_rows
+from duckling_data.arrow_dir import RowWriter
+from duckling_data.arrow_read import read_rows
 from duckling_data.errors import InputError
 from duckling_data.readers import count_stories, read_blocks, text
 from tests.duckling_data.conftest import SMALL, Cli

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,17 @@ import pytest
 
 from duckling_data.demo import demo_stories
 from duckling_data.readers import parquet
-from duckling_data.readers.pages import HEADER_BYTES, Page, read_pages
+from duckling_data.readers.pages import HEADER_BYTES, Page, read_chunks, read_pages
 from tests.duckling_data.test_hostile_readers import MIB, grown, refused, stories
+
+ABORTS = (
+    "UEFSMRUEFYoGFfQBTBUMFQASAAAfiwgAAAAAAAID42dgYPDPS1VIQazUUUhUSMlP1wOKMCgCcUhGqkJyYolCeWKxQnpOYorCo4YpCnmJ"
+    "h9eXpSp8mD+hQ8+aEaQ3OVWhtCA/D6i5JDM3VaEkI7UoFawnUSEpP7FET2FUCXYlwNBjSAQRSQANt5CShQEAABUAFRYVPiwVDhUQFQYV"
+    "BhwAAAAfiwgAAAAAAAIDY2JgYGCuZmbuOMYEAFBhe6oLAAAAFQQZLDUAGAZzY2hlbWEVAgAVDCUHGAR0ZXh0JQBMHAAAABYOGRwZHCYA"
+    "HBUMGTUABhAZGAR0ZXh0FQQWDhbmBhb4AiacAiYIKSwVBBUAFQIAFQAVEBUCADwW2gUZBhkmAgwAAAAW5gYWDiYIFvgCACggcGFycXVl"
+    "dC1jcHAtYXJyb3cgdmVyc2lvbiAyNi4wLjEZHBwAAACYAAAAUEFSMQ=="
+)
+"""A damaged file, found by fuzzing, at whose metadata an accessor of pyarrow ends the process."""
 
 
 def repeated(path: Path, entries: list[str], rows: int, **options: Any) -> Path:
@@ -124,3 +135,17 @@ def test_what_is_no_page_header_is_refused(tmp_path: Path, header: bytes) -> Non
     (tmp_path / "h").write_bytes(header)
     with (tmp_path / "h").open("rb") as file, pytest.raises(ValueError, match="page"):
         list(read_pages(file, 0, 1000, 1))
+
+
+def test_metadata_that_announces_more_than_it_holds_is_refused_at_once() -> None:
+    doubles = bytes([0x49, 0xF7, *[0xFF] * 8, 0x7F])  # the row groups, a list of 2^63 doubles
+    file = io.BytesIO(b"PAR1" + doubles + len(doubles).to_bytes(4, "little") + b"PAR1")
+    with pytest.raises(ValueError, match="not whole"):
+        read_chunks(file, "text")
+
+
+def test_a_file_whose_metadata_made_pyarrow_end_the_process_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    path.write_bytes(base64.b64decode(ABORTS))
+    said, _memory = grown(path)
+    assert str(path) in said

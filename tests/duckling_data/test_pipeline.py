@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from duckling_data.count import read_counts
+from duckling_data.counts_file import read_counts
 from duckling_data.demo import demo_stories
 from duckling_data.manifest import Manifest
 from tests.duckling_data.conftest import SMALL, Cli, build, read_json, rows_of, snapshot, stages_that, write_jsonl

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from duckling_data.count import COLUMNS, read_counts
+from duckling_data.counts_file import COLUMNS, read_counts
 from duckling_data.errors import InputError
 from tests.duckling_data.conftest import Cli
 

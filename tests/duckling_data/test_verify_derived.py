@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duckling_data.arrow_dir import RowWriter
-from duckling_data.count import TokenCounts, read_counts, write_counts
+from duckling_data.count import TokenCounts
+from duckling_data.counts_file import read_counts, write_counts
 from duckling_data.demo import demo_stories
 from duckling_data.manifest import Manifest, describe_output
 from duckling_data.mapping import read_mapping

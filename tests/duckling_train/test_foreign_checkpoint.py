@@ -15,8 +15,8 @@ import safetensors.torch
 import torch
 
 from duckling_data.errors import CheckFailed, InputError
-from duckling_data.files import digest_json
 from duckling_data.manifest import describe_output
+from duckling_data.strict_json import digest_json
 from duckling_train.checkpoint import RECORD_DIGEST
 from duckling_train.generate import open_model
 from duckling_train.run_dir import write_manifest

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from duckling_data.errors import InputError
-from duckling_data.files import digest_json
+from duckling_data.strict_json import digest_json
 from duckling_train.checkpoint import RECORD_DIGEST, Checkpoints
 from duckling_train.config import TrainConfig
 from duckling_train.data import open_workspace
