@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from threading import Lock
 from typing import Any
 
@@ -23,7 +24,7 @@ def load() -> None:
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        pass
+        import_module("matplotlib.font_manager")
     except ValueError as error:
         first = str(error).splitlines()[0][:120]
         raise InputError(f"matplotlib cannot start ({first}): correct MPLBACKEND or your matplotlibrc.") from error

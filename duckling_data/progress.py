@@ -15,7 +15,8 @@ class Reporter:
     def say(self, line: str) -> None:
         """Print one line on standard error."""
         if not self.quiet:
-            print(line, file=sys.stderr, flush=True)
+            sys.stderr.write(f"{line}\n")  # in one piece: a signal may end the program right behind it
+            sys.stderr.flush()
 
     def bar(self, what: str, total: int, unit: str) -> Any:
         """Return a progress bar (a tqdm, to be used in a `with`), drawn if it lasts more than half a second."""
