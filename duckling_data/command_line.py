@@ -22,7 +22,7 @@ from typing import NoReturn
 
 import click
 
-from duckling_data.errors import DucklingError, InputError, OutsideError
+from duckling_data.errors import DucklingError, InputError, OutsideError, printable
 
 SIGNALLED = 128
 """A program that a signal ended has the exit status of this and the signal's number: 130 Ctrl-C, 143 SIGTERM."""
@@ -83,12 +83,12 @@ def run_command(
             click.echo(error.format_message(), err=True)
             sys.exit(error.exit_code)
         except click.ClickException as error:
-            fail(f"{error.format_message()} See {program} --help.", error.exit_code)
+            fail(printable(f"{error.format_message()} See {program} --help."), error.exit_code)
         except DucklingError as error:
             fail(str(error), error.exit_status)
         except OSError as error:
             status = InputError.exit_status if isinstance(error, USERS_FAULT) else OutsideError.exit_status
-            fail(f"{error.filename or 'input or output'}: {error.strerror or error}", status)
+            fail(printable(f"{error.filename or 'input or output'}: {error.strerror or error}"), status)
         sys.exit(0)
 
 

@@ -1,6 +1,6 @@
 """What can go wrong that is not a bug, and the exit status each kind ends with.
 
-Every message is one or two lines: the bad value, what was expected, what to do. The command line prints it
+Every message is one line: the bad value, what was expected, what to do. The command line prints it
 without a traceback (`--debug` adds one).
 """
 
@@ -8,9 +8,25 @@ from __future__ import annotations
 
 
 class DucklingError(Exception):
-    """The root of every error that a user can meet; never raised itself."""
+    """The root of every error that a user can meet; never raised itself.
+
+    What a message quotes may come from anywhere: what is not printable in it is escaped, a line break too.
+    """
 
     exit_status = 2
+    breaks = ""
+    """What is not printable and stays as it is."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message, self.breaks))
+
+
+def printable(text: str, breaks: str = "") -> str:
+    """Return the text with what is not printable escaped, as `\\n`; the characters in `breaks` stay as they are."""
+    return "".join(
+        character if character.isprintable() or character in breaks else character.encode("unicode_escape").decode()
+        for character in text
+    )
 
 
 class InputError(DucklingError):
@@ -18,9 +34,10 @@ class InputError(DucklingError):
 
 
 class CheckFailed(DucklingError):
-    """A check found damage or a difference. Exit status 1."""
+    """A check found damage or a difference; a line for each. Exit status 1."""
 
     exit_status = 1
+    breaks = "\n"
 
 
 class OutsideError(DucklingError):

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from duckling_data.demo import demo_stories
-from duckling_data.readers import parquet
+from duckling_data.readers import text_column
 from duckling_data.readers.pages import HEADER_BYTES, Page, read_chunks, read_pages
 from tests.duckling_data.test_hostile_readers import MIB, grown, refused, stories
 
@@ -59,9 +59,9 @@ def test_values_that_share_their_begin_are_refused_in_little_memory(tmp_path: Pa
 
 def test_a_story_longer_than_in_any_text_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.parquet"
-    pq.write_table(pa.table({"text": ["a", "x" * parquet.STORY_LIMIT]}), path)
-    assert [len(story or "") for story in stories(path)] == [1, parquet.STORY_LIMIT]
-    pq.write_table(pa.table({"text": ["a", "x" * (parquet.STORY_LIMIT + 1)]}), path)
+    pq.write_table(pa.table({"text": ["a", "x" * text_column.STORY_LIMIT]}), path)
+    assert [len(story or "") for story in stories(path)] == [1, text_column.STORY_LIMIT]
+    pq.write_table(pa.table({"text": ["a", "x" * (text_column.STORY_LIMIT + 1)]}), path)
     assert "at most 33,554,432 are read" in refused(path)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from duckling_data.errors import CheckFailed, DucklingError, InputError
 from tests.duckling_data.conftest import SMALL, Cli, snapshot
 
 SECRET = "correct-horse"
@@ -62,3 +63,18 @@ def test_a_path_that_looks_like_a_url_and_is_there_is_a_path(
     (tmp_path / "a:" / "b").mkdir(parents=True)
     assert "holds no stories" in refused(cli, tmp_path, "--source", "a://b")
     assert "holds no stories" in refused(cli, tmp_path, "--source", tmp_path / "a:")
+
+
+def test_what_a_message_quotes_stays_on_its_line(cli: Cli, tmp_path: Path) -> None:
+    """Neither a line break nor a terminal's escape sequence in a name reaches the screen as it is."""
+    source = tmp_path / "two\nlines\x1b[31m.jsonl"
+    assert "two\\nlines\\x1b[31m.jsonl: no such file" in refused(cli, tmp_path, "--source", source)
+    source.write_bytes(b"{}\n")
+    assert "two\\nlines\\x1b[31m.jsonl: " in refused(cli, tmp_path, "--source", source)
+    result = cli("pack", "--live", "1\n2")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(("kind", "expected"), [(InputError, r"a\nb\x07c é 🐈"), (CheckFailed, "a\nb\\x07c é 🐈")])
+def test_a_message_is_one_line_and_a_check_s_a_line_for_each_fault(kind: type[DucklingError], expected: str) -> None:
+    assert str(kind("a\nb\x07c é 🐈")) == expected
