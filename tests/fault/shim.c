@@ -61,7 +61,9 @@ static int fails_fd(const char *call, int fd) {
 }
 
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
-#define CREATES(flags) (((flags) & (O_CREAT | O_TRUNC)) || ((flags) & O_TMPFILE) == O_TMPFILE)
+#define UNNAMED(flags) (((flags) & O_TMPFILE) == O_TMPFILE)
+#define CREATES(flags) (((flags) & (O_CREAT | O_TRUNC)) || UNNAMED(flags))
+#define OPENING(flags) (UNNAMED(flags) ? "open-unnamed" : "open")
 #define MODE(flags) \
     va_list list; \
     va_start(list, flags); \
@@ -71,12 +73,12 @@ static int fails_fd(const char *call, int fd) {
 #define OPEN(name) \
     int name(const char *path, int flags, ...) { \
         MODE(flags); \
-        return CREATES(flags) && fails("open", path) ? -1 : NEXT(name)(path, flags, mode); \
+        return CREATES(flags) && fails(OPENING(flags), path) ? -1 : NEXT(name)(path, flags, mode); \
     }
 #define OPENAT(name) \
     int name(int folder, const char *path, int flags, ...) { \
         MODE(flags); \
-        return CREATES(flags) && fails("open", path) ? -1 : NEXT(name)(folder, path, flags, mode); \
+        return CREATES(flags) && fails(OPENING(flags), path) ? -1 : NEXT(name)(folder, path, flags, mode); \
     }
 OPEN(open) OPEN(open64) OPENAT(openat) OPENAT(openat64)
 
