@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from typing import Any
 import pytest
 import torch
 
+from tests import forked, seed_cells
 from tests import reference_pipeline as reference
-from tests import seed_cells
 
 LIVE, DEAD, CONTEXT, GROUP = 6144, 2048, 512, 10_000
 STEPS = 30
@@ -89,7 +90,15 @@ def environment() -> dict[str, str]:
 
 
 def duckling_train(run_dir: Path, *arguments: str | Path) -> Ran:
-    """Run `duckling-train --out run_dir arguments` in a process of its own."""
+    """Run `duckling-train --out run_dir arguments` in a process of its own, forked from one that has imported it."""
+    with tempfile.TemporaryDirectory() as folder:
+        ran = forked.run("duckling_train.cli", "--out", run_dir, *arguments, output=Path(folder) / "said")
+        assert ran.process.exitcode is not None
+        return Ran(run_dir, ran.process.exitcode, ran.stdout, ran.stderr)
+
+
+def from_the_shell(run_dir: Path, *arguments: str | Path) -> Ran:
+    """Run the same as a user does: in a process that imports all by itself."""
     done = subprocess.run(
         command("--out", run_dir, *arguments), capture_output=True, text=True, env=environment(), check=False
     )
@@ -124,4 +133,4 @@ def with_validation(workspace: Path, copy: Path) -> Path:
 def run(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """One short CPU run through the command line."""
     run_dir = tmp_path_factory.mktemp("runs") / "short"
-    return duckling_train(run_dir, "-w", workspace, "--steps", str(STEPS), "--device", "cpu")
+    return from_the_shell(run_dir, "-w", workspace, "--steps", str(STEPS), "--device", "cpu")
