@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+PROPERTIES := tests/test_hostile_rest.py $(wildcard tests/duckling_data/test_hostile_*.py)
 
 .PHONY: setup demo test coverage check fuzz soak bench golden clean
 
@@ -36,6 +37,7 @@ soak: $(READY)
 	$(BIN)/python scripts/soak_kill.py
 	$(BIN)/python scripts/soak_disk.py
 	$(BIN)/python scripts/soak_determinism.py
+	HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -n 2 $(PROPERTIES)
 	$(BIN)/python scripts/fuzz_readers.py --executions 10000
 	$(BIN)/python scripts/fuzz_atheris.py --seconds 60
 

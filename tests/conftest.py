@@ -1,8 +1,18 @@
-"""Tests that run side by side share the cores: one thread each, before torch is imported, and so in their children."""
+"""What holds for every test: one thread for those side by side, and the same drawn examples every time.
+
+Tests that run side by side share the cores: one thread each, before torch is imported, and so in their children.
+hypothesis draws the same examples in every run; `HYPOTHESIS_PROFILE=explore` draws others each time (`make soak`).
+"""
 
 from __future__ import annotations
 
 import os
 
+from hypothesis import settings
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
+
+settings.register_profile("same", derandomize=True, print_blob=True)
+settings.register_profile("explore", derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
