@@ -14,6 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from duckling_data.command_line import USERS_FAULT
 from duckling_data.disk import disk_errors
 from duckling_data.errors import InputError, OutsideError
 from duckling_data.files import PARTIAL, replace_directory, sync_directory
@@ -69,18 +70,29 @@ def refusal(run_dir: Path, *, overwrite: bool) -> str | None:
     return None
 
 
+def make_folder(folder: Path, run_dir: Path) -> None:
+    """Make a folder that `run_dir` needs, and those above it.
+
+    Raises InputError where no folder can be, OutsideError when the disk fails.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except USERS_FAULT as error:
+        raise InputError(f"cannot make the run directory {run_dir}: {error.strerror}") from error
+    except OSError:
+        with disk_errors(folder, instead="choose another --out"):
+            raise
+
+
 def prepare(run_dir: Path, *, overwrite: bool) -> None:
     """Make `run_dir` an empty directory, removing an earlier run's own files, the manifest first.
 
-    Raises InputError where `refusal` has a reason, or where the directory cannot be made.
+    Raises InputError where `refusal` has a reason, and as `make_folder` does.
     """
     reason = refusal(run_dir, overwrite=overwrite)
     if reason:
         raise InputError(reason)
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the run directory {run_dir}: {error.strerror}") from error
+    make_folder(run_dir, run_dir)
     with disk_errors(run_dir):
         for name in (TENSORBOARD, *reversed(CONTENTS)):
             for path in (run_dir / name, run_dir / (name + PARTIAL)):

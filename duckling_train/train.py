@@ -19,8 +19,7 @@ from transformers import TrainingArguments, set_seed
 from transformers import logging as transformers_logging
 
 from duckling_data import drawing
-from duckling_data.command_line import USERS_FAULT
-from duckling_data.errors import InputError, OutsideError
+from duckling_data.errors import InputError
 from duckling_data.files import PARTIAL, write_bytes
 from duckling_data.lock import beside, held, remove_leftovers, wait_until_free
 from duckling_data.progress import Reporter
@@ -91,15 +90,11 @@ def train(
 
 @contextlib.contextmanager
 def alone(run_dir: Path) -> Iterator[None]:
-    """Hold the run directory's lock. Raises InputError that names the process that holds it."""
+    """Hold the run directory's lock. Raises InputError that names the process that holds it, and as `make_folder`."""
     if not is_main_process():
         yield
         return
-    try:
-        run_dir.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        kind = InputError if isinstance(error, USERS_FAULT) else OutsideError
-        raise kind(f"cannot make the run directory {run_dir}: {error.strerror}") from error
+    places.make_folder(run_dir.parent, run_dir)
     with held(beside(run_dir), run_dir, waiting=None):
         yield
 

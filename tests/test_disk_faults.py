@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fault.cases import Case, faults_of_a_write, make_cases
+from tests.fault.cases import Case, faults_of_a_write, make_cases, said_wrong
 from tests.fault.disk import Disk
 from tests.fault.fixtures import disk, scratch
 
@@ -43,5 +43,7 @@ def test_the_shim_counts_and_fails_every_kind_of_write(disk: Disk, cases: dict[s
     calls = set()
     for at in range(1, 14):
         case.clear()
-        calls.add(disk.run(case.start, case.folder, at, errno.EIO).failed.split(" ")[0])
+        done = disk.run(case.start, case.folder, at, errno.ENOSPC)
+        calls.add(done.failed.split(" ")[0])
+        assert said_wrong(case, done) == []
     assert {"open", "write", "fsync", "rename", "mkdir"} <= calls

@@ -123,7 +123,7 @@ def faults_of_a_write(disk: Disk, case: Case, at: int, error: int, *, lasting: b
     """Let the case's write number `at` fail, or the process die there (KILL); return which laws do not hold after."""
     case.clear()
     done = disk.run(case.start, case.folder, at, error, lasting=lasting)
-    found = [] if error == KILL else _said_wrong(case, done)
+    found = [] if error == KILL else said_wrong(case, done)
     if error == KILL and done.failed and done.status != -signal.SIGKILL:
         found.append(f"status {done.status}, expected the kill")
     found += _verify_faults(disk, case)
@@ -140,7 +140,7 @@ def faults_of_kills(disk: Disk, case: Case, rng: random.Random, kills: int) -> l
     return [f"{case.name}, killed after {moments} s: {fault}" for fault in _goes_on_wrong(disk, case)]
 
 
-def _said_wrong(case: Case, done: Done) -> list[str]:
+def said_wrong(case: Case, done: Done) -> list[str]:
     """Return what is wrong with how a command ended whose disk failed."""
     if done.status == 0 and _harmless(done.failed):
         return []
