@@ -7,6 +7,7 @@ last: a run directory without one is a run that did not finish, and goes on from
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from duckling_data.command_line import USERS_FAULT
-from duckling_data.disk import disk_errors
-from duckling_data.errors import InputError, OutsideError
+from duckling_data.disk import Needed, disk_errors
+from duckling_data.errors import InputError
 from duckling_data.files import PARTIAL, replace_directory, sync_directory
 from duckling_data.manifest import describe_output
 from duckling_data.strict_json import write_json
@@ -106,13 +107,13 @@ def save_model(run_dir: Path, model: Any, tokenizer: Any) -> None:
     """Write `model/`: safetensors, their configuration, and the tokenizer, so that `from_pretrained` opens it."""
     place = run_dir / MODEL
     partial = place.with_name(MODEL + PARTIAL)
-    with disk_errors(place):
+    with disk_errors(place, Needed(sum(tensor.nbytes for tensor in model.parameters()))):
         if partial.exists():  # of a process that was killed
             shutil.rmtree(partial)
         try:
             model.save_pretrained(str(partial))
         except SafetensorError as error:
-            raise OutsideError(f"{place}: cannot be written ({error})") from error
+            raise _as_os_error(error, place) from error
         tokenizer.save_pretrained(str(partial))
         # safetensors makes its file readable to its owner alone; the others have the user's usual mode.
         shutil.copymode(partial / CONFIG, partial / WEIGHTS)
@@ -120,6 +121,12 @@ def save_model(run_dir: Path, model: Any, tokenizer: Any) -> None:
             _flush(path)
         sync_directory(partial)
     replace_directory(partial, place)
+
+
+def _as_os_error(error: SafetensorError, place: Path) -> OSError:
+    """Return what the system said to safetensors, which passes it on as text, as the error of a write to `place`."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1])), str(place)) if number else OSError(str(error))
 
 
 def _flush(path: Path) -> None:

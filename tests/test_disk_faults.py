@@ -47,3 +47,17 @@ def test_the_shim_counts_and_fails_every_kind_of_write(disk: Disk, cases: dict[s
         calls.add(done.failed.split(" ")[0])
         assert said_wrong(case, done) == []
     assert {"open", "write", "fsync", "rename", "mkdir"} <= calls
+
+
+def test_a_full_disk_while_the_weights_are_written_is_told_with_the_room_needed(
+    disk: Disk, cases: dict[str, Case]
+) -> None:
+    """safetensors writes them, and passes on what the system says as text."""
+    case = cases["train"]
+    failed = []
+    for at in range(case.writes - 38, case.writes - 32):
+        case.clear()
+        done = disk.run(case.start, case.folder, at, errno.ENOSPC)
+        failed.append(done.failed)
+        assert said_wrong(case, done) == []
+    assert sum("/model.partial/.tmp" in call for call in failed) >= 3, failed
