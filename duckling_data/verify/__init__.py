@@ -31,6 +31,8 @@ from duckling_data.verify.rows import pack_faults
 __all__ = ["VerifyRequest", "golden_digests", "verify_workspace", "write_golden"]
 
 
+AGAIN = ". An output that you remove is made again by its command."
+
 ERRORS = (DucklingError, OSError, LookupError, TypeError, ValueError, AttributeError)
 """What damaged content leads to, where it is read."""
 
@@ -87,7 +89,7 @@ def verify_workspace(request: VerifyRequest, reporter: Reporter) -> Iterator[str
         yield from lines
     named = [f"{part}: {fault}" for part, found in faults.items() for fault in found]
     if named:
-        raise CheckFailed("\n".join([f"{request.workspace}: {len(named)} of its checks failed", *named]))
+        raise CheckFailed("\n".join([f"{request.workspace}: {len(named)} of its checks failed{AGAIN}", *named]))
     if request.write_golden:
         write_golden(manifest, request.write_golden)
         yield f"{'golden':<12} wrote {request.write_golden}"
