@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from scripts.check_datasets_versions import ROOT, run
+
 GOLDEN = ROOT / "artifacts" / "golden" / "demo.json"
 TRAIN = ("--steps", "20", "--device", "cpu", "--threads", "2", "--quiet")
 CLOCKED = "summary.json"
@@ -74,15 +75,6 @@ def environment(folder: Path, interpreter: str) -> Path:
     pinned = ("-c", ROOT / "constraints.txt")
     run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *pinned, *dependencies)
     return python
-
-
-def run(*words: object) -> str:
-    """Return a program's standard output; stop with its error if it fails. The project is found by PYTHONPATH."""
-    settings = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([str(w) for w in words], capture_output=True, text=True, env=settings, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(str(w) for w in words[:6])} … failed:\n{done.stderr}")
-    return done.stdout
 
 
 if __name__ == "__main__":

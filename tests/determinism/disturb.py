@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.fault.disk import compile_preload
+
 ROOT = Path(__file__).parents[2]
 READDIR = Path(__file__).with_name("readdir.c")
 TURKISH = "tr_TR.ISO-8859-9"
@@ -102,13 +104,8 @@ def _told(path: Path, folder: Path, disturbance: Disturbance) -> str:
 
 
 def compile_readdir(folder: Path) -> Path | None:
-    """Return the compiled `readdir.c`, or None where it cannot be: no Linux, or no C compiler."""
-    compiler = shutil.which("cc")
-    if compiler is None or not sys.platform.startswith("linux"):
-        return None
-    library = folder / "readdir.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(READDIR), "-ldl"], check=True)
-    return library
+    """Return the compiled `readdir.c`, as `compile_preload` does."""
+    return compile_preload(READDIR, folder)
 
 
 def turkish(folder: Path) -> dict[str, str] | None:

@@ -14,8 +14,8 @@ from tests.fault.fixtures import disk, scratch
 
 __all__ = ["disk", "scratch"]
 
-AT_ONCE = 3.0
-"""Seconds in which a command that is asked to stop is gone on a busy machine; on an idle one it is one at most."""
+AT_ONCE = 1.5
+"""Seconds in which a command that is asked to stop is gone, on a busy machine."""
 
 
 @pytest.fixture(scope="module")

@@ -28,12 +28,17 @@ KILL = -1
 
 
 def compile_shim(folder: Path) -> Path | None:
-    """Return the compiled shim, or None where it cannot be: no Linux, or no C compiler."""
+    """Return the compiled shim, as `compile_preload` does."""
+    return compile_preload(SHIM, folder)
+
+
+def compile_preload(source: Path, folder: Path) -> Path | None:
+    """Return a C source compiled for LD_PRELOAD, or None where it cannot be: no Linux, or no C compiler."""
     compiler = shutil.which("cc")
     if compiler is None or not sys.platform.startswith("linux"):
         return None
-    library = folder / "shim.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(SHIM), "-ldl"], check=True)
+    library = folder / f"{source.stem}.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"], check=True)
     return library
 
 
