@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 PROPERTIES := tests/test_hostile_rest.py $(wildcard tests/duckling_data/test_hostile_*.py)
 
-.PHONY: setup demo test coverage check fuzz soak bench golden clean
+.PHONY: setup demo test coverage check fuzz soak bench golden tree clean
 
 setup: $(READY)
 
@@ -47,6 +47,10 @@ bench: $(READY)
 # Writes the golden digests anew; only for a change of bytes that is meant.
 golden: $(READY)
 	$(BIN)/python scripts/write_golden.py
+
+# Writes the tree of files in docs/architecture.md.
+tree: $(READY)
+	$(BIN)/python scripts/tree.py
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -41,7 +41,7 @@ class _RegisterAfterImport:
 
 def _register(auto_tokenizer: ModuleType) -> None:
     """Make `DucklingTokenizer` known to the imported module AUTO_TOKENIZER."""
-    from duckling_data.tokenizer import DucklingTokenizer
+    from duckling_data.tokens.tokenizer import DucklingTokenizer
 
     class DucklingConfig(auto_tokenizer.PreTrainedConfig):  # type: ignore[misc, name-defined]
         """What `register` files a tokenizer under. No model has it: Duckling's models are GPT-2s."""

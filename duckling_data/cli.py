@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from duckling_data.command_line import run_command
+from duckling_data.base.command_line import run_command
 from duckling_data.options import COMMON, COUNT, DEBUG, MAPPING, PACK, QUIET, VOCAB, WORKSPACE, option, options
 
 if TYPE_CHECKING:
@@ -42,12 +42,12 @@ def _pipeline(
     mapping: Path | None = None,
     **settings: Any,
 ) -> Pipeline:
-    from duckling_data.memory import keep_freed_memory
+    from duckling_data.base.memory import keep_freed_memory
 
     keep_freed_memory()
-    from duckling_data.parallel import default_workers
+    from duckling_data.base.parallel import default_workers
+    from duckling_data.base.progress import Reporter
     from duckling_data.pipeline import Pipeline, Request
-    from duckling_data.progress import Reporter
 
     given = {name: value for name, value in settings.items() if value is not None}
     request = Request(
@@ -143,8 +143,8 @@ def verify(workspace: Path, workers: int | None, quiet: bool, **given: Any) -> N
     Every file is hashed again, the source's too; counts, mapping and rows are derived again from the stories. Exit
     status 1 if something differs.
     """
-    from duckling_data.parallel import default_workers
-    from duckling_data.progress import Reporter
+    from duckling_data.base.parallel import default_workers
+    from duckling_data.base.progress import Reporter
     from duckling_data.verify import VerifyRequest, verify_workspace
 
     for line in verify_workspace(VerifyRequest(workspace, workers or default_workers(), **given), Reporter(quiet)):

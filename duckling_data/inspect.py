@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from duckling_data.arrow_read import read_rows
-from duckling_data.compact import NONE, CompactTable
-from duckling_data.counts_file import COUNTS_NAME, read_counts
-from duckling_data.encoders import load_encoder
-from duckling_data.errors import InputError
-from duckling_data.manifest import Manifest, refuse_unrecorded
-from duckling_data.mapping import MAPPING_FILE, read_mapping
-from duckling_data.stages import DATASET_NAMES
+from duckling_data.base.errors import InputError
+from duckling_data.rows.read import read_rows
+from duckling_data.stages.context import DATASET_NAMES
+from duckling_data.stages.counts_file import COUNTS_NAME, read_counts
+from duckling_data.tokens.compact import NONE, CompactTable
+from duckling_data.tokens.encoders import load_encoder
+from duckling_data.tokens.mapping import MAPPING_FILE, read_mapping
+from duckling_data.workspace.manifest import Manifest, refuse_unrecorded
 
 
 def decoded_rows(workspace: Path, first: int, rows: int, validation: bool) -> Iterator[str]:
@@ -22,7 +22,7 @@ def decoded_rows(workspace: Path, first: int, rows: int, validation: bool) -> It
 
     Raises CheckFailed for rows or a mapping that are not those recorded.
     """
-    from duckling_data.tokenizer import DucklingTokenizer
+    from duckling_data.tokens.tokenizer import DucklingTokenizer
 
     folder = workspace / DATASET_NAMES["validation" if validation else "train"]
     if not folder.is_dir():
@@ -77,7 +77,7 @@ def token_text(token: int) -> str:
     """Return the text of a GPT-2 id; bytes that are no UTF-8 by themselves are shown as the replacement character."""
     from tokenizers import decoders
 
-    from duckling_data.gpt2 import gpt2_vocabulary
+    from duckling_data.tokens.gpt2 import gpt2_vocabulary
 
     if not _TEXTS:
         _TEXTS.update({token: text for text, token in gpt2_vocabulary().items()})

@@ -15,20 +15,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from duckling_data import stages
-from duckling_data.corpus import Corpus
-from duckling_data.disk import make_directory
-from duckling_data.encoding import EncodedSplit, EncoderPool
-from duckling_data.errors import InputError
-from duckling_data.lock import LOCK, held, remove_leftovers
-from duckling_data.manifest import MANIFEST_NAME, ORDER, Manifest, StageRecord
-from duckling_data.mapping import MAPPING_FILE
-from duckling_data.progress import Reporter
-from duckling_data.settings import Resolved, resolve
-from duckling_data.source_record import DEFAULT_TEXT_FIELD, SOURCE_RECORD, SourceRecord
-from duckling_data.sources import DEFAULT_SOURCE, absolute_sources, open_corpus, remember_source, to_download
-from duckling_data.strict_json import digest_json
-from duckling_data.sums import SUMS_NAME, remove_sums, write_sums
+from duckling_data.base.disk import make_directory
+from duckling_data.base.errors import InputError
+from duckling_data.base.locks import LOCK, held, remove_leftovers
+from duckling_data.base.progress import Reporter
+from duckling_data.base.strict_json import digest_json
+from duckling_data.corpus.sources import DEFAULT_SOURCE, absolute_sources, open_corpus, remember_source, to_download
+from duckling_data.corpus.splits import Corpus
+from duckling_data.stages import context as stages
+from duckling_data.tokens.encoding import EncodedSplit, EncoderPool
+from duckling_data.tokens.mapping import MAPPING_FILE
+from duckling_data.workspace.manifest import MANIFEST_NAME, ORDER, Manifest, StageRecord
+from duckling_data.workspace.settings import Resolved, resolve
+from duckling_data.workspace.source_record import DEFAULT_TEXT_FIELD, SOURCE_RECORD, SourceRecord
+from duckling_data.workspace.sums import SUMS_NAME, remove_sums, write_sums
 
 NOT_DOWNLOADED = {"train": "(not downloaded)", "validation": "(not downloaded)"}
 

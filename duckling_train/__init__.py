@@ -11,11 +11,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from duckling_train.callbacks import LossTracker
     from duckling_train.config import TrainConfig
-    from duckling_train.engines.reference import CausalLMCollator, make_training_args
+    from duckling_train.engines.reference.engine import CausalLMCollator, make_training_args
     from duckling_train.experiment import Experiment, duckling_ii
-    from duckling_train.recorder import WRecorder
+    from duckling_train.recording.memory import WRecorder
+    from duckling_train.runs.callbacks import LossTracker
 
 __all__ = [
     "CausalLMCollator",
@@ -28,13 +28,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CausalLMCollator": "duckling_train.engines.reference",
+    "CausalLMCollator": "duckling_train.engines.reference.engine",
     "Experiment": "duckling_train.experiment",
-    "LossTracker": "duckling_train.callbacks",
+    "LossTracker": "duckling_train.runs.callbacks",
     "TrainConfig": "duckling_train.config",
-    "WRecorder": "duckling_train.recorder",
+    "WRecorder": "duckling_train.recording.memory",
     "duckling_ii": "duckling_train.experiment",
-    "make_training_args": "duckling_train.engines.reference",
+    "make_training_args": "duckling_train.engines.reference.engine",
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
-from duckling_data.command_line import run_command
+from duckling_data.base.command_line import run_command
 from duckling_train.commands import COMMANDS
 from duckling_train.options import config_options, given_settings, setting_options, speech_options, workspace_option
 from duckling_train.processes import is_main_process
@@ -57,13 +57,13 @@ def cli(
     if resume is not None:
         run_dir, summary = _resume(context, resume, quiet=quiet)
     else:
-        from duckling_train.run_dir import locate
+        from duckling_train.runs.layout import locate
 
         if out is not None and name is not None:
             raise click.UsageError("--name does not go with --out, which is the whole path; leave one of them out.")
         config = make_config(given_settings(context), preset=preset, file=config_file)
         run_dir = locate(workspace, out, name if name is not None else config.run_name())
-        from duckling_train.train import describe, train
+        from duckling_train.runs.train import describe, train
 
         if dry_run:
             click.echo(describe(config, workspace, run_dir, overwrite=overwrite))
@@ -83,8 +83,8 @@ def _resume(context: click.Context, run: str, *, quiet: bool) -> tuple[Path, dic
         if _given(context, name):
             option = next(parameter.opts[0] for parameter in context.command.params if parameter.name == name)
             raise click.UsageError(f"{option} does not go with --resume, which takes the run as it is.")
-    from duckling_train.resume import resume, workspace_of
-    from duckling_train.runs import find_run
+    from duckling_train.runs.read import find_run
+    from duckling_train.runs.resume import resume, workspace_of
 
     workspace: Path = context.params["workspace"]
     run_dir = find_run(workspace, run)

@@ -41,8 +41,8 @@ def generate(
     for name, flag in (("temperature", "--temperature"), ("top_k", "--top-k")):
         if options["greedy"] and name in given:
             raise click.UsageError(f"{flag} does not go with --greedy, which draws nothing; leave one of them out.")
-    from duckling_train.generate import Sampling, continuations
-    from duckling_train.runs import find_run
+    from duckling_train.runs.generate import Sampling, continuations
+    from duckling_train.runs.read import find_run
 
     def note(line: str) -> None:
         if not quiet:
@@ -63,8 +63,8 @@ def compare(runs: tuple[str, ...], out: Path, workspace: Path, quiet: bool, debu
 
     RUN is a run's directory, or its name in the workspace.
     """
-    from duckling_train.compare import comparison
-    from duckling_train.runs import find_run
+    from duckling_train.compare.table import comparison
+    from duckling_train.runs.read import find_run
 
     table, plotted = comparison([find_run(workspace, run) for run in runs], out)
     click.echo(table)
@@ -129,7 +129,7 @@ def sweep(
     A run that fails stops no other; the exit status is then 2 where settings are at fault, as with a loss that is no
     number any more, and 3 where anything else is.
     """
-    from duckling_data.progress import Reporter
+    from duckling_data.base.progress import Reporter
     from duckling_train.sweep import runner
 
     lists = given_lists(context)
@@ -159,8 +159,8 @@ def verify(context: click.Context, /, run: str, workspace: Path, quiet: bool, de
 
     Exit status 0 if all holds, 1 with a line on what differs if anything does, 2 if RUN is no run. It changes nothing.
     """
-    from duckling_train.resume import workspace_of
-    from duckling_train.verify import locate, verify_run
+    from duckling_train.runs.resume import workspace_of
+    from duckling_train.runs.verify import locate, verify_run
 
     run_dir = locate(workspace, run)
     if context.get_parameter_source("workspace") != ParameterSource.COMMANDLINE:

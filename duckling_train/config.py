@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from duckling_data.errors import InputError
+from duckling_data.base.errors import InputError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 SCHEDULES = ("linear", "constant", "cosine")

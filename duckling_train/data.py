@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from duckling_data.arrow_read import batch_rows, read_shards
-from duckling_data.errors import InputError
-from duckling_data.manifest import Manifest
-from duckling_data.mapping import TokenMapping, read_mapping
+from duckling_data.base.errors import InputError
+from duckling_data.rows.read import batch_rows, read_shards
+from duckling_data.tokens.mapping import TokenMapping, read_mapping
+from duckling_data.workspace.manifest import Manifest
 from duckling_train.config import TrainConfig
 
 DATASET = "tokenized_dataset"

@@ -25,15 +25,15 @@ from datasets.table import InMemoryTable
 from transformers import GPT2LMHeadModel, Trainer, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
-from duckling_data.arrow_dir import schema
-from duckling_data.errors import InputError
-from duckling_data.tokenizer import DucklingTokenizer
-from duckling_train.callbacks import LossTracker
+from duckling_data.base.errors import InputError
+from duckling_data.rows.write import schema
+from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_train.config import TrainConfig
 from duckling_train.data import COLUMN, PackedRows, open_workspace
-from duckling_train.engines.reference import CausalLMCollator, arguments_of
+from duckling_train.engines.reference.engine import CausalLMCollator, arguments_of
 from duckling_train.model import build_model, n_params, resolve_device
 from duckling_train.precision import cast_weights, optimizer_class
+from duckling_train.runs.callbacks import LossTracker
 
 OF_A_RUN = ("steps", "eval_steps", "eval_rows", "checkpoint_steps", "keep_checkpoints", "processes")
 """Settings that mean something to `duckling-train` alone: here the steps are given to `train`, the rest is the

@@ -8,7 +8,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.loss.loss_utils import ForCausalLMLoss
 
-from duckling_data.errors import InputError
+from duckling_data.base.errors import InputError
 from duckling_train.config import TrainConfig
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 
-from duckling_data.errors import InputError
+from duckling_data.base.errors import InputError
 
 ONE = "1"
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from duckling_data.errors import InputError
-from duckling_data.manifest import short
-from duckling_data.settings import LONGEST
-from duckling_data.strict_json import read_json
+from duckling_data.base.errors import InputError
+from duckling_data.base.strict_json import read_json
+from duckling_data.workspace.manifest import short
+from duckling_data.workspace.settings import LONGEST
 from duckling_train.config import FIXED, TrainConfig
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -12,8 +12,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from duckling_data.errors import InputError
-from duckling_data.files import write_bytes
+from duckling_data.base.errors import InputError
+from duckling_data.base.files import write_bytes
 
 SUFFIX = ".ipynb"
 PARAMETERS = "parameters"

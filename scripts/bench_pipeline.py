@@ -32,7 +32,7 @@ def write_stories(path: Path, stories: int) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from duckling_data.demo import demo_stories
+    from duckling_data.corpus.demo import demo_stories
 
     total = 0
     with pq.ParquetWriter(path, pa.schema([("text", pa.string())])) as writer:
@@ -80,7 +80,7 @@ def obvious_child(parquet: str, out: str) -> None:
     import datasets
     from transformers import GPT2TokenizerFast  # noqa: F401  # imported here, so that the clock does not see it
 
-    from duckling_data.gpt2 import gpt2_folder
+    from duckling_data.tokens.gpt2 import gpt2_folder
     from tests import reference_pipeline
 
     datasets.disable_progress_bars()
@@ -103,16 +103,16 @@ def time_parts(parquet: Path, megabytes: float) -> dict[str, float]:
     """Return the seconds a GB of text of each part of the road, alone in one thread."""
     import numpy as np
 
-    from duckling_data.arrow_dir import RowWriter
-    from duckling_data.compact import CompactTable
-    from duckling_data.count import NO_PLACE, CountSettings, Tally, sample_places, tally_batch
-    from duckling_data.encoders import load_encoder
-    from duckling_data.encoding import EncodedBatch
-    from duckling_data.files import sha256_file
-    from duckling_data.gpt2 import GPT2_VOCAB_SIZE
-    from duckling_data.pack import RowPacker
-    from duckling_data.readers import read_blocks
-    from duckling_data.vocab import VocabSettings, build_mapping
+    from duckling_data.base.files import sha256_file
+    from duckling_data.corpus.readers import read_blocks
+    from duckling_data.rows.write import RowWriter
+    from duckling_data.stages.count import NO_PLACE, CountSettings, Tally, sample_places, tally_batch
+    from duckling_data.stages.pack import RowPacker
+    from duckling_data.stages.vocab import VocabSettings, build_mapping
+    from duckling_data.tokens.compact import CompactTable
+    from duckling_data.tokens.encoders import load_encoder
+    from duckling_data.tokens.encoding import EncodedBatch
+    from duckling_data.tokens.gpt2 import GPT2_VOCAB_SIZE
 
     encoder = load_encoder()
     texts = [block.parse() for block in read_blocks(parquet, "text")]

@@ -93,7 +93,7 @@ def our_child(workspace: Path, steps: int, scratch: Path) -> dict[str, float]:
     """Train by duckling-train, here. Returns loop seconds and the last logged loss."""
     times = clock_every_trainer()
     from duckling_train.config import TrainConfig
-    from duckling_train.train import train
+    from duckling_train.runs.train import train
 
     summary = train(TrainConfig(steps=steps), workspace, scratch / "run", quiet=True)
     return {**times, "last_loss": summary["last_loss"]}
@@ -106,7 +106,7 @@ def data_child(workspace: Path, batches: int, scratch: Path) -> dict[str, float]
 
     from duckling_train.config import TrainConfig
     from duckling_train.data import open_workspace
-    from duckling_train.engines.reference import CausalLMCollator
+    from duckling_train.engines.reference.engine import CausalLMCollator
     from tests import seed_cells
 
     cells = seed_cells.run_data_cells(seed_folder(workspace, scratch))

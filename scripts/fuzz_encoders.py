@@ -24,8 +24,8 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from duckling_data.encoders import ENCODERS, load_encoder
-from duckling_data.gpt2 import EOS_TEXT, MERGES_FILE, VOCABULARY_FILE, gpt2_folder, read_checked
+from duckling_data.tokens.encoders import ENCODERS, load_encoder
+from duckling_data.tokens.gpt2 import EOS_TEXT, MERGES_FILE, VOCABULARY_FILE, gpt2_folder, read_checked
 
 BATCH = 5_000
 SURROGATES = range(0xD800, 0xE000)

@@ -119,7 +119,7 @@ def execute(target: Target, folder: Path, seed: int, number: int) -> tuple[str, 
 
 def judge(target: Target, folder: Path, name: str, content: bytes) -> tuple[str, str]:
     """Let the target read the content in the place of its seed `name`. Returns as `execute` does."""
-    from duckling_data.errors import DucklingError
+    from duckling_data.base.errors import DucklingError
 
     path = folder / name
     path.write_bytes(content)

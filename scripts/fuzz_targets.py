@@ -36,12 +36,13 @@ class Target:
         """Import what the reader imports, so that it does not count as the memory of an execution."""
         import importlib
 
-        for module in ("numpy", "pyarrow.parquet", "pyarrow.ipc", "orjson", "duckling_data.sources", *self.modules):
+        first = ("numpy", "pyarrow.parquet", "pyarrow.ipc", "orjson", "duckling_data.corpus.sources")
+        for module in (*first, *self.modules):
             importlib.import_module(module)
 
 
 def _read_stories(folder: Path, name: str) -> None:
-    from duckling_data.readers import count_stories, read_blocks
+    from duckling_data.corpus.readers import count_stories, read_blocks
 
     path = folder / name
     stories = sum(len(block.parse()) for block in read_blocks(path, "text", 1 << 10))
@@ -100,7 +101,7 @@ def _mapping() -> bytes:
 
 
 def _read_mapping(folder: Path, name: str) -> object:
-    from duckling_data.mapping import read_mapping
+    from duckling_data.tokens.mapping import read_mapping
 
     return read_mapping(folder / name)
 
@@ -122,10 +123,10 @@ def _manifest() -> bytes:
 
 
 def _read_manifest(folder: Path, name: str) -> None:
-    from duckling_data.count import CountSettings
-    from duckling_data.manifest import Manifest
-    from duckling_data.pack import PackSettings
-    from duckling_data.settings import resolve
+    from duckling_data.stages.count import CountSettings
+    from duckling_data.stages.pack import PackSettings
+    from duckling_data.workspace.manifest import Manifest
+    from duckling_data.workspace.settings import resolve
 
     manifest = Manifest(folder)
     for stage, kind in (("count", CountSettings), ("pack", PackSettings)):
@@ -139,7 +140,7 @@ def _read_manifest(folder: Path, name: str) -> None:
 
 
 def _read_source(folder: Path, name: str) -> None:
-    from duckling_data.source_record import SourceRecord
+    from duckling_data.workspace.source_record import SourceRecord
 
     SourceRecord(folder)
 
@@ -177,8 +178,8 @@ def _described(files: dict[str, bytes]) -> dict[str, Any]:
 
 
 def _read_run(folder: Path, name: str) -> None:
-    from duckling_train.compare import table
-    from duckling_train.runs import read_run, same_data
+    from duckling_train.compare.table import table
+    from duckling_train.runs.read import read_run, same_data
 
     manifest = folder / "run" / "manifest.json"
     if name != "run/manifest.json":  # who mangles a file mangles its digest, too: else all ends there
@@ -203,7 +204,7 @@ def _checkpoint() -> dict[str, bytes]:
 
 def _signed(record: bytes) -> bytes:
     """Return a checkpoint's record with its own digest, or as it is where it holds no object."""
-    from duckling_data.strict_json import digest_json, parse_json
+    from duckling_data.base.strict_json import digest_json, parse_json
 
     try:
         content = parse_json(record)
@@ -216,7 +217,7 @@ def _signed(record: bytes) -> bytes:
 
 
 def _read_checkpoint(folder: Path, name: str) -> None:
-    from duckling_train.checkpoint import Checkpoints
+    from duckling_train.runs.checkpoint import Checkpoints
 
     if name.endswith("checkpoint.json"):
         (folder / name).write_bytes(_signed((folder / name).read_bytes()))
@@ -229,7 +230,7 @@ def _dataset() -> dict[str, bytes]:
 
     import numpy as np
 
-    from duckling_data.arrow_dir import RowWriter
+    from duckling_data.rows.write import RowWriter
 
     with tempfile.TemporaryDirectory() as folder:
         with RowWriter(Path(folder) / "d", 16, "train") as writer:
@@ -239,8 +240,8 @@ def _dataset() -> dict[str, bytes]:
 
 
 def _read_dataset(folder: Path, name: str) -> None:
-    from duckling_data.arrow_read import read_rows
-    from duckling_data.errors import InputError
+    from duckling_data.base.errors import InputError
+    from duckling_data.rows.read import read_rows
 
     try:
         for rows in read_rows(folder):
@@ -252,8 +253,8 @@ def _read_dataset(folder: Path, name: str) -> None:
 def _counts() -> bytes:
     import numpy as np
 
-    from duckling_data.count import TokenCounts
-    from duckling_data.counts_file import write_counts
+    from duckling_data.stages.count import TokenCounts
+    from duckling_data.stages.counts_file import write_counts
 
     ids = np.array([13, 198, 290, 262], np.int64)
     return _through_a_file("c.parquet", lambda path: write_counts(path, TokenCounts(ids, ids[::-1].copy(), ids % 4)))
@@ -268,7 +269,7 @@ def _through_a_file(name: str, write: Callable[[Path], None]) -> bytes:
 
 
 def _read_counts(folder: Path, name: str) -> None:
-    from duckling_data.counts_file import read_counts
+    from duckling_data.stages.counts_file import read_counts
 
     counts = read_counts(folder / name)
     _ = counts.total, counts.digest(), counts.ids_for_coverage()
@@ -285,8 +286,8 @@ def _golden() -> dict[str, bytes]:
 
 
 def _read_golden(folder: Path, name: str) -> None:
-    from duckling_data.manifest import Manifest
     from duckling_data.verify.golden import golden_differences
+    from duckling_data.workspace.manifest import Manifest
 
     list(golden_differences(Manifest(folder), folder / "golden.json"))
 
@@ -314,12 +315,12 @@ TARGETS = (
     Target("zst", lambda: {"s.txt.zst": _zst(_txt())}, _read_stories),
     Target("parquet", _parquet, _read_stories),
     Target("mapping", lambda: {"m.json": _mapping()}, _read_mapping),
-    Target("manifest", lambda: {"manifest.json": _manifest()}, _read_manifest, ("duckling_data.pack",)),
+    Target("manifest", lambda: {"manifest.json": _manifest()}, _read_manifest, ("duckling_data.stages.pack",)),
     Target("source", lambda: {"corpus/source.json": _source()}, _read_source),
     Target("dataset", _dataset, _read_dataset),
     Target("config", lambda: {"c.json": _config()}, _read_settings, ("duckling_train.settings",)),
-    Target("run", _run, _read_run, ("duckling_train.compare",)),
-    Target("checkpoint", _checkpoint, _read_checkpoint, ("duckling_train.checkpoint",)),
+    Target("run", _run, _read_run, ("duckling_train.compare.table",)),
+    Target("checkpoint", _checkpoint, _read_checkpoint, ("duckling_train.runs.checkpoint",)),
     Target("counts", lambda: {"c.parquet": _counts()}, _read_counts),
     Target("golden", _golden, _read_golden, ("duckling_data.verify.golden",)),
     Target("sweep", lambda: {"sweep.json": _sweep()}, _read_sweep, ("duckling_train.sweep.place",)),

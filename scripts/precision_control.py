@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers.trainer_callback import TrainerCallback
 
-from duckling_data.strict_json import write_json
+from duckling_data.base.strict_json import write_json
 from duckling_train import duckling_ii
 
 MOMENTS = ("exp_avg", "exp_avg_sq")

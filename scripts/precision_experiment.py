@@ -22,14 +22,14 @@ from typing import Any
 
 import numpy as np
 
-from duckling_data.errors import DucklingError
-from duckling_data.files import write_bytes
-from duckling_data.mapping import read_mapping
+from duckling_data.base.errors import DucklingError
+from duckling_data.base.files import write_bytes
+from duckling_data.tokens.mapping import read_mapping
+from duckling_train.compare.loss_plot import running_mean
 from duckling_train.config import PRECISIONS, TrainConfig
 from duckling_train.data import MAPPING
-from duckling_train.report import running_mean
-from duckling_train.run_dir import CONFIG, MODEL
-from duckling_train.runs import RunRecord, read_run
+from duckling_train.runs.layout import CONFIG, MODEL
+from duckling_train.runs.read import RunRecord, read_run
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = "fp32"

@@ -8,10 +8,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from duckling_data.disk import make_directory
-from duckling_data.parallel import default_workers
+from duckling_data.base.disk import make_directory
+from duckling_data.base.parallel import default_workers
+from duckling_data.base.progress import Reporter
 from duckling_data.pipeline import Pipeline, Request
-from duckling_data.progress import Reporter
 from duckling_data.verify import write_golden
 
 GOLDEN = Path(__file__).parent.parent / "artifacts" / "golden" / "demo.json"

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-PRELOADED = ["tests.forked", "duckling_train.cli", "duckling_train.train", "duckling_train.resume", "datasets"]
+TRAINER = ["duckling_train.cli", "duckling_train.runs.train", "duckling_train.runs.resume"]
+PRELOADED = ["tests.forked", *TRAINER, "datasets"]
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(PRELOADED)
 

@@ -1,4 +1,4 @@
-"""The README's tree names every file, and its commands exist."""
+"""The tree in docs/ is that of the files, and the README's commands exist."""
 
 from __future__ import annotations
 
@@ -10,32 +10,16 @@ from pathlib import Path
 
 import yaml
 
-from duckling_data.demo import demo_stories
+from duckling_data.corpus.demo import demo_stories
 from tests.duckling_data.conftest import write_jsonl
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_tree_names_every_file_of_the_packages_and_the_scripts() -> None:
-    tree = README.split("## The tree")[1]
-    named: set[str] = set()
-    folder = ""
-    for line in tree.splitlines():
-        if found := re.match(r"    (\w+)/", line):
-            folder = found[1]
-        elif found := re.match(r"      (\S+)", line):
-            named.add(f"{folder}/{found[1]}")
-    quiet = {"__init__.py", "__main__.py", "py.typed"}
-    there = {
-        path.relative_to(ROOT).as_posix()
-        for package in ("duckling_data", "duckling_train", "scripts")
-        for path in (ROOT / package).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
-    unnamed = {name for name in there - named if Path(name).name not in quiet}
-    assert unnamed == set()
-    assert {name for name in named if not name.startswith("tests/") and not (ROOT / name).exists()} == set()
+def test_the_tree_in_the_docs_is_that_of_the_files() -> None:
+    checked = subprocess.run([sys.executable, "scripts/tree.py", "--check"], cwd=ROOT, capture_output=True, check=False)
+    assert checked.returncode == 0, checked.stderr.decode()
 
 
 def test_the_make_targets_of_the_readme_exist() -> None:

@@ -16,17 +16,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from duckling_data.corpus import Corpus
-from duckling_data.encoders import ENCODERS
-from duckling_data.errors import CheckFailed, DucklingError, InputError
-from duckling_data.manifest import MANIFEST_NAME, Manifest, StageRecord
-from duckling_data.progress import Reporter
-from duckling_data.sums import SUMS_NAME, sums_faults
+from duckling_data.base.errors import CheckFailed, DucklingError, InputError
+from duckling_data.base.progress import Reporter
+from duckling_data.corpus.splits import Corpus
+from duckling_data.tokens.encoders import ENCODERS
 from duckling_data.verify.derive import Stories, count_faults, mapping_faults
 from duckling_data.verify.golden import golden_differences, golden_digests, write_golden
 from duckling_data.verify.hashes import added_files, corpus_faults, damaged_outputs, open_remembered
 from duckling_data.verify.reference import reference_lines
 from duckling_data.verify.rows import pack_faults
+from duckling_data.workspace.manifest import MANIFEST_NAME, Manifest, StageRecord
+from duckling_data.workspace.sums import SUMS_NAME, sums_faults
 
 __all__ = ["VerifyRequest", "golden_digests", "verify_workspace", "write_golden"]
 

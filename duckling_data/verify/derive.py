@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from duckling_data.corpus import Corpus
-from duckling_data.count import CountSettings, TokenCounts, count_tokens, occurring_ids
-from duckling_data.counts_file import COUNTS_NAME, read_counts
-from duckling_data.encoding import EncodedSplit, EncoderPool
-from duckling_data.manifest import Manifest, StageRecord
-from duckling_data.mapping import DECOMPOSE, MAPPING_FILE, SIZES, TokenMapping, read_mapping
-from duckling_data.progress import Reporter
-from duckling_data.settings import resolve
-from duckling_data.vocab import VocabSettings, build_mapping, mapping_figures
+from duckling_data.base.progress import Reporter
+from duckling_data.corpus.splits import Corpus
+from duckling_data.stages.count import CountSettings, TokenCounts, count_tokens, occurring_ids
+from duckling_data.stages.counts_file import COUNTS_NAME, read_counts
+from duckling_data.stages.vocab import VocabSettings, build_mapping, mapping_figures
+from duckling_data.tokens.encoding import EncodedSplit, EncoderPool
+from duckling_data.tokens.mapping import DECOMPOSE, MAPPING_FILE, SIZES, TokenMapping, read_mapping
+from duckling_data.workspace.manifest import Manifest, StageRecord
+from duckling_data.workspace.settings import resolve
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from duckling_data.errors import InputError
-from duckling_data.manifest import Manifest
-from duckling_data.mapping import MAPPING_FILE
-from duckling_data.stages import DATASET_NAMES
-from duckling_data.strict_json import read_json, write_json
+from duckling_data.base.errors import InputError
+from duckling_data.base.strict_json import read_json, write_json
+from duckling_data.stages.context import DATASET_NAMES
+from duckling_data.tokens.mapping import MAPPING_FILE
+from duckling_data.workspace.manifest import Manifest
 
 
 def golden_digests(manifest: Manifest) -> dict[str, Any]:

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from duckling_data import sources
-from duckling_data.corpus import Corpus, FileSplit
-from duckling_data.errors import CheckFailed, DucklingError, InputError
-from duckling_data.files import sha256_file
-from duckling_data.manifest import Manifest, StageRecord
-from duckling_data.progress import Reporter
-from duckling_data.source_record import SOURCE_RECORD, SourceRecord
-from duckling_data.stages import PLACES
+from duckling_data.base.errors import CheckFailed, DucklingError, InputError
+from duckling_data.base.files import sha256_file
+from duckling_data.base.progress import Reporter
+from duckling_data.corpus import sources
+from duckling_data.corpus.splits import Corpus, FileSplit
+from duckling_data.stages.context import PLACES
+from duckling_data.workspace.manifest import Manifest, StageRecord
+from duckling_data.workspace.source_record import SOURCE_RECORD, SourceRecord
 
 CACHES = "cache-*.arrow"
 """What `datasets` leaves in a dataset's directory when a notebook calls `map`, `filter` or `shuffle`."""

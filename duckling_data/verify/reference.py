@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from duckling_data.manifest import Manifest
-from duckling_data.mapping import MAPPING_FILE, read_mapping
+from duckling_data.tokens.mapping import MAPPING_FILE, read_mapping
+from duckling_data.workspace.manifest import Manifest
 
 
 def reference_lines(manifest: Manifest, name: str) -> list[tuple[str, bool]]:

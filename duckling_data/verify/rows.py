@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from duckling_data.arrow_dir import ROWS_PER_SHARD
-from duckling_data.arrow_read import read_rows
-from duckling_data.compact import Compacted, CompactTable
-from duckling_data.encoding import EncodedBatch
-from duckling_data.files import sha256_file
-from duckling_data.gpt2 import EOS_ID
-from duckling_data.manifest import StageRecord
-from duckling_data.mapping import MAPPING_FILE, TokenMapping, read_mapping
-from duckling_data.pack import PackSettings, RowPacker
-from duckling_data.settings import resolve
-from duckling_data.stages import DATASET_NAMES
+from duckling_data.base.files import sha256_file
+from duckling_data.rows.read import read_rows
+from duckling_data.rows.write import ROWS_PER_SHARD
+from duckling_data.stages.context import DATASET_NAMES
+from duckling_data.stages.pack import PackSettings, RowPacker
+from duckling_data.tokens.compact import Compacted, CompactTable
+from duckling_data.tokens.encoding import EncodedBatch
+from duckling_data.tokens.gpt2 import EOS_ID
+from duckling_data.tokens.mapping import MAPPING_FILE, TokenMapping, read_mapping
 from duckling_data.verify.derive import Stories, figure_faults
+from duckling_data.workspace.manifest import StageRecord
+from duckling_data.workspace.settings import resolve
 
 SAMPLE_ROWS = 1000
 """Rows of a split that the other encoder makes again."""

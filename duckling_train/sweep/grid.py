@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from duckling_data.errors import InputError
+from duckling_data.base.errors import InputError
 from duckling_train.config import NOT_IN_THE_NAME, TrainConfig, flag, number_text
 from duckling_train.settings import FIELDS, make_config
 

@@ -20,12 +20,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from duckling_data.disk import disk_errors
-from duckling_data.errors import InputError
-from duckling_data.files import PARTIAL
-from duckling_data.manifest import short
-from duckling_data.strict_json import read_json, write_json
-from duckling_train.run_dir import CONFIG, MANIFEST, RUNS
+from duckling_data.base.disk import disk_errors
+from duckling_data.base.errors import InputError
+from duckling_data.base.files import PARTIAL
+from duckling_data.base.strict_json import read_json, write_json
+from duckling_data.workspace.manifest import short
+from duckling_train.runs.layout import CONFIG, MANIFEST, RUNS
 from duckling_train.settings import FIELDS, INPUTS, SETTINGS_LIMIT, check_type, read_settings
 from duckling_train.sweep.grid import Grid, Point, said, text
 

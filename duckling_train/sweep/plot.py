@@ -9,10 +9,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from duckling_data.drawing import default_settings
-from duckling_train.axes import COLOURS, draw_ignorance, dress, new_axes, png
-from duckling_train.report import SMOOTHED_FROM, running_mean
-from duckling_train.runs import RunRecord
+from duckling_data.base.plotting import default_settings
+from duckling_train.compare.axes import COLOURS, draw_ignorance, dress, new_axes, png
+from duckling_train.compare.loss_plot import SMOOTHED_FROM, running_mean
+from duckling_train.runs.read import RunRecord
 from duckling_train.sweep.grid import SEEDS, Grid, Point, said
 from duckling_train.sweep.table import Row
 

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from duckling_data.disk import disk_errors
-from duckling_data.errors import InputError, OutsideError
-from duckling_data.files import write_bytes
-from duckling_data.progress import Reporter
+from duckling_data.base.children import Ended, run_side_by_side
+from duckling_data.base.disk import disk_errors
+from duckling_data.base.errors import InputError, OutsideError
+from duckling_data.base.files import write_bytes
+from duckling_data.base.progress import Reporter
 from duckling_train.data import open_workspace
 from duckling_train.processes import process_count
-from duckling_train.run_dir import RUNS
-from duckling_train.runs import read_run
+from duckling_train.runs.layout import RUNS
+from duckling_train.runs.read import read_run
 from duckling_train.sweep import place as places
-from duckling_train.sweep.children import Ended, run_side_by_side
 from duckling_train.sweep.grid import Grid, Lists, Point, grid_name, make_grid
 from duckling_train.sweep.plot import sweep_plot
 from duckling_train.sweep.table import Row, csv_table, heading, markdown_table

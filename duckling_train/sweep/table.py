@@ -13,7 +13,7 @@ from itertools import takewhile
 from typing import Any
 
 from duckling_train.config import NOT_IN_THE_NAME
-from duckling_train.runs import RunRecord
+from duckling_train.runs.read import RunRecord
 from duckling_train.settings import FIELDS
 from duckling_train.sweep.grid import Grid, Point, said, text, word
 

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from duckling_data.base.progress import Reporter
 from duckling_data.pipeline import Pipeline, Request
-from duckling_data.progress import Reporter
 
 METHODS = ("fork", "forkserver", "spawn")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from duckling_data.demo import demo_stories
+from duckling_data.corpus.demo import demo_stories
 from tests.determinism.disturb import Disturbance, Ended, modes, run
 from tests.duckling_data.conftest import SMALL, snapshot
 from tests.duckling_train.conftest import with_validation

@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from duckling_data import hub
-from duckling_data.demo import demo_stories
-from duckling_data.errors import DucklingError
-from duckling_data.hub import HubDataset, fetch
-from duckling_data.progress import Reporter
+from duckling_data.base.errors import DucklingError
+from duckling_data.base.progress import Reporter
+from duckling_data.corpus import hub
+from duckling_data.corpus.demo import demo_stories
+from duckling_data.corpus.hub import HubDataset, fetch
 from tests.duckling_data.conftest import snapshot
 from tests.duckling_data.hub_server import HubServer
 
@@ -118,10 +118,10 @@ def incomplete(folder: Path) -> dict[str, int]:
 FETCH = f"""
 import sys
 from pathlib import Path
-from duckling_data import hub
-from duckling_data.errors import DucklingError
-from duckling_data.hub import HubDataset, fetch
-from duckling_data.progress import Reporter
+from duckling_data.corpus import hub
+from duckling_data.base.errors import DucklingError
+from duckling_data.corpus.hub import HubDataset, fetch
+from duckling_data.base.progress import Reporter
 hub.WAITS = (0.0, 0.0)
 dataset = HubDataset({REPO!r}, {REVISION!r}, {dict(DATASET.splits)!r})
 quiet = sys.argv[2] == "quiet"

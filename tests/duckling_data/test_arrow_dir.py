@@ -12,10 +12,10 @@ from datasets import Features, Sequence, Value, load_from_disk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from duckling_data import arrow_dir
-from duckling_data.arrow_dir import RowWriter
-from duckling_data.arrow_read import read_rows
-from duckling_data.errors import OutsideError
+from duckling_data.base.errors import OutsideError
+from duckling_data.rows import write as arrow_dir
+from duckling_data.rows.read import read_rows
+from duckling_data.rows.write import RowWriter
 from tests.duckling_data.conftest import snapshot
 
 CTX = 8

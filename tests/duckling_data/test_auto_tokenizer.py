@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from duckling_data.tokenizer import DucklingTokenizer
+from duckling_data.tokens.tokenizer import DucklingTokenizer
 from tests.duckling_data.test_tokenizer import STORIES, make_mapping
 
 OPEN = "AutoTokenizer.from_pretrained(sys.argv[1])"
 ORDERS = {
     "duckling_data first": "import duckling_data; from transformers import AutoTokenizer",
     "AutoTokenizer first": "from transformers import AutoTokenizer; import duckling_data",
-    "Trainer after the tokenizer": "import duckling_data.tokenizer; from transformers import Trainer, AutoTokenizer",
+    "Trainer after the tokenizer": (
+        "import duckling_data.tokens.tokenizer; from transformers import Trainer, AutoTokenizer"
+    ),
     "Trainer before": "from transformers import Trainer; import duckling_data; from transformers import AutoTokenizer",
     "torch between": "import duckling_data, torch; from transformers import pipeline, AutoTokenizer",
     "duckling_data twice": (
@@ -77,7 +79,7 @@ def test_a_gpt2_model_of_others_keeps_its_own_tokenizer(tmp_path: Path) -> None:
     code = """if True:
         import sys, duckling_data
         from transformers import AutoTokenizer, GPT2Config, GPT2TokenizerFast
-        from duckling_data.gpt2 import gpt2_merges, gpt2_vocabulary
+        from duckling_data.tokens.gpt2 import gpt2_merges, gpt2_vocabulary
         GPT2Config().save_pretrained(sys.argv[1])
         GPT2TokenizerFast(vocab=gpt2_vocabulary(), merges=gpt2_merges()).save_pretrained(sys.argv[1])
         print(type(AutoTokenizer.from_pretrained(sys.argv[1])).__name__)

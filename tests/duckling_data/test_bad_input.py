@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from duckling_data import hub
-from duckling_data.demo import demo_stories
+from duckling_data.corpus import hub
+from duckling_data.corpus.demo import demo_stories
 from tests.duckling_data.conftest import SMALL, Cli, snapshot
 from tests.duckling_data.hub_case import point_at
 

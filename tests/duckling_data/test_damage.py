@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from duckling_data.arrow_dir import ROWS_PER_SHARD, RowWriter
-from duckling_data.demo import demo_stories
-from duckling_data.errors import CheckFailed
-from duckling_data.manifest import Manifest
-from duckling_data.progress import Reporter
-from duckling_data.sums import write_sums
+from duckling_data.base.errors import CheckFailed
+from duckling_data.base.progress import Reporter
+from duckling_data.corpus.demo import demo_stories
+from duckling_data.rows.write import ROWS_PER_SHARD, RowWriter
 from duckling_data.verify import VerifyRequest, verify_workspace
+from duckling_data.workspace.manifest import Manifest
+from duckling_data.workspace.sums import write_sums
 from tests.duckling_data.conftest import Cli, build, rows_of, snapshot, write_jsonl
 
 SHARDS = [f"tokenized_dataset/data-{number:05d}-of-00002.arrow" for number in (0, 1)]

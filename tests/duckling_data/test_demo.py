@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duckling_data.demo import tables as demo_tables
-from duckling_data.demo.generator import BATCH, DEFAULT_STORIES, demo_stories
-from duckling_data.encoders import load_encoder
-from duckling_data.errors import InputError
+from duckling_data.base.errors import InputError
+from duckling_data.corpus.demo import tables as demo_tables
+from duckling_data.corpus.demo.generator import BATCH, DEFAULT_STORIES, demo_stories
+from duckling_data.tokens.encoders import load_encoder
 
 GOLDEN = {
     "train": "96a5fbb51218e6b6ffe894e4d40df16c77f5c71c1be097155414787225b0944e",

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from duckling_data import hub
-from duckling_data.errors import InputError, OutsideError
-from duckling_data.hub import HubDataset
+from duckling_data.base.errors import InputError, OutsideError
+from duckling_data.corpus import hub
+from duckling_data.corpus.hub import HubDataset
 from tests.duckling_data.hub_case import (
     BODIES,
     DATASET,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from duckling_data import hub
+from duckling_data.corpus import hub
 from tests.duckling_data.conftest import SMALL, Cli, read_json, snapshot
 from tests.duckling_data.hub_case import BODIES, DATASET, NAMES, REVISION
 from tests.duckling_data.hub_server import CLOSE, CUT, HubServer

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from duckling_data import hub
-from duckling_data.errors import CheckFailed, InputError, OutsideError
-from duckling_data.hub import fetch
-from duckling_data.progress import Reporter
+from duckling_data.base.errors import CheckFailed, InputError, OutsideError
+from duckling_data.base.progress import Reporter
+from duckling_data.corpus import hub
+from duckling_data.corpus.hub import fetch
 from tests.duckling_data.hub_case import (
     BODIES,
     DATASET,

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from duckling_data.demo import demo_stories
-from duckling_data.encoding import EncodedBatch, EncodedSplit, EncoderPool
-from duckling_data.readers.blocks import Block
+from duckling_data.corpus.demo import demo_stories
+from duckling_data.corpus.readers.blocks import Block
+from duckling_data.tokens.encoding import EncodedBatch, EncodedSplit, EncoderPool
 
 STORIES = 300
 

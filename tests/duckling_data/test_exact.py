@@ -15,15 +15,15 @@ from datasets import Dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from duckling_data import corpus as corpus_module
-from duckling_data.arrow_read import read_rows
-from duckling_data.corpus import FileSplit
-from duckling_data.demo import demo_stories
-from duckling_data.errors import InputError
-from duckling_data.gpt2 import gpt2_folder
+from duckling_data.base.errors import InputError
+from duckling_data.base.progress import Reporter
+from duckling_data.corpus import splits as corpus_module
+from duckling_data.corpus.demo import demo_stories
+from duckling_data.corpus.readers import parquet as reader_parquet
+from duckling_data.corpus.splits import FileSplit
 from duckling_data.pipeline import Pipeline, Request
-from duckling_data.progress import Reporter
-from duckling_data.readers import parquet as reader_parquet
+from duckling_data.rows.read import read_rows
+from duckling_data.tokens.gpt2 import gpt2_folder
 from tests import reference_pipeline as reference
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "tinystories"
@@ -78,7 +78,7 @@ def test_real_stories_equal_the_obvious_way(gpt2: Any, tmp_path: Path, sample: i
 
 
 def test_story_0_of_the_real_stories_has_162_tokens(gpt2: Any) -> None:
-    from duckling_data.encoders import load_encoder
+    from duckling_data.tokens.encoders import load_encoder
 
     story = real_texts("train-head-v1.jsonl")[0]
     batch = load_encoder().encode_batch(pa.array([story], pa.large_string()))
@@ -143,7 +143,7 @@ def test_any_row_group_and_batch_size_gives_the_same_bytes(
 @pytest.mark.parametrize("block_bytes", [1, 7, 1000])
 @pytest.mark.parametrize("kind", ["jsonl", "txt"])
 def test_any_block_size_reads_the_same_stories(tmp_path: Path, block_bytes: int, kind: str) -> None:
-    from duckling_data.readers import count_stories, read_blocks
+    from duckling_data.corpus.readers import count_stories, read_blocks
 
     texts = ["One day.\n\nTwo.", "", "Ünïcode 🦆 <|end", "a" * 3000, "\u2028 end|>"]
     path = tmp_path / f"stories.{kind}"

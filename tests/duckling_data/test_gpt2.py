@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2TokenizerFast
 
-from duckling_data import encoders, gpt2
-from duckling_data.encoders import Encoder
-from duckling_data.errors import InputError
-from duckling_data.gpt2 import EOS_ID, EOS_TEXT, GPT2_VOCAB_SIZE
+from duckling_data.base.errors import InputError
+from duckling_data.tokens import encoders, gpt2
+from duckling_data.tokens.encoders import Encoder
+from duckling_data.tokens.gpt2 import EOS_ID, EOS_TEXT, GPT2_VOCAB_SIZE
 
 ROOT = Path(__file__).parents[2]
 
@@ -122,7 +122,7 @@ def test_a_missing_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_importing_is_light_and_never_runs_the_wheels_code() -> None:
     code = (
-        "import sys, duckling_data.gpt2, duckling_data.encoders as encoders\n"
+        "import sys, duckling_data.tokens.gpt2, duckling_data.tokens.encoders as encoders\n"
         "heavy = {'gigatoken', 'awkward', 'tokenizers', 'pyarrow', 'transformers', 'torch'}\n"
         "assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()\n"
         "encoders.load_encoder().encode('a')\n"

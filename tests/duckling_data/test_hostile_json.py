@@ -14,15 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duckling_data.arrow_read import read_rows
-from duckling_data.count import CountSettings
-from duckling_data.errors import InputError
-from duckling_data.files import open_regular, sha256_file
-from duckling_data.manifest import Manifest
-from duckling_data.mapping import MAPPING_LIMIT, read_mapping
-from duckling_data.settings import resolve
-from duckling_data.source_record import SourceRecord
-from duckling_data.strict_json import JSON_DEPTH, JSON_LIMIT, parse_json, write_json
+from duckling_data.base.errors import InputError
+from duckling_data.base.files import open_regular, sha256_file
+from duckling_data.base.strict_json import JSON_DEPTH, JSON_LIMIT, parse_json, write_json
+from duckling_data.rows.read import read_rows
+from duckling_data.stages.count import CountSettings
+from duckling_data.tokens.mapping import MAPPING_LIMIT, read_mapping
+from duckling_data.workspace.manifest import Manifest
+from duckling_data.workspace.settings import resolve
+from duckling_data.workspace.source_record import SourceRecord
 from tests.duckling_data.conftest import Cli
 
 HOSTILE = {

@@ -19,10 +19,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from duckling_data.arrow_dir import RowWriter
-from duckling_data.arrow_read import read_rows
-from duckling_data.errors import InputError
-from duckling_data.readers import count_stories, read_blocks, text
+from duckling_data.base.errors import InputError
+from duckling_data.corpus.readers import count_stories, read_blocks, text
+from duckling_data.rows.read import read_rows
+from duckling_data.rows.write import RowWriter
 from tests.duckling_data.conftest import SMALL, Cli
 
 ROOT = Path(__file__).parent.parent.parent
@@ -64,8 +64,8 @@ def grown(path: Path) -> tuple[str, int]:
     """What a child that reads the file says, and the bytes by which its memory grew."""
     script = (
         "import resource, sys, pathlib, pyarrow.parquet, orjson, numpy\n"
-        "from duckling_data.readers import count_stories, read_blocks\n"
-        "from duckling_data.errors import InputError\n"
+        "from duckling_data.corpus.readers import count_stories, read_blocks\n"
+        "from duckling_data.base.errors import InputError\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10\n"
         "before, path = peak(), pathlib.Path(sys.argv[1])\n"
         "try: print(sum(len(block.parse()) for block in read_blocks(path, 'text')))\n"

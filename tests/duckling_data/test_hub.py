@@ -15,7 +15,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from duckling_data.errors import CheckFailed, InputError
+from duckling_data.base.errors import CheckFailed, InputError
 from tests.duckling_data.conftest import snapshot
 from tests.duckling_data.hub_case import (
     BODIES,

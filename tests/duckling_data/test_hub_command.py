@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from duckling_data import hub
-from duckling_data.hub import TINYSTORIES
+from duckling_data.corpus import hub
+from duckling_data.corpus.hub import TINYSTORIES
 from tests.duckling_data.conftest import SMALL, Cli, snapshot
 from tests.duckling_data.hub_case import BODIES, DATASET, NAMES, SIZES, environment, served
 from tests.duckling_data.hub_server import CLOSE, HubServer

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from duckling_data.demo import demo_stories
+from duckling_data.corpus.demo import demo_stories
 from tests.duckling_data.conftest import Cli, build, write_jsonl
 
 STORY = "The cat sat. The cat ran. The zebra sat."

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from duckling_data.errors import InputError
-from duckling_data.lock import LOCK, beside, held, remove_leftovers, wait_until_free
+from duckling_data.base.errors import InputError
+from duckling_data.base.locks import LOCK, beside, held, remove_leftovers, wait_until_free
 from tests import forked
 from tests.duckling_data.conftest import Cli, snapshot, stages_that
 from tests.duckling_train.conftest import TINY_SHAPE, make_workspace, sentences
@@ -22,7 +22,7 @@ from tests.duckling_train.conftest import TINY_SHAPE, make_workspace, sentences
 HOLDER = """
 import sys, time
 from pathlib import Path
-from duckling_data.lock import held
+from duckling_data.base.locks import held
 with held(Path(sys.argv[1]), Path(sys.argv[2]), None):
     print("held", flush=True)
     sys.stdin.read()

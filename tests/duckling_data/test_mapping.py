@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from duckling_data.errors import InputError
-from duckling_data.mapping import KEYS, MAPPING_FILE, check_mapping, mapping_bytes, parse_mapping, read_mapping
+from duckling_data.base.errors import InputError
+from duckling_data.tokens.mapping import KEYS, MAPPING_FILE, check_mapping, mapping_bytes, parse_mapping, read_mapping
 
 GOOD = {"0": 7, "1": 8, "2": 9, "3": 10}
 BACK = {"7": 0, "8": 1, "9": 2, "10": 3}

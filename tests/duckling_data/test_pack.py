@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duckling_data.demo import demo_stories
-from duckling_data.errors import InputError
-from duckling_data.gpt2 import EOS_ID, EOS_TEXT
-from duckling_data.manifest import Manifest
-from duckling_data.pack import PackSettings, RowPacker
-from duckling_data.tokenizer import DucklingTokenizer
+from duckling_data.base.errors import InputError
+from duckling_data.corpus.demo import demo_stories
+from duckling_data.stages.pack import PackSettings, RowPacker
+from duckling_data.tokens.gpt2 import EOS_ID, EOS_TEXT
+from duckling_data.tokens.tokenizer import DucklingTokenizer
+from duckling_data.workspace.manifest import Manifest
 from tests import reference_pipeline as reference
 from tests.duckling_data.conftest import build, read_json, rows_of, write_jsonl
 

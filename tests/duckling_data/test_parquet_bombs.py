@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from duckling_data.demo import demo_stories
-from duckling_data.readers import text_column
-from duckling_data.readers.pages import HEADER_BYTES, Page, read_chunks, read_pages
+from duckling_data.corpus.demo import demo_stories
+from duckling_data.corpus.readers import text_column
+from duckling_data.corpus.readers.pages import HEADER_BYTES, Page, read_chunks, read_pages
 from tests.duckling_data.test_hostile_readers import MIB, grown, refused, stories
 
 ABORTS = (

@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 from tokenizers import decoders
 
-from duckling_data.errors import CheckFailed
-from duckling_data.gpt2 import gpt2_vocabulary
-from duckling_data.manifest import Manifest
+from duckling_data.base.errors import CheckFailed
+from duckling_data.base.progress import Reporter
 from duckling_data.pipeline import Pipeline, Request
-from duckling_data.progress import Reporter
-from duckling_data.report import draw_report, write_report
-from duckling_data.report.facts import Lengths, gather, percent, token_bytes, visible
-from duckling_data.report.page import page
-from duckling_data.report.plots import _drawable, draw
+from duckling_data.stages.report import draw_report, write_report
+from duckling_data.stages.report.facts import Lengths, gather, percent, token_bytes, visible
+from duckling_data.stages.report.page import page
+from duckling_data.stages.report.plots import _drawable, draw
+from duckling_data.tokens.gpt2 import gpt2_vocabulary
+from duckling_data.workspace.manifest import Manifest
 
 FILES = ["coverage.png", "zipf.png", "story_length.png", "unknown.png", "index.html"]
 SMALL = {"live": 60, "dead": 20, "sample": "all", "ctx": 16}

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from duckling_data.demo import demo_stories
-from duckling_data.manifest import Manifest
-from duckling_data.tokenizer import DucklingTokenizer
+from duckling_data.corpus.demo import demo_stories
+from duckling_data.tokens.tokenizer import DucklingTokenizer
+from duckling_data.workspace.manifest import Manifest
 from tests.duckling_data.conftest import build, read_json, rows_of
 from tests.seed_cells import Namespace, run_data_cells
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from duckling_data.errors import CheckFailed, DucklingError, InputError
+from duckling_data.base.errors import CheckFailed, DucklingError, InputError
 from tests.duckling_data.conftest import SMALL, Cli, snapshot
 
 SECRET = "correct-horse"

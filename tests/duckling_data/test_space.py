@@ -11,12 +11,12 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from duckling_data.arrow_dir import ROWS_PER_BATCH, RowWriter
-from duckling_data.disk import Needed, disk_errors, free_bytes, in_bytes, make_directory
-from duckling_data.errors import InputError, OutsideError
-from duckling_data.files import write_bytes
-from duckling_data.hub import HubDataset
-from duckling_data.strict_json import write_json
+from duckling_data.base.disk import Needed, disk_errors, free_bytes, in_bytes, make_directory
+from duckling_data.base.errors import InputError, OutsideError
+from duckling_data.base.files import write_bytes
+from duckling_data.base.strict_json import write_json
+from duckling_data.corpus.hub import HubDataset
+from duckling_data.rows.write import ROWS_PER_BATCH, RowWriter
 from tests.duckling_data.conftest import SMALL, write_jsonl
 from tests.duckling_data.hub_case import BODIES, NAMES, REPO, REVISION, get, refusal
 from tests.duckling_data.hub_server import HubServer

@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2TokenizerFast
 
-from duckling_data.encoders import load_encoder
-from duckling_data.errors import InputError
-from duckling_data.gpt2 import EOS_ID, EOS_TEXT, gpt2_merges, gpt2_vocabulary
-from duckling_data.mapping import MAPPING_FILE, mapping_bytes
-from duckling_data.tokenizer import DucklingTokenizer
+from duckling_data.base.errors import InputError
+from duckling_data.tokens.encoders import load_encoder
+from duckling_data.tokens.gpt2 import EOS_ID, EOS_TEXT, gpt2_merges, gpt2_vocabulary
+from duckling_data.tokens.mapping import MAPPING_FILE, mapping_bytes
+from duckling_data.tokens.tokenizer import DucklingTokenizer
 from tests.seed_cells import TEMPLATE, code_cells, put_gpt2_files
 
 STORIES = [
@@ -285,7 +285,7 @@ def test_both_encoders_give_the_same_ids(mapping: dict[str, Any]) -> None:
 
 
 def test_importing_the_tokenizer_does_not_load_torch() -> None:
-    code = "import sys, duckling_data.tokenizer; assert 'torch' not in sys.modules"
+    code = "import sys, duckling_data.tokens.tokenizer; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

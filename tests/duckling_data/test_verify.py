@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from duckling_data.arrow_dir import RowWriter
-from duckling_data.manifest import Manifest, StageRecord, describe_output
-from duckling_data.mapping import mapping_bytes
-from duckling_data.sums import write_sums
+from duckling_data.rows.write import RowWriter
+from duckling_data.tokens.mapping import mapping_bytes
 from duckling_data.verify import golden_digests
 from duckling_data.verify.reference import reference_lines
+from duckling_data.workspace.manifest import Manifest, StageRecord, describe_output
+from duckling_data.workspace.sums import write_sums
 from tests.duckling_data.conftest import Cli, Result, build, read_json, snapshot
 
 SHARD = "data-00000-of-00001.arrow"

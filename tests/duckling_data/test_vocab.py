@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duckling_data.compact import CompactTable
-from duckling_data.count import TokenCounts
-from duckling_data.demo import demo_stories
-from duckling_data.errors import InputError
-from duckling_data.gpt2 import EOS_ID, EOS_TEXT, gpt2_parts
-from duckling_data.mapping import check_mapping
-from duckling_data.tokenizer import DucklingTokenizer
-from duckling_data.vocab import VocabSettings, build_mapping
+from duckling_data.base.errors import InputError
+from duckling_data.corpus.demo import demo_stories
+from duckling_data.stages.count import TokenCounts
+from duckling_data.stages.vocab import VocabSettings, build_mapping
+from duckling_data.tokens.compact import CompactTable
+from duckling_data.tokens.gpt2 import EOS_ID, EOS_TEXT, gpt2_parts
+from duckling_data.tokens.mapping import check_mapping
+from duckling_data.tokens.tokenizer import DucklingTokenizer
 from tests import reference_pipeline as reference
 from tests.duckling_data.conftest import build, read_json, rows_of, write_jsonl
 

@@ -13,8 +13,8 @@ import pytest
 
 PROGRAM = """if True:
     import os, sys, click
-    from duckling_data.command_line import run_command
-    from duckling_train.sweep.children import run_side_by_side
+    from duckling_data.base.command_line import run_command
+    from duckling_data.base.children import run_side_by_side
 
     @click.command()
     def work():

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from duckling_data.errors import InputError
-from duckling_train.axes import COLOURS
-from duckling_train.compare import comparison, differing, plot_labels
+from duckling_data.base.errors import InputError
+from duckling_train.compare.axes import COLOURS
+from duckling_train.compare.overlay import LINES, overlay
+from duckling_train.compare.table import comparison, differing, plot_labels
 from duckling_train.config import TrainConfig
-from duckling_train.overlay import LINES, overlay
-from duckling_train.run_dir import write_manifest
-from duckling_train.runs import RunRecord, read_run, same_data
+from duckling_train.runs.layout import write_manifest
+from duckling_train.runs.read import RunRecord, read_run, same_data
 from tests.duckling_train.conftest import Ran, command, environment
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from duckling_data.errors import InputError
+from duckling_data.base.errors import InputError
 from duckling_train.cli import main
 from duckling_train.config import LIMITS, TrainConfig, flag
 from duckling_train.model import build_model, count_params, model_config, n_params, resolve_device

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from datasets import Dataset, Features, Sequence, Value, load_from_disk
 
-from duckling_data.errors import InputError
+from duckling_data.base.errors import InputError
 from duckling_train.config import TrainConfig
 from duckling_train.data import PackedRows, open_validation, open_workspace
 

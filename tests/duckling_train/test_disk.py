@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from duckling_train.checkpoint import checkpoints_of
+from duckling_train.runs.checkpoint import checkpoints_of
 from tests.duckling_train.conftest import TINY_SHAPE, Ran, command, environment
 
 LIMIT = 60_000

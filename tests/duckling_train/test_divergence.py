@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 
-from duckling_train.checkpoint import checkpoints_of
+from duckling_train.runs.checkpoint import checkpoints_of
 from tests import forked
 from tests.duckling_train.conftest import TINY_SHAPE, Ran
 

@@ -12,8 +12,8 @@ from transformers import set_seed
 
 from duckling_train.config import TrainConfig
 from duckling_train.data import PackedRows
-from duckling_train.evaluate import ROWS_A_BATCH, evaluate
 from duckling_train.model import build_model
+from duckling_train.runs.evaluate import ROWS_A_BATCH, evaluate
 from tests.duckling_train.conftest import duckling_train, with_validation
 
 UNK = 3

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import duckling_train
-from duckling_data.errors import InputError
+from duckling_data.base.errors import InputError
 from duckling_train import Experiment, LossTracker, WRecorder, duckling_ii
 from duckling_train.optimizer import Float32StateAdamW
 from tests import seed_cells

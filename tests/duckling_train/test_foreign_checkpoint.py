@@ -14,13 +14,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from duckling_data.errors import CheckFailed, InputError
-from duckling_data.manifest import describe_output
-from duckling_data.strict_json import digest_json
-from duckling_train.checkpoint import RECORD_DIGEST
-from duckling_train.generate import open_model
-from duckling_train.run_dir import write_manifest
-from duckling_train.verify import verify_run
+from duckling_data.base.errors import CheckFailed, InputError
+from duckling_data.base.strict_json import digest_json
+from duckling_data.workspace.manifest import describe_output
+from duckling_train.runs.checkpoint import RECORD_DIGEST
+from duckling_train.runs.generate import open_model
+from duckling_train.runs.layout import write_manifest
+from duckling_train.runs.verify import verify_run
 from tests import forked
 from tests.duckling_train.conftest import TINY_SHAPE
 

@@ -11,13 +11,20 @@ from typing import Any
 import pytest
 import torch
 
-from duckling_data.errors import InputError
-from duckling_data.tokenizer import DucklingTokenizer
-from duckling_train import run_dir as places
+from duckling_data.base.errors import InputError
+from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_train.config import TrainConfig
-from duckling_train.generate import Sampling, continuations, continued, name_special_tokens, open_model, unknown_tokens
 from duckling_train.model import build_model
-from duckling_train.samples import NEW_TOKENS, PROMPTS, greedy, samples_text
+from duckling_train.runs import layout as places
+from duckling_train.runs.generate import (
+    Sampling,
+    continuations,
+    continued,
+    name_special_tokens,
+    open_model,
+    unknown_tokens,
+)
+from duckling_train.runs.samples import NEW_TOKENS, PROMPTS, greedy, samples_text
 from tests.duckling_train.conftest import Ran, command, environment, sentences
 
 CONTEXT = 64

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from duckling_data.errors import InputError
-from duckling_data.strict_json import digest_json
-from duckling_train.checkpoint import RECORD_DIGEST, Checkpoints
+from duckling_data.base.errors import InputError
+from duckling_data.base.strict_json import digest_json
 from duckling_train.config import TrainConfig
 from duckling_train.data import open_workspace
-from duckling_train.run_dir import write_manifest
-from duckling_train.runs import model_directory, read_run
+from duckling_train.runs.checkpoint import RECORD_DIGEST, Checkpoints
+from duckling_train.runs.layout import write_manifest
+from duckling_train.runs.read import model_directory, read_run
 from duckling_train.settings import SETTINGS_LIMIT, make_config, read_settings
 
 HOSTILE = [

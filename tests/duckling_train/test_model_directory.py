@@ -15,13 +15,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel
 
-from duckling_data.gpt2 import EOS_ID
-from duckling_data.mapping import read_mapping
-from duckling_data.tokenizer import DucklingTokenizer
-from duckling_train import run_dir as places
+from duckling_data.tokens.gpt2 import EOS_ID
+from duckling_data.tokens.mapping import read_mapping
+from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_train.config import TrainConfig
-from duckling_train.generate import name_special_tokens
 from duckling_train.model import build_model
+from duckling_train.runs import layout as places
+from duckling_train.runs.generate import name_special_tokens
 from tests.duckling_train.conftest import Ran, environment
 
 ROWS, CONTEXT = 512, 64

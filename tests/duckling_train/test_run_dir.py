@@ -13,13 +13,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from duckling_data.errors import InputError
-from duckling_data.tokenizer import DucklingTokenizer
-from duckling_train import run_dir as places
+from duckling_data.base.errors import InputError
+from duckling_data.tokens.tokenizer import DucklingTokenizer
+from duckling_train.compare.loss_plot import loss_plot, running_mean
 from duckling_train.config import TrainConfig
-from duckling_train.report import loss_plot, running_mean
-from duckling_train.samples import NEW_TOKENS, PROMPTS
-from duckling_train.train import tokens_seen
+from duckling_train.runs import layout as places
+from duckling_train.runs.samples import NEW_TOKENS, PROMPTS
+from duckling_train.runs.train import tokens_seen
 from tests.duckling_train.conftest import STEPS, Ran
 
 

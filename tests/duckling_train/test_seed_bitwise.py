@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from duckling_train import duckling_ii
 from duckling_train.config import TrainConfig
 from duckling_train.data import open_workspace
-from duckling_train.engines.reference import CausalLMCollator, make_training_args
+from duckling_train.engines.reference.engine import CausalLMCollator, make_training_args
 from tests import forked, seed_cells
 from tests.duckling_train.conftest import duckling_train, make_workspace
 
@@ -132,7 +132,7 @@ def test_seed_text_parses_into_its_seven_cells() -> None:
 
 
 def test_seeds_tokenizer_and_ours_agree(workspace: Path) -> None:
-    from duckling_data.tokenizer import DucklingTokenizer
+    from duckling_data.tokens.tokenizer import DucklingTokenizer
 
     namespace = seed_cells.run_data_cells(workspace)
     ours = DucklingTokenizer(workspace / "token_mapping.json")

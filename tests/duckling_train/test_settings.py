@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from duckling_data.errors import InputError
+from duckling_data.base.errors import InputError
 from duckling_train.config import TrainConfig
 from duckling_train.model import count_params
 from duckling_train.settings import PRESETS, make_config, read_settings

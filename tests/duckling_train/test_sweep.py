@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from duckling_data.errors import InputError, OutsideError
+from duckling_data.base.errors import InputError, OutsideError
 from duckling_train.cli import main
-from duckling_train.runs import RunRecord
+from duckling_train.runs.read import RunRecord
 from duckling_train.sweep.grid import Point, grid_name, make_grid
 from duckling_train.sweep.plot import styles, sweep_plot
 from duckling_train.sweep.table import Row, csv_table, heading, markdown_table, shown_steps

@@ -16,7 +16,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
 import duckling_train
-from duckling_data.errors import InputError
+from duckling_data.base.errors import InputError
 from duckling_train.template import notebook_bytes, seen_from, write_template
 from tests.duckling_train.conftest import command
 

@@ -16,13 +16,13 @@ import pytest
 import safetensors.torch
 import torch
 
+from duckling_data.base.errors import CheckFailed, InputError
 from duckling_data.cli import main as duckling_data
-from duckling_data.errors import CheckFailed, InputError
-from duckling_data.manifest import describe_output
+from duckling_data.workspace.manifest import describe_output
 from duckling_train.cli import main
 from duckling_train.config import TrainConfig
 from duckling_train.data import open_validation, open_workspace
-from duckling_train.verify import verify_run
+from duckling_train.runs.verify import verify_run
 from tests.duckling_train.conftest import TINY_SHAPE, duckling_train
 
 STEPS = 25

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from duckling_data.demo import demo_stories
+from duckling_data.corpus.demo import demo_stories
 from tests.duckling_data.conftest import SMALL, write_jsonl
 from tests.duckling_train.conftest import TINY_SHAPE, make_workspace, sentences
 from tests.fault.disk import KILL, Disk, Done

@@ -22,7 +22,13 @@ from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
 SHIM = Path(__file__).with_name("shim.c")
-PRELOADED = ("duckling_data.pipeline", "duckling_data.report.plots", "duckling_train.resume", "datasets", "gigatoken")
+PRELOADED = (
+    "duckling_data.pipeline",
+    "duckling_data.stages.report.plots",
+    "duckling_train.runs.resume",
+    "datasets",
+    "gigatoken",
+)
 KILL = -1
 """In the place of an errno: the process is killed right before the call."""
 

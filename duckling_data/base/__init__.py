@@ -1,0 +1,1 @@
+"""What both programs use: errors, files and disk, locks, JSON, progress, command line, plotting."""

@@ -1,0 +1,114 @@
+"""Files that are either whole or not there: written beside their place, flushed, renamed.
+
+What comes from outside is opened with suspicion: only regular files (a named pipe would wait, a device never end), no
+larger than their kind can be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from duckling_data.base.disk import Needed, disk_errors
+from duckling_data.base.errors import InputError
+
+NOT_OFFERED = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM)
+"""What a system says that flushes no directories, or not for this user."""
+
+PARTIAL = ".partial"
+"""The ending of a name under which something is still being written."""
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a regular file for reading, without waiting. Raises InputError for another kind of file, or OSError."""
+    nonblocking = getattr(os, "O_NONBLOCK", 0)  # a named pipe would wait for a writer
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | nonblocking))  # noqa: SIM115
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise InputError(f"{path}: a pipe or device, expected a regular file. Copy what it gives into a file.")
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """Return a regular file's bytes. Raises InputError for another kind or more than `limit` bytes, or OSError."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(limit + 1) if size <= limit else b""
+    if size > limit or len(content) > limit:
+        size = max(size, len(content))
+        raise InputError(f"{path}: {size:,} bytes, expected at most {limit:,}. Is it the file that its name says?")
+    return content
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a regular file's bytes, in hex. Raises InputError for another kind of file."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def replacing(path: Path, needed: int | Needed | None = None) -> Iterator[IO[bytes]]:
+    """Open `path` for writing under a partial name; at the end flush it and rename it into its place.
+
+    `needed` is the room that it takes, for the line that a full disk ends in.
+    """
+    partial = path.with_name(path.name + PARTIAL)
+    with disk_errors(path, needed):
+        try:
+            with partial.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        sync_directory(path.parent)
+
+
+def write_all(file: IO[bytes], data: memoryview | bytes) -> None:
+    """Write all of the data to an unbuffered file, which may take it in several goes (2 GiB at most in one)."""
+    rest = memoryview(data)
+    while len(rest):
+        rest = rest[file.write(rest) :]
+
+
+def write_bytes(path: Path, data: bytes, needed: int | None = None) -> None:
+    """Write a file as `replacing` does. `needed`: the room for it and what will follow it, where that is known."""
+    with replacing(path, len(data) if needed is None else needed) as file:
+        file.write(data)
+
+
+def sync_directory(path: Path) -> None:
+    """Flush a directory's entries, so that a rename in it outlives a crash (a no-op where that is not offered)."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in NOT_OFFERED:
+            raise
+
+
+def replace_directory(finished: Path, place: Path) -> None:
+    """Put a finished directory in the place of what is there, if anything is."""
+    old = place.with_name(place.name + ".old" + PARTIAL)
+    with disk_errors(place):
+        if old.exists():
+            shutil.rmtree(old)
+        if place.exists():
+            place.rename(old)
+        finished.rename(place)
+        sync_directory(place.parent)
+        if old.exists():
+            shutil.rmtree(old)

@@ -1,0 +1,216 @@
+"""The demo stories' grammar and words, compiled to integer tables.
+
+A template becomes a run of symbols, and a symbol is one draw from an urn: a list of entries in which a word of weight w
+lies w times, so that drawing is one multiplication and one look-up. A fixed piece of text is an urn with one entry. The
+entry and the form that the template asks for (plural, past, with an article, capital) give the piece of text.
+Everything is integers, so no platform rounds differently. Compiling takes about half a second, once a process.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from duckling_data.corpus.demo.grammar import LEADS, PLOT_SECTIONS, Grammar, Slot, read_grammar, template_parts
+from duckling_data.corpus.demo.words import WordClass, joined, read_lexicon, tail_classes, with_article
+
+Int64s = npt.NDArray[np.int64]
+UInt64s = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The compiled grammar. All arrays are read-only in use; a row of one names rows of the next."""
+
+    pieces: pa.LargeStringArray
+    """Every piece of text that can be part of a story."""
+    urns: npt.NDArray[np.uint16]
+    """All urns, one after the other; what lies in them is an entry's number within its class."""
+    symbol_urn: Int64s
+    symbol_size: UInt64s
+    symbol_base: Int64s
+    """Per symbol: where its urn begins, how much lies in it, and the piece of its class's entry 0."""
+    symbol_key: UInt64s
+    symbol_scope: npt.NDArray[np.intp]
+    """Per symbol: what tells its draw from others, and whether it lasts for the template (0) or the story (1)."""
+    template_start: Int64s
+    template_count: Int64s
+    """Per lead and template, lead by lead: its symbols."""
+    section_start: Int64s
+    section_count: UInt64s
+    """Per section: its templates."""
+    shape_urn: npt.NDArray[np.int32]
+    shape_start: Int64s
+    shape_count: Int64s
+    """Per shape, which is a frame with a plot: its steps."""
+    step_section: Int64s
+    step_lead: Int64s
+    step_round: UInt64s
+    """Per step: its section, its lead, and how often the shape has used the section before."""
+
+    @property
+    def templates(self) -> int:
+        """The number of templates."""
+        return len(self.template_start) // len(LEADS)
+
+
+class _Compiler:
+    """Collects pieces, urns and symbols while the templates are compiled."""
+
+    def __init__(self, classes: dict[str, WordClass], cast: Sequence[str]) -> None:
+        self.classes = classes
+        self.cast = list(cast)
+        self.pieces: list[str] = []
+        self.piece_base: dict[tuple[str, str, bool, bool], int] = {}
+        self.text_piece: dict[str, int] = {}
+        self.urns: list[npt.NDArray[np.uint16]] = [np.zeros(1, np.uint16)]
+        self.urn_length = 1
+        self.urn_place: dict[tuple[str, int, int], tuple[int, int]] = {}
+        self.symbols: list[tuple[int, int, int, int, int]] = []
+        self.template_start: list[int] = []
+
+    def template(self, lead: str, template: str, number: int) -> None:
+        """Compile one template with the lead before it."""
+        parts = template_parts(template)
+        if isinstance(parts[0], str):
+            parts[0] = lead + parts[0]
+        elif lead:
+            parts.insert(0, lead)
+        self.template_start.append(len(self.symbols))
+        draws = _draws(parts)
+        for place, part in enumerate(parts):
+            if isinstance(part, str):
+                self.symbols.append((0, 1, self._text(part), 0, 0))
+            elif part.name in self.cast:
+                urn, size = self._urn(part.name, 1, 0)
+                self.symbols.append((urn, size, self._base(part), 1 + self.cast.index(part.name), 1))
+            else:
+                key = 1000 + int(part.number) if part.number else place + 1
+                urn, size = self._urn(part.name, *_share(draws, place, number))
+                self.symbols.append((urn, size, self._base(part), key, 0))
+
+    def _text(self, text: str) -> int:
+        if text not in self.text_piece:
+            self.text_piece[text] = len(self.pieces)
+            self.pieces.append(text)
+        return self.text_piece[text]
+
+    def _base(self, slot: Slot) -> int:
+        column = (slot.name, slot.form, slot.article, slot.capital)
+        if column not in self.piece_base:
+            self.piece_base[column] = len(self.pieces)
+            form = self.classes[slot.name].forms.index(slot.form)
+            words = [word[form] for word in self.classes[slot.name].words]
+            words = [with_article(word) for word in words] if slot.article else words
+            self.pieces += [word[0].upper() + word[1:] for word in words] if slot.capital else words
+        return self.piece_base[column]
+
+    def _urn(self, name: str, shares: int, share: int) -> tuple[int, int]:
+        if (name, shares, share) not in self.urn_place:
+            weights = self.classes[name].weights
+            entries = np.arange(len(weights), dtype=np.uint16)[share::shares]
+            urn = np.repeat(entries, weights[share::shares])
+            self.urn_place[name, shares, share] = (self.urn_length, len(urn))
+            self.urns.append(urn)
+            self.urn_length += len(urn)
+        return self.urn_place[name, shares, share]
+
+
+def _draws(parts: Sequence[str | Slot]) -> list[tuple[str, str]]:
+    """Return class and draw of every part that is a slot; slots that share a draw have the same."""
+    return [
+        (part.name, part.number or f"@{place}") if isinstance(part, Slot) else ("", "")
+        for place, part in enumerate(parts)
+    ]
+
+
+def _share(draws: Sequence[tuple[str, str]], place: int, template: int) -> tuple[int, int]:
+    """Return (shares, share): slots of one class in one template divide its words, so that no two draw the same."""
+    same = [draw for draw in dict.fromkeys(draws) if draw[0] == draws[place][0]]
+    return len(same), (same.index(draws[place]) + template) % len(same)
+
+
+def compile_grammar(grammar: Grammar, classes: dict[str, WordClass]) -> Tables:
+    """Return the tables of a grammar over word classes. A slot of an unknown class or form raises KeyError."""
+    classes = classes | {name: joined([classes[one] for one in names]) for name, names in grammar.cast.items()}
+    compiler = _Compiler(classes, list(grammar.cast))
+    counts = {name: len(lines) for name, lines in grammar.sections.items()}
+    templates = [line for lines in grammar.sections.values() for line in lines]
+    for lead in LEADS:
+        for number, template in enumerate(templates):
+            compiler.template(lead, template, number)
+    starts = np.array([*compiler.template_start, len(compiler.symbols)], np.int64)
+    symbols = np.array(compiler.symbols, np.int64).T
+    return Tables(
+        pieces=pa.array(compiler.pieces, pa.large_string()),
+        urns=np.concatenate(compiler.urns),
+        symbol_urn=symbols[0].copy(),
+        symbol_size=symbols[1].astype(np.uint64),
+        symbol_base=symbols[2].copy(),
+        symbol_key=symbols[3].astype(np.uint64),
+        symbol_scope=symbols[4].astype(np.intp),
+        template_start=starts[:-1],
+        template_count=np.diff(starts),
+        section_start=np.cumsum([0, *counts.values()], dtype=np.int64)[:-1],
+        section_count=np.array([*counts.values()], np.uint64),
+        **_shapes(grammar, list(counts)),
+    )
+
+
+def _shapes(grammar: Grammar, sections: list[str]) -> dict[str, Any]:
+    """Return the tables of shapes and steps: every frame with every plot."""
+    steps: list[tuple[int, int, int]] = []
+    starts: list[int] = []
+    for _, run in grammar.frames:
+        for plot in grammar.plots:
+            starts.append(len(steps))
+            used: Counter[str] = Counter()
+            for lead, name in run:
+                section = f"{plot}.{name}" if name in PLOT_SECTIONS else name
+                steps.append((sections.index(section), lead, used[section]))
+                used[section] += 1
+    weights = np.repeat([weight for weight, _ in grammar.frames], len(grammar.plots))
+    columns = np.array(steps, np.int64).T
+    return {
+        "shape_urn": np.repeat(np.arange(len(starts), dtype=np.int32), weights),
+        "shape_start": np.array(starts, np.int64),
+        "shape_count": np.diff([*starts, len(steps)]).astype(np.int64),
+        "step_section": columns[0].copy(),
+        "step_lead": columns[1].copy(),
+        "step_round": columns[2].astype(np.uint64),
+    }
+
+
+_lock = Lock()
+
+
+def tables() -> Tables:
+    """Return the tables of the built-in grammar, compiled on the first call; threads that come meanwhile wait.
+
+    Raises InputError where GPT-2's vocabulary is missing or damaged.
+    """
+    with _lock:
+        return _tables()
+
+
+@lru_cache(maxsize=1)
+def _tables() -> Tables:
+    from duckling_data.tokens.gpt2 import gpt2_vocabulary
+
+    room = files("duckling_data.corpus.demo")
+    grammar = read_grammar(room.joinpath("grammar.txt").read_text("utf-8"))
+    classes = read_lexicon(room.joinpath("lexicon.txt").read_text("utf-8"))
+    texts = [word for one in classes.values() for forms in one.words for word in forms]
+    texts += [line for lines in grammar.sections.values() for line in lines]
+    known = set(re.findall("[a-z]+", " ".join(texts)))
+    return compile_grammar(grammar, classes | tail_classes(gpt2_vocabulary(), known))

@@ -1,0 +1,1 @@
+"""The stages of the pipeline: count, build-vocab, pack and report."""

@@ -1,0 +1,224 @@
+"""What the report shows, gathered from a workspace's own files and manifest."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from duckling_data.stages.count import LENGTH_BINS, TokenCounts
+from duckling_data.stages.counts_file import COUNTS_NAME, read_counts
+from duckling_data.tokens.gpt2 import BYTE_TOKENS, EOS_ID, EOS_TEXT, gpt2_parts, split_to_live
+from duckling_data.tokens.mapping import DECOMPOSE, MAPPING_FILE, TokenMapping, read_mapping
+from duckling_data.workspace.manifest import Manifest, StageRecord, refuse_unrecorded
+
+SPACE = "·"
+"""How a token's space is shown."""
+TOP_UNKNOWN = 30
+"""Tokens without a live id that are shown."""
+
+_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_BYTE_OF_TOKEN = bytes(_PRINTABLE + sorted(set(range(256)) - set(_PRINTABLE)))
+"""The byte that each of the first 256 GPT-2 ids stands for: the printable Latin-1 characters come first."""
+
+
+def gather(workspace: Path, manifest: Manifest) -> Facts:
+    """Return what the report shows. Raises CheckFailed for counts or a mapping that are not those recorded."""
+    refuse_unrecorded(manifest, "count", COUNTS_NAME)
+    refuse_unrecorded(manifest, "build-vocab", MAPPING_FILE)
+    counts = read_counts(workspace / COUNTS_NAME)
+    mapping = read_mapping(workspace / MAPPING_FILE)
+    live = np.isin(counts.gpt2_id, mapping["live_token_ids"])
+    count, vocab, pack = manifest.stages["count"], manifest.stages["build-vocab"], manifest.stages.get("pack")
+    return Facts(manifest.corpus or {}, counts, mapping, live, count, vocab, pack if pack and pack.outputs else None)
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A token that occurs and has no live id."""
+
+    gpt2_id: int
+    rank: int
+    """1 for the most frequent of all tokens."""
+    count: int
+    pieces: tuple[int, ...]
+    """The GPT-2 ids that it is split into under `decompose`; else empty."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the report shows."""
+
+    corpus: dict[str, Any]
+    """The manifest's description of the source."""
+    counts: TokenCounts
+    mapping: TokenMapping
+    live: npt.NDArray[np.bool_]
+    """(n,) whether each of the tokens counted has a live id, in the order of `counts`."""
+    count: StageRecord
+    vocab: StageRecord
+    pack: StageRecord | None
+    """None where no rows are packed."""
+
+    @property
+    def cut(self) -> int:
+        """The number of live ids that have a token."""
+        return len(self.mapping["live_token_ids"])
+
+    @property
+    def coverage(self) -> float:
+        """The share of the tokens counted that have a live id of their own."""
+        return int(self.counts.count[self.live].sum()) / self.counts.total
+
+    @cached_property
+    def beyond(self) -> npt.NDArray[np.int64]:
+        """(n,) how many of the tokens counted are none of the first i + 1 ids; the last is 0."""
+        rest: npt.NDArray[np.int64] = self.counts.total - np.cumsum(self.counts.count)
+        return rest
+
+    @cached_property
+    def unknown(self) -> list[Unknown]:
+        """The most frequent tokens without a live id, at most TOP_UNKNOWN."""
+        split = self.mapping.get("unk_policy") == DECOMPOSE
+        live = set(self.mapping["live_token_ids"])
+        found = []
+        for place in np.flatnonzero(~self.live)[:TOP_UNKNOWN]:
+            token = int(self.counts.gpt2_id[place])
+            pieces = split_to_live(token, live, gpt2_parts()) if split else []
+            found.append(Unknown(token, int(place) + 1, int(self.counts.count[place]), tuple(pieces)))
+        return found
+
+    @property
+    def unknown_ids(self) -> int:
+        """How many distinct tokens have no live id."""
+        return int(np.count_nonzero(~self.live))
+
+    def ppm(self, count: int) -> str:
+        """Return a count per million of the tokens counted."""
+        millionths = 1e6 * count / self.counts.total
+        return f"{millionths:,.2f}" if millionths >= 0.1 else f"{millionths:.2g}"
+
+    def fate(self, show: Callable[[int], str]) -> str:
+        """Return what becomes of a token without a live id, in a few words; `show` writes a GPT-2 id's text."""
+        if self.mapping.get("unk_policy") == DECOMPOSE:
+            return "each is split into pieces that are live"
+        unk = self.mapping["unk_id"]
+        token = self.mapping["compact_to_gpt2"].get(str(unk))
+        if token is None:
+            return f"each becomes compact id {unk:,}, kept for them alone"
+        return f"each becomes “{show(token)}” (compact id {unk:,})"
+
+    @cached_property
+    def lengths(self) -> Lengths:
+        """The lengths of the stories counted."""
+        figures = self.count.figures
+        histogram = figures["story_length_histogram"]
+        mean = figures["tokens"] / figures["stories_counted"]
+        return Lengths(np.array(histogram["stories"], np.int64), histogram["bin_tokens"], mean)
+
+    @property
+    def ctx(self) -> int | None:
+        """The number of tokens in a packed row, if rows are packed."""
+        return int(self.pack.settings["ctx"]) if self.pack else None
+
+    @property
+    def packed(self) -> dict[str, dict[str, Any]]:
+        """The figures of each packed split, by its name."""
+        return dict(self.pack.figures["splits"]) if self.pack else {}
+
+    @property
+    def rows_outdated(self) -> bool:
+        """Whether the packed rows were made with another mapping, or from other stories, than are shown."""
+        if self.pack is None:
+            return False
+        made_from = (self.pack.inputs.get("mapping"), self.pack.inputs.get("corpus train"))
+        return made_from != (self.vocab.outputs[MAPPING_FILE]["sha256"], self.count.inputs.get("corpus"))
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """A histogram of story lengths in tokens."""
+
+    stories: npt.NDArray[np.int64]
+    """Stories in each bin."""
+    bin: int
+    """Tokens in a bin."""
+    mean: float
+
+    @property
+    def total(self) -> int:
+        """The number of stories."""
+        return int(self.stories.sum())
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether the last bin also holds stories longer than a bin: then where they end is not known."""
+        return len(self.stories) == LENGTH_BINS
+
+    def quantile(self, share: float) -> float:
+        """Return the length that this share of the stories stays below, interpolated within its bin."""
+        below = np.cumsum(self.stories)
+        wanted = share * self.total
+        place = int(np.searchsorted(below, wanted))
+        inside = 1 - (below[place] - wanted) / self.stories[place]
+        return float((place + inside) * self.bin)
+
+    @property
+    def median(self) -> tuple[float, str]:
+        """The median, as near as the bins tell, and how it reads."""
+        median, last = self.quantile(0.5), (LENGTH_BINS - 1) * self.bin
+        return (last, f"{last:,} or more") if median > last else (median, f"about {median:,.0f}")
+
+    def at_least(self, tokens: int) -> int | None:
+        """Return how many stories have so many tokens or more, where the bins tell."""
+        place = tokens // self.bin
+        known = tokens % self.bin == 0 and place < LENGTH_BINS
+        return int(self.stories[place:].sum()) if known else None
+
+
+def token_bytes(gpt2_id: int) -> bytes:
+    """Return the bytes of text that a GPT-2 token stands for; not always whole UTF-8 characters."""
+    if gpt2_id == EOS_ID:
+        return EOS_TEXT.encode()
+    return bytes(_BYTE_OF_TOKEN[piece] for piece in split_to_live(gpt2_id, range(BYTE_TOKENS), gpt2_parts()))
+
+
+def visible(gpt2_id: int, drawable: Container[int] | None = None) -> str:
+    r"""Return a token's text so that every part of it can be seen; no two tokens give the same text.
+
+    A space is `·`; bytes that are no whole UTF-8 character are `\xNN`; controls, combining marks, invisible characters
+    and those whose code point is not in `drawable` (a font's, say) are escaped as in Python's strings.
+    """
+    text = token_bytes(gpt2_id).decode("utf-8", "surrogateescape")
+    return "".join(_visible_character(character, drawable) for character in text)
+
+
+def _visible_character(character: str, drawable: Container[int] | None) -> str:
+    code = ord(character)
+    if character == " ":
+        return SPACE
+    if 0xDC80 <= code <= 0xDCFF:  # how surrogateescape marks a byte that is no part of a character
+        return f"\\x{code - 0xDC00:02x}"
+    seen = character.isprintable() and not unicodedata.category(character).startswith("M")
+    if seen and character not in ("\\", SPACE) and (drawable is None or code in drawable):
+        return character
+    # Not Python's own \xNN for the characters up to U+00FF: here that is a byte.
+    return f"\\u{code:04x}" if 0x80 <= code <= 0xFF else character.encode("unicode_escape").decode("ascii")
+
+
+def percent(share: float, digits: int = 2) -> str:
+    """Return a share in percent, with more digits where fewer would show it as 0 or 100 % though it is neither."""
+    while 0 < share < 1 and digits < 9 and float(f"{share:.{digits + 2}f}") in (0, 1):
+        digits += 1
+    return f"{100 * share:.{digits}f} %"
+
+
+def level_name(level: str) -> str:
+    """Return a level of coverage as the manifest's `ids_for_coverage` names it, `99.0%`, in the report's form."""
+    return level.removesuffix("%").removesuffix(".0") + " %"

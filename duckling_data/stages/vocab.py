@@ -1,0 +1,153 @@
+"""Stage `build-vocab`: the compact vocabulary. Live ids first, most frequent first; the dead ids behind them.
+
+What happens to a GPT-2 token that has no live id is a policy:
+
+`most-frequent`  the seed's: it becomes compact id 0, the most frequent token.
+`reserved`       it becomes the last live id, which stands for nothing else.
+`decompose`      it is split back along the merge that made it, until every piece is live. GPT-2's single bytes are
+                 the base, so the corpus is encoded without loss; the live set keeps room for exactly the bytes
+                 that this corpus reaches. More bytes mean fewer whole tokens, whose pieces may need more bytes: the
+                 number grows to a fixed point, at most 256.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from duckling_data.base.errors import InputError
+from duckling_data.stages.count import TokenCounts
+from duckling_data.tokens.gpt2 import EOS_ID, GPT2_VOCAB_SIZE, gpt2_parts
+from duckling_data.tokens.mapping import DECOMPOSE, MAX_VOCAB, TokenMapping
+
+POLICIES = ("most-frequent", "reserved", DECOMPOSE)
+
+
+@dataclass(frozen=True)
+class VocabSettings:
+    """The settings of the stage."""
+
+    live: int = 6144
+    """Compact ids that occur in the data."""
+    dead: int = 2048
+    """Compact ids behind them that never occur."""
+    unk: str = "most-frequent"
+    """What becomes of a token without a live id: one of POLICIES."""
+    eos: bool = False
+    """Whether `<|endoftext|>` gets a live id even where the stories never hold it."""
+
+    def __post_init__(self) -> None:
+        if self.unk not in POLICIES:
+            raise InputError(f"--unk {self.unk}: expected one of {', '.join(POLICIES)}.")
+        least = 1 + (self.unk == "reserved") + self.eos
+        if self.live < least:
+            raise InputError(f"--live {self.live}: expected at least {least}.")
+        if self.dead < 0:
+            raise InputError(f"--dead {self.dead}: expected 0 or more.")
+        if self.live + self.dead > MAX_VOCAB:
+            raise InputError(
+                f"--live {self.live} and --dead {self.dead} make {self.live + self.dead:,} ids; "
+                f"rows are stored as uint16, which holds at most {MAX_VOCAB:,}."
+            )
+
+
+def build_mapping(
+    counts: TokenCounts, settings: VocabSettings, occurring: npt.NDArray[np.int64] | None = None
+) -> TokenMapping:
+    """Return the mapping, with the seed's keys in the seed's order (`decompose` adds the key `unk_policy`).
+
+    `occurring` is what `decompose` needs: every GPT-2 id in the whole corpus, not in the sample alone. Raises
+    InputError if there are fewer distinct tokens than live ids.
+    """
+    if settings.unk == DECOMPOSE:
+        assert occurring is not None
+        live = _lossless_live_ids(counts, settings, occurring)
+    else:
+        live = _frequent_live_ids(counts, settings, settings.live - (settings.unk == "reserved"))
+    mapping: TokenMapping = {
+        "live_tokens": settings.live,
+        "dead_tokens": settings.dead,
+        "total_vocab": settings.live + settings.dead,
+        "unk_id": settings.live - 1 if settings.unk == "reserved" else 0,
+        "gpt2_to_compact": {str(gpt2): compact for compact, gpt2 in enumerate(live)},
+        "compact_to_gpt2": {str(compact): gpt2 for compact, gpt2 in enumerate(live)},
+        "live_token_ids": live,
+    }
+    if settings.unk == DECOMPOSE:
+        mapping["unk_policy"] = DECOMPOSE
+    return mapping
+
+
+def _frequent_live_ids(counts: TokenCounts, settings: VocabSettings, room: int, base: Sequence[int] = ()) -> list[int]:
+    """Return `room` GPT-2 ids: the most frequent that are not in `base`, then `base` itself.
+
+    `--eos` puts `<|endoftext|>` last unless it is among the most frequent already.
+    """
+    tail = list(base)
+    if settings.eos and EOS_ID not in tail and EOS_ID not in counts.gpt2_id[: room - len(tail)]:
+        tail.append(EOS_ID)
+    whole = counts.gpt2_id[~np.isin(counts.gpt2_id, tail)][: room - len(tail)]
+    if len(whole) + len(tail) < room:
+        raise InputError(
+            f"the stories counted hold {len(counts.gpt2_id):,} distinct tokens, too few for --live {settings.live:,}. "
+            "Lower --live, or count more stories (--sample all, or another --source)."
+        )
+    return [int(token) for token in whole] + tail
+
+
+def _lossless_live_ids(counts: TokenCounts, settings: VocabSettings, occurring: npt.NDArray[np.int64]) -> list[int]:
+    """Return the live ids of `decompose`: frequent tokens, then the base pieces that the rest is split into.
+
+    Base pieces are the single bytes and `<|endoftext|>`, which no merge made; they stand in ascending order.
+    """
+    base: list[int] = []
+    while True:
+        least = len(base) + (settings.eos and EOS_ID not in base)
+        if least > settings.live:
+            pieces = "single bytes" + " and <|endoftext|>" * (least > len(base))
+            raise InputError(
+                f"--unk decompose needs {least} ids for {pieces} alone, --live {settings.live} has too few."
+            )
+        live = _frequent_live_ids(counts, settings, settings.live, base)
+        reached = base_pieces(occurring, live)
+        # What was needed stays needed: with fewer whole tokens no byte becomes superfluous.
+        needed = sorted(set(base) | reached)
+        if needed == base:
+            return live
+        base = needed
+
+
+def base_pieces(tokens: npt.NDArray[np.int64], live: Sequence[int]) -> set[int]:
+    """Return the pieces without a merge that the tokens are split into where they are not live."""
+    parts, live_set = gpt2_parts(), set(live)
+    todo = [int(token) for token in tokens if int(token) not in live_set]
+    seen: set[int] = set()
+    reached: set[int] = set()
+    while todo:
+        token = todo.pop()
+        if token in seen:
+            continue
+        seen.add(token)
+        if token not in parts:
+            reached.add(token)
+        else:
+            todo += [piece for piece in parts[token] if piece not in live_set]
+    return reached
+
+
+def mapping_figures(mapping: TokenMapping, counts: TokenCounts) -> dict[str, Any]:
+    """Return the figures of the manifest: what part of the counted tokens has a live id of its own."""
+    live = np.zeros(GPT2_VOCAB_SIZE, bool)
+    live[mapping["live_token_ids"]] = True
+    covered = int(counts.count[live[counts.gpt2_id]].sum())
+    return {
+        "live": mapping["live_tokens"],
+        "dead": mapping["dead_tokens"],
+        "covered_tokens": covered,
+        "unknown_tokens": counts.total - covered,
+        "coverage": round(covered / counts.total, 9),
+    }

@@ -1,0 +1,167 @@
+"""Text to GPT-2 ids: gigatoken, at hundreds of MB/s a core, and Hugging Face's tokenizers, the fallback.
+
+Both give the ids that `GPT2TokenizerFast(text, add_special_tokens=False)` gives, on any Unicode text; a literal
+`<|endoftext|>` becomes id 50256. `scripts/fuzz_encoders.py` compares the three.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from duckling_data.base.errors import InputError
+from duckling_data.tokens.gpt2 import tokenizer_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ENCODERS = ("gigatoken", "tokenizers")
+
+_NEW_SPANS = (
+    "88F C5C CDC A7CE-A7CF A7D2 A7D4 A7F1 10940-10959 10EC5-10EC7 11DB0-11DDB 11DE0-11DE9 16EA0-16EB8 16EBB-16ED3 "
+    "16FF2-16FF6 187F8-187FF 18D09-18D1E 18D80-18DF2 1E6C0-1E6DE 1E6E0-1E6E2 1E6E4-1E6E5 1E6E7-1E6ED 1E6F0-1E6F4 "
+    "1E6FE-1E6FF 2B73A-2B73F 2CEA2-2CEAD 323B0-33479"
+)
+_NEW_RANGES = ("-".join(chr(int(code, 16)) for code in span.split("-")) for span in _NEW_SPANS.split())
+NEW_IN_UNICODE_17 = f"[{''.join(_NEW_RANGES)}]"
+"""A regular expression for one letter or number that Unicode 17 added: gigatoken knows it as such, tokenizers not."""
+NEW_LEAD_BYTES = (b"\xe0", b"\xea", b"\xf0")
+"""In UTF-8 every such character begins with one of these bytes, and none of them occurs inside a character."""
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """The tokens of a batch of stories."""
+
+    tokens: npt.NDArray[np.uint16]
+    """GPT-2 ids of all stories, one after another, shape (sum of lengths,)."""
+
+    lengths: npt.NDArray[np.int64]
+    """Tokens in each story, in the batch's order, shape (stories,); 0 for an empty story."""
+
+    def stories(self) -> list[npt.NDArray[np.uint16]]:
+        """Return each story's tokens, as views."""
+        return np.split(self.tokens, np.cumsum(self.lengths)[:-1]) if len(self.lengths) else []
+
+
+class Encoder(Protocol):
+    """Text to GPT-2 ids. One encoder serves one thread: threads that share one wait for each other."""
+
+    def encode(self, text: str) -> list[int]:
+        """Return the GPT-2 ids of one text."""
+        ...
+
+    def encode_batch(self, texts: pa.LargeStringArray) -> TokenBatch:
+        """Return the GPT-2 ids of a `large_string` array, slices included; ValueError for another type or a null."""
+        ...
+
+
+def load_encoder(kind: str = "gigatoken") -> Encoder:
+    """Return a new encoder of one of the `ENCODERS`, one for each thread. Raises InputError for another name."""
+    if kind not in ENCODERS:
+        raise InputError(f"no encoder {kind!r}; --encoder takes {' or '.join(ENCODERS)}")
+    return _GigatokenEncoder() if kind == "gigatoken" else _TokenizersEncoder()
+
+
+class _GigatokenEncoder:
+    """gigatoken's byte-level BPE. It releases the GIL, but a lock inside lets one thread at a time use an encoder.
+
+    A sweep over all 1,112,064 Unicode scalar values showed one difference: gigatoken 0.10 knows the letters and
+    numbers of Unicode 17, tokenizers those of Unicode 16, so the 4,657 `NEW_IN_UNICODE_17` end a word in one and
+    continue it in the other. A text that holds one of them goes to tokenizers.
+
+    gigatoken gives uint32. The cast to uint16 costs 3 % and is repaid by the table lookup that follows it, which
+    reads half the bytes; and a batch that waits in a queue takes half the memory.
+    """
+
+    def __init__(self) -> None:
+        import gigatoken
+
+        self._tokenizer = gigatoken.Tokenizer.from_json(tokenizer_json())
+
+    @cached_property
+    def _exact(self) -> _TokenizersEncoder:
+        return _TokenizersEncoder()
+
+    def encode(self, text: str) -> list[int]:
+        if re.search(NEW_IN_UNICODE_17, text):
+            return self._exact.encode(text)
+        ids: list[int] = self._tokenizer.encode(text).tolist()
+        return ids
+
+    def encode_batch(self, texts: pa.LargeStringArray) -> TokenBatch:
+        import awkward as ak
+
+        texts = _without_validity(texts)
+        layout = self._tokenizer.encode_batch(ak.from_arrow(texts), parallel=False).layout
+        offsets = layout.offsets.data
+        batch = TokenBatch(layout.content.data[offsets[0] : offsets[-1]].astype(np.uint16), np.diff(offsets))
+        doubtful = _holding_new_characters(texts)
+        return _replaced(batch, doubtful, self._exact.encode_batch(texts.take(doubtful))) if len(doubtful) else batch
+
+
+class _TokenizersEncoder:
+    """Hugging Face's tokenizers: some hundred times slower, and what `GPT2TokenizerFast` itself runs."""
+
+    def __init__(self) -> None:
+        # Threads each have an encoder, so one must not start threads of its own; set so, it does not warn of forks.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        from tokenizers import Tokenizer
+
+        self._tokenizer = Tokenizer.from_str(tokenizer_json())
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def encode_batch(self, texts: pa.LargeStringArray) -> TokenBatch:
+        stories = _without_validity(texts).to_pylist()
+        encodings = self._tokenizer.encode_batch_fast(stories, add_special_tokens=False)
+        rows = [encoding.ids for encoding in encodings]
+        tokens = np.fromiter(chain.from_iterable(rows), dtype=np.uint16)
+        return TokenBatch(tokens, np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)))
+
+
+def _without_validity(texts: pa.LargeStringArray) -> pa.LargeStringArray:
+    """Return `texts` over the same memory without its validity bitmap, which a slice may keep though it has no null."""
+    import pyarrow as pa
+
+    if not isinstance(texts, pa.LargeStringArray):
+        kind = getattr(texts, "type", type(texts).__name__)
+        raise ValueError(f"stories must come as one pyarrow array of large_string, not {kind}")
+    if texts.null_count:
+        raise ValueError(f"{texts.null_count} of {len(texts)} stories are null; fill or drop them before encoding")
+    _validity, offsets, content = texts.buffers()
+    return pa.LargeStringArray.from_buffers(len(texts), offsets, content, None, 0, texts.offset)
+
+
+def _holding_new_characters(texts: pa.LargeStringArray) -> pa.Array:
+    """Return which stories hold a character of `NEW_IN_UNICODE_17`, by one fast look at the batch's bytes first."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    _validity, offsets, content = texts.buffers()
+    first, last = np.frombuffer(offsets, np.int64)[[texts.offset, texts.offset + len(texts)]]
+    octets = memoryview(content)[first:last]
+    # Most batches are ASCII: their largest byte alone, found without a copy, clears them.
+    if first == last or np.frombuffer(octets, np.uint8).max() < min(NEW_LEAD_BYTES)[0]:
+        return pa.array([], type=pa.int64())
+    held = octets.tobytes()
+    if not any(lead in held for lead in NEW_LEAD_BYTES):
+        return pa.array([], type=pa.int64())
+    return pc.indices_nonzero(pc.match_substring_regex(texts, NEW_IN_UNICODE_17))
+
+
+def _replaced(batch: TokenBatch, where: pa.Array, other: TokenBatch) -> TokenBatch:
+    """Return `batch` with the stories at `where` replaced by those of `other`."""
+    rows, lengths = batch.stories(), batch.lengths.copy()
+    for index, row in zip(where.to_pylist(), other.stories(), strict=True):
+        rows[index], lengths[index] = row, len(row)
+    return TokenBatch(np.concatenate(rows), lengths)

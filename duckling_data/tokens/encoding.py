@@ -1,0 +1,203 @@
+"""A split's GPT-2 tokens: encoded side by side, in order, and at most once in a command.
+
+Reading and encoding are most of the work of counting and of packing. A command that does both (`pack` in an empty
+workspace) encodes once: the counting pass keeps the tokens in an unnamed temporary file, 2 bytes a token, which the
+packing pass reads. The file is cut into segments, each given back to the disk as soon as it was read for the last
+time, so that tokens and rows together never take much more room than the rows alone; all of it is gone with the
+process, however that ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from duckling_data.base.disk import Needed, disk_errors
+from duckling_data.base.files import write_all
+from duckling_data.base.parallel import ordered_map
+from duckling_data.corpus.readers.blocks import Block
+from duckling_data.corpus.splits import Split, StoryBatch, numbered_blocks, parse_block
+from duckling_data.tokens.encoders import Encoder, load_encoder
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """Some stories of a split, encoded."""
+
+    stories: npt.NDArray[np.int64]
+    """(n,) the index of each story in the split, ascending."""
+    tokens: npt.NDArray[np.uint16]
+    """The GPT-2 ids of the stories, one after the other."""
+    lengths: npt.NDArray[np.int64]
+    """(n,) tokens in each story."""
+    read: int
+    """How many stories were read for this batch: more than n where only some are wanted."""
+    nulls: int
+    """How many of the stories read were null, and are empty here."""
+
+
+class EncoderPool:
+    """Encoders for threads to borrow. One shared encoder would make them wait: it holds a lock while it works."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._idle: queue.SimpleQueue[Encoder] = queue.SimpleQueue()
+
+    def warm(self, encoders: int) -> None:
+        """Begin to load encoders in the background."""
+
+        def load() -> None:
+            # An error here comes again, and is seen, where an encoder is borrowed.
+            with contextlib.suppress(Exception):
+                for _ in range(encoders):
+                    self._idle.put(load_encoder(self._kind))
+
+        threading.Thread(target=load, daemon=True).start()
+
+    @contextlib.contextmanager
+    def borrow(self) -> Iterator[Encoder]:
+        """Lend an encoder that nobody else uses, loading one more if all are in use."""
+        try:
+            encoder = self._idle.get_nowait()
+        except queue.Empty:
+            encoder = load_encoder(self._kind)
+        try:
+            yield encoder
+        finally:
+            self._idle.put(encoder)
+
+
+class EncodedSplit:
+    """A split's tokens, to be gone through once or several times."""
+
+    def __init__(self, split: Split, pool: EncoderPool, workers: int, keep_in: Path | None = None) -> None:
+        """`keep_in` is a folder for the temporary file that keeps the tokens of the first pass; None keeps nothing."""
+        self.split = split
+        self._pool = pool
+        self._workers = workers
+        self._keep_in = keep_in
+        self._kept: _KeptTokens | None = None
+
+    def map(
+        self, fn: Callable[[EncodedBatch], R], wanted: npt.NDArray[np.bool_] | None = None, *, last: bool = False
+    ) -> Iterator[R]:
+        """Yield `fn(batch)` for all stories, in order, computed by threads.
+
+        `wanted` (one bool a story) says that the others are not needed; they may come all the same. `last` says that
+        nobody goes through the split after this: nothing is kept, and what was kept is given up.
+        """
+        if self._kept is not None:
+            yield from self._map_kept(fn, self._kept, last)
+            return
+        keep = _KeptTokens(self._keep_in, self.split.stories) if self._keep_in is not None and not last else None
+
+        def work(numbered: tuple[int, Block]) -> tuple[EncodedBatch | None, R]:
+            # Parsed and encoded in one go, while the text is still in the core's cache.
+            encoded = self._encode(parse_block(*numbered), wanted if keep is None else None)
+            return (None if keep is None else encoded), fn(encoded)
+
+        for encoded, result in ordered_map(work, numbered_blocks(self.split), self._workers):
+            if keep is not None and encoded is not None:
+                keep.append(encoded)
+            yield result
+        self._kept = keep
+
+    def _encode(self, batch: StoryBatch, wanted: npt.NDArray[np.bool_] | None) -> EncodedBatch:
+        import pyarrow as pa
+
+        texts = batch.texts
+        chosen = np.arange(len(texts))
+        if wanted is not None:
+            chosen = np.flatnonzero(wanted[batch.first : batch.first + len(texts)])
+            texts = texts.take(pa.array(chosen))
+        with self._pool.borrow() as encoder:
+            encoded = encoder.encode_batch(texts)
+        return EncodedBatch(batch.first + chosen, encoded.tokens, encoded.lengths, len(batch.texts), batch.nulls)
+
+    def _map_kept(self, fn: Callable[[EncodedBatch], R], kept: _KeptTokens, last: bool) -> Iterator[R]:
+        results = ordered_map(lambda index: fn(kept.read(index)), range(len(kept)), self._workers)
+        for index, result in enumerate(results):
+            if last:
+                kept.give_up(index)
+            yield result
+        if last:
+            self._kept = None
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Where a kept batch lies."""
+
+    file: IO[bytes]
+    offset: int
+    stories: int
+    tokens: int
+    first: int
+    nulls: int
+
+
+SEGMENT_BYTES = 64 << 20
+"""Kept tokens in one temporary file."""
+
+
+class _KeptTokens:
+    """Batches of whole stories in unnamed temporary files: lengths as int32, then tokens as uint16."""
+
+    def __init__(self, folder: Path, stories: int) -> None:
+        """`stories` are to be kept in all."""
+        self._folder = folder
+        self._stories_left = stories
+        self._kept_bytes = self._kept_stories = 0
+        self._spans: list[_Span] = []
+        self._end = 0
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def append(self, batch: EncodedBatch) -> None:
+        """Keep a batch."""
+        lengths = batch.lengths.astype(np.int32)
+        with disk_errors(self._folder, self._needed(lengths.nbytes + batch.tokens.nbytes, len(lengths))):
+            if not self._spans or self._end >= SEGMENT_BYTES:
+                # Without a buffer, so that what was written can be read through the file's number.
+                file: IO[bytes] = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
+                self._end = 0
+            else:
+                file = self._spans[-1].file
+            for array in (lengths, batch.tokens):
+                write_all(file, array.data.cast("B") if array.size else b"")
+        first = int(batch.stories[0])
+        self._spans.append(_Span(file, self._end, len(lengths), len(batch.tokens), first, batch.nulls))
+        self._end += lengths.nbytes + batch.tokens.nbytes
+
+    def _needed(self, size: int, stories: int) -> Needed:
+        """Return the room for a batch of so many bytes and stories and for those after it, if they are like it."""
+        self._kept_bytes += size
+        self._kept_stories += stories
+        self._stories_left -= stories
+        return Needed(size + self._kept_bytes * self._stories_left // max(self._kept_stories, 1))
+
+    def read(self, index: int) -> EncodedBatch:
+        """Return a batch that was kept; any number of threads may."""
+        span = self._spans[index]
+        data = os.pread(span.file.fileno(), span.stories * 4 + span.tokens * 2, span.offset)
+        lengths = np.frombuffer(data, np.int32, span.stories).astype(np.int64)
+        tokens = np.frombuffer(data, np.uint16, span.tokens, span.stories * 4)
+        return EncodedBatch(span.first + np.arange(span.stories), tokens, lengths, span.stories, span.nulls)
+
+    def give_up(self, index: int) -> None:
+        """Say that this batch, and those before it, will not be read again: a segment without others is freed."""
+        if index + 1 == len(self._spans) or self._spans[index + 1].file is not self._spans[index].file:
+            self._spans[index].file.close()

@@ -1,0 +1,152 @@
+"""DucklingTokenizer: text to compact ids and back, at home in transformers.
+
+It encodes with GPT-2's tokenizer and maps each GPT-2 id to its compact id; an id without one becomes `unk_id` or,
+under the policy `decompose`, is split back along the merges that made it. `token_mapping.json` is its whole
+vocabulary file: GPT-2's own files come with the package, so a saved folder is complete and opens without a network,
+with `DucklingTokenizer.from_pretrained(folder)` or, `duckling_data` imported, `AutoTokenizer.from_pretrained(folder)`.
+The seed's class of the same name reads the same file and gives the same ids and text.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tokenizers import decoders
+from transformers import PythonBackend
+
+from duckling_data.base.errors import InputError
+from duckling_data.tokens.encoders import Encoder, load_encoder
+from duckling_data.tokens.gpt2 import EOS_ID, EOS_TEXT, gpt2_parts, gpt2_vocabulary, split_to_live
+from duckling_data.tokens.mapping import (
+    DECOMPOSE,
+    MAPPING_FILE,
+    TokenMapping,
+    check_mapping,
+    mapping_bytes,
+    read_mapping,
+)
+
+
+class DucklingTokenizer(PythonBackend):  # type: ignore[misc]  # transformers is not followed by mypy
+    """A transformers tokenizer over the compact vocabulary; all its ids are compact ids, the model's.
+
+    `mapping` is a mapping or the path of its file; `encoder` one of `gpt2.ENCODERS`; the rest is transformers' own.
+    Nothing is added to a text: there is no bos token, and no pad token until the user sets one (any live token, or
+    `tokenizer.pad_token = tokenizer.eos_token` where `<|endoftext|>` is live). A compact id that no token has, dead or
+    reserved for unknowns, has a name for `convert_ids_to_tokens` alone: no text encodes to a dead id, and `decode`
+    skips them all. Raises InputError for a mapping that fails `check_mapping`.
+    """
+
+    vocab_files_names = {"mapping": MAPPING_FILE}  # noqa: RUF012  # transformers' own class attribute
+    model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        mapping: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        *,
+        encoder: str = "gigatoken",
+        **kwargs: Any,
+    ) -> None:
+        if mapping is None:
+            raise InputError(f"no {MAPPING_FILE} to make a tokenizer of; `duckling-data build-vocab` makes it")
+        read = (
+            read_mapping(mapping) if isinstance(mapping, str | os.PathLike) else check_mapping(mapping, "the mapping")
+        )
+        self.mapping: TokenMapping = read
+        self.unk_id: int = read["unk_id"]
+        self._encoder_kind = encoder
+        self._live = {int(gpt2): compact for gpt2, compact in self.mapping["gpt2_to_compact"].items()}
+        self._gpt2_tokens = {gpt2: token for token, gpt2 in gpt2_vocabulary().items()}
+        self._tokens = {compact: self._gpt2_tokens[gpt2] for gpt2, compact in self._live.items()}
+        nameless = set(range(self.mapping["total_vocab"])) - self._tokens.keys()
+        self._silent = {f"<|compact {compact}|>": compact for compact in sorted(nameless)}
+        self._tokens |= {compact: name for name, compact in self._silent.items()}
+        self._ids: dict[str, int] = {token: compact for compact, token in sorted(self._tokens.items())}
+        if EOS_ID in self._live:
+            kwargs.setdefault("eos_token", EOS_TEXT)
+        for loaded_from in ("is_local", "local_files_only"):  # else save_pretrained would write where it was loaded
+            kwargs.pop(loaded_from, None)
+        super().__init__(**kwargs)
+
+    @classmethod
+    def from_mapping(cls, path: str | os.PathLike[str]) -> DucklingTokenizer:
+        """Return the tokenizer of a mapping file. Raises InputError for a bad one."""
+        return cls(path)
+
+    @classmethod
+    def for_model(cls, mapping: Mapping[str, Any] | str | os.PathLike[str], context: int) -> DucklingTokenizer:
+        """Return the tokenizer to save with a model of `context` tokens: with that limit, and ready for batches.
+
+        It pads on the left, as `generate` needs it, with the highest id that no token has: so padding is never text,
+        and `decode` skips it. Where every id has a token it pads with `<|endoftext|>`, if that is live. Raises
+        InputError for a bad mapping.
+        """
+        tokenizer = cls(mapping, model_max_length=context, padding_side="left")
+        tokenizer.pad_token = next(reversed(tokenizer._silent), tokenizer.eos_token)
+        return tokenizer
+
+    @property
+    def vocab_size(self) -> int:
+        """The rows of the embedding: live and dead ids together."""
+        size: int = self.mapping["total_vocab"]
+        return size
+
+    @property
+    def live_token_ids(self) -> range:
+        """The live compact ids, 0 to live_tokens - 1 (the mapping's key of this name holds their GPT-2 ids)."""
+        return range(self.mapping["live_tokens"])
+
+    @property
+    def dead_token_ids(self) -> set[int]:
+        """The dead compact ids, live_tokens to total_vocab - 1: the seed's `dead_token_ids`."""
+        return set(range(self.mapping["live_tokens"], self.mapping["total_vocab"]))
+
+    def get_vocab(self) -> dict[str, int]:
+        """Return every token's string, in GPT-2's byte alphabet, with its compact id, and what the user added."""
+        return {**self._ids, **self._added_tokens_encoder}
+
+    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str]:
+        """Write the mapping file, byte for byte as `build-vocab` does, and return its path."""
+        path = Path(save_directory) / f"{filename_prefix + '-' if filename_prefix else ''}{MAPPING_FILE}"
+        path.write_bytes(mapping_bytes(self.mapping))
+        return (str(path),)
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        """Return the tokens' text, as `GPT2TokenizerFast` joins it; names of ids that no token has are left out."""
+        text: str = decoders.ByteLevel().decode([token for token in tokens if token not in self._silent])
+        return text
+
+    def tokenize(self, text: str, **kwargs: Any) -> list[str]:
+        """Return the text's GPT-2 tokens as strings, live or not; split as far as `decompose` splits them."""
+        return super().tokenize(text, **kwargs) if self._added_tokens_encoder else self._tokenize(text)
+
+    def _add_tokens(self, new_tokens: list[Any], special_tokens: bool = False) -> int:
+        # A token of the vocabulary that is made special (a pad token, say) must not cut words out of texts: with "."
+        # for padding, "..." would no longer be one token.
+        beyond = [token for token in new_tokens if str(token) not in self._ids]
+        added: int = super()._add_tokens(beyond, special_tokens)
+        return added
+
+    def _tokenize(self, text: str, **_kwargs: Any) -> list[str]:
+        ids = self._encoder.encode(text)
+        if self.mapping.get("unk_policy") == DECOMPOSE:
+            ids = [piece for gpt2 in ids for piece in split_to_live(gpt2, self._live, gpt2_parts())]
+        return [self._gpt2_tokens[gpt2] for gpt2 in ids]
+
+    def _convert_token_to_id(self, token: str) -> int:
+        return self._ids.get(token, self.unk_id)
+
+    def _convert_id_to_token(self, index: int) -> str:
+        return self._tokens.get(index, "")  # an id beyond the vocabulary is skipped too, as the seed does
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        return load_encoder(self._encoder_kind)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the encoder behind: a copy in another process or thread makes its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "_encoder"}

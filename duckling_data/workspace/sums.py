@@ -1,0 +1,75 @@
+"""`SHA256SUMS`: the manifest's digests as `sha256sum -c` reads them, for who has a workspace and not Duckling.
+
+It lists the stages' outputs, the hub's files where the stories come from there, and `manifest.json` itself. Every line
+follows from the manifest's bytes alone, so that writing it hashes no artifact again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from duckling_data.base.disk import disk_errors
+from duckling_data.base.files import sha256_file, write_bytes
+from duckling_data.workspace.manifest import MANIFEST_NAME, Manifest
+
+SUMS_NAME = "SHA256SUMS"
+HUB_SOURCE = "tinystories"
+"""The source whose files lie in the workspace; those of other sources stay where they are and are not listed."""
+
+
+def sums_bytes(workspace: Path) -> bytes:
+    """Return what `SHA256SUMS` has to hold: a line `hex  path` a file, sorted by path.
+
+    Raises InputError where the manifest is none.
+    """
+    manifest = Manifest(workspace)
+    digests = {name: made["sha256"] for record in manifest.stages.values() for name, made in record.outputs.items()}
+    digests |= dict(_hub_files(manifest))
+    digests[MANIFEST_NAME] = sha256_file(manifest.path)
+    return "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode()
+
+
+def write_sums(workspace: Path) -> None:
+    """Write `SHA256SUMS` from the manifest, in one piece; a file that says so already is not touched."""
+    expected, path = sums_bytes(workspace), workspace / SUMS_NAME
+    if not path.is_file() or path.read_bytes() != expected:
+        write_bytes(path, expected)
+
+
+def remove_sums(workspace: Path) -> None:
+    """Remove `SHA256SUMS`, if it is there: to be called before the manifest changes."""
+    with disk_errors(workspace / SUMS_NAME):
+        (workspace / SUMS_NAME).unlink(missing_ok=True)
+
+
+def sums_faults(workspace: Path) -> Iterator[str]:
+    """Yield the first line in which `SHA256SUMS` differs from what the manifest gives, if one does.
+
+    A workspace without the file has no fault: it follows from the manifest, so nothing is lost.
+    """
+    if not (workspace / SUMS_NAME).is_file():
+        return
+    expected = sums_bytes(workspace).decode().split("\n")
+    found = (workspace / SUMS_NAME).read_bytes().decode(errors="replace").split("\n")
+    if found == expected:
+        return
+    # The manifest's own line last: a damaged manifest changes it and others, and the others say more.
+    lines = [(n, e, f) for n, (e, f) in enumerate(zip(expected, found, strict=False), 1) if e != f]
+    lines.sort(key=lambda line: line[1].endswith(f"  {MANIFEST_NAME}"))
+    if not lines:
+        yield f"{SUMS_NAME} has {len(found) - 1} lines, expected {len(expected) - 1}"
+    elif lines[0][1].endswith(f"  {MANIFEST_NAME}"):
+        number, line, other = lines[0]
+        yield f"{MANIFEST_NAME} and {SUMS_NAME} line {number} differ: SHA-256 {line[:64]}, the line says {other!r}"
+    else:
+        number, line, other = lines[0]
+        yield f"{SUMS_NAME} line {number} is {other!r}, the manifest gives {line!r}"
+
+
+def _hub_files(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Yield (path in the workspace, SHA-256) of the source's files that lie there."""
+    if manifest.corpus is not None and manifest.corpus["source"] == HUB_SOURCE:
+        for split in manifest.corpus["splits"].values():
+            for file in split["files"]:
+                yield f"corpus/{file['name']}", file["sha256"]

@@ -1,0 +1,1 @@
+"""Runs side by side: the table and the plots."""

@@ -1,0 +1,1 @@
+"""The reference engine: the Hugging Face Trainer, bitwise the seed's notebook."""

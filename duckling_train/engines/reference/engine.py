@@ -1,0 +1,162 @@
+"""The reference engine: the seed's training cells, run by the Hugging Face Trainer.
+
+On a CPU its losses and weights are bitwise those of the seed's own cells on the same data with the same library
+versions. Two things keep that true: the seed is set right before the model is built, as in the notebook, and the
+Trainer sets it again before the rows are shuffled; and the batches are the same int64 tensors, made without Python
+lists.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import GPT2LMHeadModel, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, TrainerCallback
+
+from duckling_data.base.errors import InputError
+from duckling_train.config import FIXED, TrainConfig
+from duckling_train.data import COLUMN, PackedRows
+from duckling_train.engines.reference.trainer import DucklingTrainer, Resumption, load_weights
+from duckling_train.precision import optimizer_class, uses_autocast
+from duckling_train.processes import is_main_process
+
+
+class CausalLMCollator:
+    """The seed's collator over NumPy rows."""
+
+    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return `input_ids` and `labels` (a copy), each int64[batch, context]. The model shifts the labels."""
+        rows = np.stack([example[COLUMN] for example in examples])
+        input_ids = torch.from_numpy(rows.astype(np.int64))
+        return {"input_ids": input_ids, "labels": input_ids.clone()}
+
+
+def make_training_args(
+    num_steps: int, output_dir: str = "experiment", logging_steps: int = 10, **extras: Any
+) -> TrainingArguments:
+    """Return the seed's TrainingArguments; `extras` are further keywords of that class and override the seed's.
+
+    bf16 is mixed precision over float32 weights; without an accelerator it needs `use_cpu=True`, given here. The
+    library's own progress bar is off: the run has its own. Raises ValueError where the hardware has no bf16.
+    """
+    accelerator = torch.cuda.is_available() or torch.backends.mps.is_available()
+    seed_arguments: dict[str, Any] = {
+        "output_dir": output_dir,
+        "max_steps": num_steps,
+        "per_device_train_batch_size": TrainConfig.batch_size,
+        "learning_rate": TrainConfig.learning_rate,
+        "weight_decay": TrainConfig.weight_decay,
+        "max_grad_norm": TrainConfig.max_grad_norm,
+        "bf16": True,
+        "use_cpu": not accelerator,
+        "optim": "adamw_torch",
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 0,
+        "logging_steps": logging_steps,
+        "logging_first_step": True,
+        "report_to": "none",
+        "save_strategy": "no",
+        "dataloader_num_workers": 0,
+        "seed": TrainConfig.seed,
+        "disable_tqdm": True,
+    }
+    return TrainingArguments(**(seed_arguments | extras))
+
+
+def arguments_of(config: TrainConfig, output_dir: Path, **extras: Any) -> TrainingArguments:
+    """Return the TrainingArguments of `config`, its device resolved; `extras` are further keywords and override these.
+
+    Raises InputError where the device has no bf16.
+    """
+    constant = "constant_with_warmup" if config.warmup_steps else "constant"
+    arguments: dict[str, Any] = {
+        "num_steps": config.steps,
+        "output_dir": str(output_dir),
+        "logging_steps": config.logging_steps,
+        "per_device_train_batch_size": config.batch_size // config.processes,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": constant if config.schedule == "constant" else config.schedule,
+        "warmup_steps": config.warmup_steps,
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.max_grad_norm,
+        "adam_beta1": config.betas[0],
+        "adam_beta2": config.betas[1],
+        "adam_epsilon": FIXED["adam_epsilon"],
+        "bf16": uses_autocast(config.precision),
+        "seed": config.seed,
+        "data_seed": config.data_seed,
+        "save_strategy": "steps" if config.checkpoint_steps else "no",
+        "save_steps": config.checkpoint_steps or 1,
+        "report_to": config.report_to,
+        "run_name": output_dir.name,
+        "use_cpu": config.device == "cpu",
+        "ddp_find_unused_parameters": False,
+        "dataloader_pin_memory": config.device == "cuda",  # elsewhere it does nothing but warn
+        "remove_unused_columns": False,  # there is one column; the check would copy each row's dict
+        "logging_nan_inf_filter": False,  # it would hide a loss that is no number behind the mean of those before it
+    }
+    try:
+        args = make_training_args(**(arguments | extras))
+    except ValueError as error:
+        raise InputError(f"the Trainer refuses these settings on {config.device}: {error}") from error
+    if args.n_gpu > 1:
+        args._n_gpu = 1  # the Trainer would split over every GPU and so multiply the batch size
+    return args
+
+
+def train(
+    model: GPT2LMHeadModel,
+    rows: PackedRows,
+    config: TrainConfig,
+    args: TrainingArguments,
+    resumption: Resumption,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> None:
+    """Train `model` in place on `rows` up to `config.steps` steps, from `resumption.start` where there is one.
+
+    `args` are `arguments_of(config, …)`. Writes checkpoints alone: callbacks see the losses. Raises DivergedError at a
+    loss that is not finite, OutsideError when a checkpoint cannot be written.
+    """
+    start = resumption.start
+    if start is not None and start.step >= config.steps:  # the Trainer would train one step more
+        load_weights(model, start.path)
+        return
+    trainer = DucklingTrainer(
+        resumption=resumption,
+        model=model,
+        args=args,
+        train_dataset=rows,
+        data_collator=CausalLMCollator(),
+        callbacks=list(callbacks),
+        optimizer_cls_and_kwargs=_optimizer(config),
+    )
+    trainer.remove_callback(PrinterCallback)
+    if start is not None and config.report_to == "tensorboard" and is_main_process():
+        _purge_events(trainer, start.step)
+    trainer.train(resume_from_checkpoint=str(start.path) if start is not None else None)
+    for name in ("forward", "_original_forward"):  # accelerate's autocast around the class's own forward
+        model.__dict__.pop(name, None)
+
+
+def _purge_events(trainer: DucklingTrainer, step: int) -> None:
+    """Let TensorBoard forget what was sent after `step`: it comes again."""
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback
+
+    trainer.remove_callback(TensorBoardCallback)
+    directory = os.environ["TENSORBOARD_LOGGING_DIR"]
+    trainer.add_callback(TensorBoardCallback(SummaryWriter(directory, purge_step=step + 1)))
+
+
+def _optimizer(config: TrainConfig) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
+    """Return the precision's own optimizer and its arguments, or None for the Trainer's AdamW."""
+    found = optimizer_class(config.precision, config.seed)
+    if found is None:
+        return None
+    kind, extras = found
+    return kind, {"lr": config.learning_rate, "betas": config.betas, "eps": FIXED["adam_epsilon"], **extras}

@@ -1,0 +1,36 @@
+"""Snapshots of the embedding during training, kept in memory: the seed's `WRecorder`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers.trainer_callback import TrainerCallback
+
+from duckling_data.base.errors import InputError
+
+
+class WRecorder(TrainerCallback):  # type: ignore[misc]
+    """A Trainer callback that copies W every `record_every` steps.
+
+    `snapshots` is a list of (step, W): the optimizer steps done, and W as it is after that step, a tensor
+    [vocabulary, width] on the CPU in the weights' own dtype (float32, unless the precision says otherwise). The start,
+    step 0, is not among them: copy `W.detach().cpu().clone()` before training. Recording changes no number of the run.
+
+    Everything stays in memory. A float32 snapshot of Duckling II takes 4 MiB: 0.4 GB for 10,000 steps at the default
+    of one in 100 steps, 42 GB at every step, and `torch.stack` needs as much again.
+
+    Raises InputError where `record_every` is below 1.
+    """
+
+    def __init__(self, record_every: int = 100) -> None:
+        if record_every < 1:
+            raise InputError(f"record_every is {record_every}; it must be at least 1, the steps between two snapshots")
+        self.record_every = record_every
+        self.snapshots: list[tuple[int, torch.Tensor]] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Copy W, if this step is one to record."""
+        if state.global_step % self.record_every == 0:
+            W = model.transformer.wte.weight.detach().to("cpu", copy=True)  # noqa: N806  # the field's name for it
+            self.snapshots.append((state.global_step, W))

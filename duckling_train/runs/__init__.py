@@ -1,0 +1,1 @@
+"""A run's directory: its layout, checkpoints, training, resuming, reading and verifying."""
