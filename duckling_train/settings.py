@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from duckling_data.base.errors import InputError
+from duckling_data.base.records import short
 from duckling_data.base.strict_json import read_json
-from duckling_data.workspace.manifest import short
 from duckling_data.workspace.settings import LONGEST
 from duckling_train.config import FIXED, TrainConfig
 

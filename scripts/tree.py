@@ -24,7 +24,7 @@ def summary(path: Path) -> str:
         return ""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     first = " ".join(text.split("\n\n")[0].split())
-    return re.split(r"(?<=[.:])\s", first)[0].rstrip(".:")
+    return re.split(r"(?<=\.)\s", first)[0].rstrip(".")
 
 
 def lines(folder: Path, depth: int = 0) -> Iterator[str]:

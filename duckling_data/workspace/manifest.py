@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from duckling_data.base.errors import CheckFailed, InputError
 from duckling_data.base.files import sha256_file
+from duckling_data.base.records import short
 from duckling_data.base.strict_json import read_json, write_json
 
 FORMAT_VERSION = 1
@@ -130,12 +131,6 @@ def _is_number(value: object) -> bool:
 def _expect(fine: bool, what: str, found: object, expected: str) -> None:
     if not fine:
         raise ValueError(f"{what} is {short(found)}, expected {expected}")
-
-
-def short(value: object) -> str:
-    """Return a value as one short line."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 class Manifest:

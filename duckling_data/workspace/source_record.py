@@ -10,8 +10,8 @@ from typing import Any
 
 from duckling_data.base.disk import make_directory
 from duckling_data.base.errors import InputError
+from duckling_data.base.records import short
 from duckling_data.base.strict_json import read_json, write_json
-from duckling_data.workspace.manifest import short
 
 DEFAULT_TEXT_FIELD = "text"
 

@@ -23,8 +23,9 @@ from typing import Any
 from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import PARTIAL, replace_directory, sync_directory, write_bytes
+from duckling_data.base.records import short
 from duckling_data.base.strict_json import digest_json, read_json, write_json
-from duckling_data.workspace.manifest import describe_output, short
+from duckling_data.workspace.manifest import describe_output
 
 CHECKPOINTS = "checkpoints"
 WEIGHTS = "weights.safetensors"

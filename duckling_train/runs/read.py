@@ -10,8 +10,8 @@ from typing import Any
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import sha256_file
+from duckling_data.base.records import short
 from duckling_data.base.strict_json import JSON_LIMIT, parse_json
-from duckling_data.workspace.manifest import short
 from duckling_train.runs.layout import CONFIG, EVALUATIONS, METRICS, MODEL, RUNS, SUMMARY
 from duckling_train.runs.written import check_written, parse_object, read_written, written_files
 from duckling_train.settings import FIELDS, INPUTS, check_type

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import open_regular
-from duckling_data.workspace.manifest import short
+from duckling_data.base.records import short
 from duckling_train.config import TrainConfig
 from duckling_train.model import build_model
 from duckling_train.optimizer import MOMENTS

@@ -8,8 +8,8 @@ from typing import Any
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import read_bytes
+from duckling_data.base.records import short
 from duckling_data.base.strict_json import JSON_LIMIT, parse_json
-from duckling_data.workspace.manifest import short
 from duckling_train.runs.layout import MANIFEST, MODEL, has_manifest
 
 

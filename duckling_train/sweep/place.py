@@ -23,8 +23,8 @@ from typing import Any
 from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import PARTIAL
+from duckling_data.base.records import short
 from duckling_data.base.strict_json import read_json, write_json
-from duckling_data.workspace.manifest import short
 from duckling_train.runs.layout import CONFIG, MANIFEST, RUNS
 from duckling_train.settings import FIELDS, INPUTS, SETTINGS_LIMIT, check_type, read_settings
 from duckling_train.sweep.grid import Grid, Point, said, text

@@ -15,8 +15,8 @@ from typing import Any
 from transformers.trainer_callback import TrainerState
 
 from duckling_data.base.errors import InputError
+from duckling_data.base.records import short
 from duckling_data.base.strict_json import read_json
-from duckling_data.workspace.manifest import short
 from duckling_train.config import TrainConfig
 from duckling_train.runs.checkpoint import (
     CHECKPOINT,

@@ -1,0 +1,101 @@
+"""Records: what a file was when it was made (its size and SHA-256), compared with what it is; typed JSON, decoded.
+
+A record that comes from a file is data from outside: `decode` turns it into a msgspec Struct, or refuses it in one line
+that names the value and its path in the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from duckling_data.base.errors import InputError
+from duckling_data.base.files import sha256_file
+from duckling_data.base.strict_json import JSON_LIMIT, read_json
+
+T = TypeVar("T")
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+"""A number of things: 0 or more."""
+
+
+class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What identifies a file's content."""
+
+    bytes: Count
+    """Its size."""
+    sha256: str
+    """Its SHA-256, in hex."""
+
+
+def describe(path: Path) -> FileRecord:
+    """Return the record of a regular file. Raises InputError for another kind of file, OSError."""
+    return FileRecord(path.stat().st_size, sha256_file(path))
+
+
+def file_fault(path: Path, expected: FileRecord, *, links: bool = True) -> str | None:
+    """Return how a file differs from its record, in a few words, or None where it does not.
+
+    Where `links` is false a symbolic link is a difference, whatever it leads to.
+    """
+    if path.is_symlink() and not links:
+        return f"is a link to {path.readlink()}, expected the file itself"
+    if not path.is_file():
+        if not path.exists():
+            return "is missing"
+        return f"is a {'directory' if path.is_dir() else 'pipe or device'}, expected a file"
+    size = path.stat().st_size
+    if size != expected.bytes:
+        return f"has {size:,} bytes, expected {expected.bytes:,}"
+    found = sha256_file(path)
+    return None if found == expected.sha256 else f"has SHA-256 {found}, expected {expected.sha256}"
+
+
+def file_faults(
+    folder: Path,
+    expected: Mapping[str, FileRecord],
+    *,
+    links: bool = True,
+    done: Callable[[int], object] = lambda size: None,
+) -> Iterator[tuple[str, str]]:
+    """Yield (name, difference) of each file in `folder` that is not as recorded; `done` is told each file's bytes."""
+    for name, record in expected.items():
+        fault = file_fault(folder / name, record, links=links)
+        if fault is not None:
+            yield name, fault
+        done(record.bytes)
+
+
+def added(found: Iterable[str], expected: Mapping[str, FileRecord]) -> list[str]:
+    """Return the names that are there and have no record, sorted."""
+    return sorted(set(found) - expected.keys())
+
+
+def decode(value: Any, kind: type[T], where: str, advice: str) -> T:
+    """Return a JSON value as an instance of a msgspec Struct or another type that msgspec knows.
+
+    Raises InputError: `WHERE: what is wrong with which part; ADVICE`.
+    """
+    try:
+        return msgspec.convert(value, kind, strict=True)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise InputError(f"{where}: {error}; {advice}") from error
+
+
+def read_record(path: Path, kind: type[T], advice: str, limit: int = JSON_LIMIT) -> T:
+    """Return the record in a JSON file. Raises InputError for a file that cannot be read or is no such record."""
+    return decode(read_json(path, limit), kind, str(path), advice)
+
+
+def plain(record: Any) -> Any:
+    """Return a record as JSON holds it: dicts, lists and numbers, in the order of the fields."""
+    return msgspec.to_builtins(record)
+
+
+def short(value: object) -> str:
+    """Return a value as one short line."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
