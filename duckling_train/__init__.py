@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from duckling_train.config import TrainConfig
+    from duckling_train.engines.reference.callbacks import LossTracker
     from duckling_train.engines.reference.engine import CausalLMCollator, make_training_args
     from duckling_train.experiment import Experiment, duckling_ii
     from duckling_train.recording.memory import WRecorder
-    from duckling_train.runs.callbacks import LossTracker
 
 __all__ = [
     "CausalLMCollator",
@@ -30,7 +30,7 @@ __all__ = [
 _HOMES = {
     "CausalLMCollator": "duckling_train.engines.reference.engine",
     "Experiment": "duckling_train.experiment",
-    "LossTracker": "duckling_train.runs.callbacks",
+    "LossTracker": "duckling_train.engines.reference.callbacks",
     "TrainConfig": "duckling_train.config",
     "WRecorder": "duckling_train.recording.memory",
     "duckling_ii": "duckling_train.experiment",

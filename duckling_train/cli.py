@@ -10,7 +10,7 @@ import click
 
 from duckling_data.base.command_line import run_command
 from duckling_train.commands import COMMANDS
-from duckling_train.options import config_options, given_settings, setting_options, speech_options, workspace_option
+from duckling_train.options import config_options, given_settings, setting_options, verbosity_options, workspace_option
 from duckling_train.processes import is_main_process
 from duckling_train.settings import make_config
 
@@ -30,7 +30,7 @@ PROGRAM = "duckling-train"
 @config_options
 @setting_options
 @click.option("--dry-run", is_flag=True, help="Say what would be trained and written, and stop.  [default: off]")
-@speech_options
+@verbosity_options
 @click.version_option(package_name="duckling", prog_name=PROGRAM)
 @click.pass_context
 def cli(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from duckling_train.options import config_options, speech_options, workspace_option
+from duckling_train.options import config_options, verbosity_options, workspace_option
 from duckling_train.sweep.options import given_lists, sweep_options
 
 RUN = "RUN"
@@ -24,7 +24,7 @@ RUN = "RUN"
 @click.option("--top-k", type=int, default=0, help="Sample among the k most likely tokens; 0 is all.")
 @click.option("--seed", type=int, default=42, help="Seed of the sampling, for each prompt anew.")
 @workspace_option
-@speech_options
+@verbosity_options
 @click.pass_context
 def generate(
     context: click.Context,
@@ -57,7 +57,7 @@ def generate(
 @click.option("--out", type=click.Path(path_type=Path), default=Path("compare.png"), metavar="FILE.png",
               help="The plot of the losses; replaced if it is there.")  # fmt: skip
 @workspace_option
-@speech_options
+@verbosity_options
 def compare(runs: tuple[str, ...], out: Path, workspace: Path, quiet: bool, debug: bool) -> None:
     """Show runs side by side: a table of what differs and how they did, and a plot of their losses.
 
@@ -76,7 +76,7 @@ def compare(runs: tuple[str, ...], out: Path, workspace: Path, quiet: bool, debu
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE.ipynb")
 @click.option("--overwrite", is_flag=True, help="Replace the file.  [default: off]")
 @workspace_option
-@speech_options
+@verbosity_options
 def template(file: Path, workspace: Path, overwrite: bool, quiet: bool, debug: bool) -> None:
     """Write a notebook to start an experiment from: Duckling II, set up and explained, with three worked examples."""
     from duckling_train.template import write_template
@@ -98,7 +98,7 @@ def template(file: Path, workspace: Path, overwrite: bool, quiet: bool, debug: b
 @config_options
 @sweep_options
 @click.option("--dry-run", is_flag=True, help="Say what would be trained and where, and stop.  [default: off]")
-@speech_options
+@verbosity_options
 @click.pass_context
 def sweep(
     context: click.Context,
@@ -148,7 +148,7 @@ def sweep(
 @click.command()
 @click.argument("run", metavar=RUN)
 @workspace_option
-@speech_options
+@verbosity_options
 @click.pass_context
 def verify(context: click.Context, /, run: str, workspace: Path, quiet: bool, debug: bool) -> None:
     """Check that RUN is whole and nothing in it has changed since it was trained.

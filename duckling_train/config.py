@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from duckling_data.base.errors import InputError
+from duckling_data.base.records import short
 
+ENGINES = ("reference",)
 DEVICES = ("auto", "cpu", "cuda", "mps")
 SCHEDULES = ("linear", "constant", "cosine")
 PRECISIONS = ("bf16-mixed", "fp32", "bf16-pure", "bf16-weights", "bf16-stochastic")
 REPORTERS = ("none", "tensorboard", "wandb")
+CHOICES = {"engine": ENGINES, "device": DEVICES, "schedule": SCHEDULES, "precision": PRECISIONS, "report_to": REPORTERS}
 MAX_SEED = 2**32 - 1  # NumPy takes no larger seed
 MAX_RATE = 1e36  # a step of more overflows float32
 INNER_FACTOR = 4
@@ -29,7 +32,7 @@ MAX_PARAMETERS = 10**10
 """The largest model: 40 GB in float32, and three times that with its gradients and AdamW's moments besides."""
 CHECKPOINT_STEPS = 1000
 
-FIXED = {"engine": "reference", "optimizer": "adamw", "adam_epsilon": 1e-8, "activation": "gelu", "dropout": 0.0}
+FIXED = {"optimizer": "adamw", "adam_epsilon": 1e-8, "activation": "gelu", "dropout": 0.0}
 """What no flag changes, so that `config.json` states the whole recipe."""
 NOT_IN_THE_NAME = ("steps", "seed", "device", "threads", "processes", "report_to", "checkpoint_steps",
                    "keep_checkpoints", "eval_steps", "eval_rows")  # fmt: skip
@@ -39,6 +42,9 @@ NOT_IN_THE_NAME = ("steps", "seed", "device", "threads", "processes", "report_to
 @dataclass(frozen=True)
 class TrainConfig:
     """The settings of one run. Raises InputError when a value is out of range."""
+
+    engine: str = "reference"
+    """What trains: one of ENGINES. `reference` is the Hugging Face Trainer, bitwise the seed's notebook."""
 
     steps: int = 10_000
     """Optimizer steps; the schedule is stretched over them."""
@@ -50,7 +56,7 @@ class TrainConfig:
     """AdamW's peak learning rate."""
 
     schedule: str = "linear"
-    """How the learning rate goes on after the warm-up: linear to 0, constant, or half a cosine to 0."""
+    """The learning rate after the warm-up: linear to 0, constant, or half a cosine to 0."""
 
     warmup_steps: int = 0
     """Steps over which the learning rate first rises linearly from 0."""
@@ -141,9 +147,8 @@ class TrainConfig:
         for name in ("seed", "data_seed"):
             value = getattr(self, name)
             _check(name, value, value is None or 0 <= value <= MAX_SEED, f"between 0 and {MAX_SEED}")
-        for name, known in (("device", DEVICES), ("schedule", SCHEDULES), ("precision", PRECISIONS),
-                            ("report_to", REPORTERS)):  # fmt: skip
-            _check(name, repr(getattr(self, name)), getattr(self, name) in known, f"one of {', '.join(known)}")
+        for name, known in CHOICES.items():
+            _check(name, short(getattr(self, name)), getattr(self, name) in known, f"one of {', '.join(known)}")
         if self.parameters > MAX_PARAMETERS:
             raise InputError(
                 f"--layers {self.n_layer}, --width {self.n_embd}, --ctx {self.n_positions} and --vocab-size "
@@ -171,8 +176,9 @@ class TrainConfig:
         return self.n_embd * (tables + self.n_layer * (attention + feed_forward) + norms)
 
     def resolved(self) -> dict[str, Any]:
-        """Return the content of `config.json`: the fixed recipe, then every setting in order; JSON types only."""
-        return {**FIXED, **dataclasses.asdict(self), "betas": list(self.betas), "n_inner": self.n_inner}
+        """Return the content of `config.json`: engine, fixed recipe, every setting in order; JSON types only."""
+        derived = {"betas": list(self.betas), "n_inner": self.n_inner}
+        return {"engine": self.engine, **FIXED, **dataclasses.asdict(self), **derived}
 
     def run_name(self) -> str:
         """Return the run's default name: steps, seed, and whatever differs from Duckling II and shapes the numbers."""

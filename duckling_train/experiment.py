@@ -12,11 +12,10 @@ of the seed's cells on the same two files.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import torch
@@ -30,16 +29,14 @@ from duckling_data.rows.write import schema
 from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_train.config import TrainConfig
 from duckling_train.data import COLUMN, PackedRows, open_workspace
+from duckling_train.engines.reference.callbacks import LossTracker, ProgressLines
 from duckling_train.engines.reference.engine import CausalLMCollator, arguments_of
 from duckling_train.model import build_model, n_params, resolve_device
 from duckling_train.precision import cast_weights, optimizer_class
-from duckling_train.runs.callbacks import LossTracker
 
 OF_A_RUN = ("steps", "eval_steps", "eval_rows", "checkpoint_steps", "keep_checkpoints", "processes")
 """Settings that mean something to `duckling-train` alone: here the steps are given to `train`, the rest is the
 Trainer's to do."""
-REPORTS = 10
-"""`train` prints about this many lines."""
 
 
 @dataclass
@@ -73,7 +70,7 @@ class Experiment:
     @property
     def W(self) -> torch.nn.Parameter:  # noqa: N802  # the field's name for it
         """The embedding matrix of the model as it is now, [vocabulary, width]: a parameter, not a copy."""
-        return self.model.transformer.wte.weight
+        return cast(torch.nn.Parameter, self.model.transformer.wte.weight)
 
     def make_training_args(
         self, num_steps: int, output_dir: str = "experiment", logging_steps: int | None = None, **extras: Any
@@ -193,23 +190,3 @@ def _config(settings: dict[str, Any]) -> TrainConfig:
             raise InputError(f"{name} is an unknown setting; known are {', '.join(known)}")
     config = TrainConfig(**settings)
     return dataclasses.replace(config, device=resolve_device(config.device))
-
-
-class ProgressLines(TrainerCallback):  # type: ignore[misc]
-    """Prints the step, the logged loss and steps/s about REPORTS times a run: calm in a notebook and in a log."""
-
-    def __init__(self) -> None:
-        self._start = 0.0
-        self._next = 0.0
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the clock."""
-        self._start = time.perf_counter()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        """Print, if another tenth of the run is done."""
-        if logs and "loss" in logs and state.global_step >= self._next:
-            step, steps = state.global_step, state.max_steps
-            speed = step / (time.perf_counter() - self._start)
-            print(f"step {step:{len(f'{steps:,}')},} of {steps:,}   loss {logs['loss']:.4f}   {speed:.1f} steps/s")
-            self._next = (step * REPORTS // steps + 1) * steps / REPORTS

@@ -54,7 +54,7 @@ def round_stochastically(values: torch.Tensor, halves: torch.Tensor) -> torch.Te
     return torch.where(values.isnan(), values, rounded).to(torch.bfloat16)
 
 
-class Float32StateAdamW(torch.optim.AdamW):  # type: ignore[misc]
+class Float32StateAdamW(torch.optim.AdamW):
     """AdamW with float32 moments for weights of any floating dtype; see the module.
 
     `rounding_seed` None rounds to nearest even, a number stochastically. It applies to bf16 weights; others are
@@ -92,6 +92,7 @@ class Float32StateAdamW(torch.optim.AdamW):  # type: ignore[misc]
             state["step"] = torch.tensor(0.0)
             for name in MOMENTS:
                 state[name] = torch.zeros_like(parameter, dtype=torch.float32, memory_format=torch.preserve_format)
+        assert parameter.grad is not None
         weight = parameter.detach().float()  # the weight itself, where it is float32 already
         beta1, beta2 = group["betas"]
         adamw(

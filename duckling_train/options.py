@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from duckling_train.config import DEVICES, PRECISIONS, REPORTERS, SCHEDULES, TrainConfig
+from duckling_train.config import DEVICES, ENGINES, PRECISIONS, REPORTERS, SCHEDULES, TrainConfig
 from duckling_train.settings import FIELDS, PRESETS
 
 Command = Callable[..., Any]
@@ -41,7 +41,7 @@ def workspace_option(command: Command) -> Command:
     )(command)  # fmt: skip
 
 
-def speech_options(command: Command) -> Command:
+def verbosity_options(command: Command) -> Command:
     """Add `--quiet` and `--debug`."""
     command = click.option("--debug", is_flag=True, help="Add the traceback to an error.  [default: off]")(command)
     return click.option("--quiet", is_flag=True, help="Print errors only.  [default: off]")(command)
@@ -57,6 +57,7 @@ def _setting(name: str, *flags: str, **attributes: Any) -> Callable[[Command], C
 
 
 SETTINGS = (
+    _setting("engine", "--engine", type=Choice(ENGINES), help="What trains: reference is the Hugging Face Trainer."),
     _setting("steps", "--steps", help="Optimizer steps."),
     _setting("batch_size", "--batch-size", help="Rows a step, of all processes together."),
     _setting("learning_rate", "--learning-rate", help="Peak learning rate."),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from duckling_data.base.errors import InputError
 from duckling_data.base.records import short
 from duckling_data.base.strict_json import read_json
-from duckling_data.workspace.settings import LONGEST
 from duckling_train.config import FIXED, TrainConfig
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -26,6 +28,8 @@ DERIVED = ("n_inner",)
 SETTINGS_LIMIT = 1 << 20
 """The largest file of settings that is read, in bytes."""
 
+KINDS = typing.get_type_hints(TrainConfig)
+"""The type of each setting."""
 FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}
 
 
@@ -68,18 +72,7 @@ def read_settings(file: Path) -> dict[str, Any]:
 
 def check_type(file: Path, name: str, value: Any) -> None:
     """Raise InputError, which names `file`, unless the JSON `value` fits the field `name` of a `TrainConfig`."""
-    expected = str(FIELDS[name].type)
-    if not _fits(expected, value) or (isinstance(value, str) and len(value) > LONGEST):
-        raise InputError(f"{file} has {name} {short(value)}; expected {expected}")
-
-
-def _fits(expected: str, value: Any) -> bool:
-    """Whether a JSON value fits a field's annotation; `true` is no number."""
-    if value is None:
-        return "None" in expected
-    if expected.startswith("tuple"):
-        return isinstance(value, list) and len(value) == 2 and all(_fits("float", part) for part in value)
-    if isinstance(value, bool):
-        return expected == "bool"
-    kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
-    return isinstance(value, kinds[expected.split(" | ")[0]])
+    try:
+        msgspec.convert(value, KINDS[name], strict=True)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{file}: {name} is {short(value)}; {str(error).lower()}") from error

@@ -221,7 +221,7 @@ def _read_checkpoint(folder: Path, name: str) -> None:
 
     if name.endswith("checkpoint.json"):
         (folder / name).write_bytes(_signed((folder / name).read_bytes()))
-    Checkpoints(folder, {"settings": {"steps": 100}}, ("metrics.jsonl",), keep_all=True).newest()
+    Checkpoints(folder, {"settings": {"steps": 100}}, keep_all=True).newest()
 
 
 @functools.cache

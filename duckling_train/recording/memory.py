@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from transformers.trainer_callback import TrainerCallback
 
 from duckling_data.base.errors import InputError
+from duckling_train.engines.base import StepView
+from duckling_train.engines.reference.callbacks import TrainerHook
 
 
-class WRecorder(TrainerCallback):  # type: ignore[misc]
-    """A Trainer callback that copies W every `record_every` steps.
+class WRecorder(TrainerHook):
+    """Copies W every `record_every` steps: a hook, and a Trainer callback.
 
     `snapshots` is a list of (step, W): the optimizer steps done, and W as it is after that step, a tensor
     [vocabulary, width] on the CPU in the weights' own dtype (float32, unless the precision says otherwise). The start,
@@ -26,11 +25,11 @@ class WRecorder(TrainerCallback):  # type: ignore[misc]
     def __init__(self, record_every: int = 100) -> None:
         if record_every < 1:
             raise InputError(f"record_every is {record_every}; it must be at least 1, the steps between two snapshots")
+        super().__init__()
         self.record_every = record_every
         self.snapshots: list[tuple[int, torch.Tensor]] = []
 
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+    def step(self, view: StepView) -> None:
         """Copy W, if this step is one to record."""
-        if state.global_step % self.record_every == 0:
-            W = model.transformer.wte.weight.detach().to("cpu", copy=True)  # noqa: N806  # the field's name for it
-            self.snapshots.append((state.global_step, W))
+        if view.step % self.record_every == 0:
+            self.snapshots.append((view.step, view.W.to("cpu", copy=True)))

@@ -7,21 +7,18 @@ loss by n instead, see `model.py`: multiply a logged training loss by n / (n - 1
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import GPT2LMHeadModel
-from transformers.trainer_callback import TrainerCallback
 
 from duckling_train.config import TrainConfig
 from duckling_train.data import COLUMN, PackedRows
-from duckling_train.engines.reference.trainer import DivergedError
+from duckling_train.engines.base import DivergedError, Hook, StepView
 from duckling_train.precision import uses_autocast
-from duckling_train.runs.callbacks import append_line
+from duckling_train.runs.hooks import Progress, append_line
 
 ROWS_A_BATCH = 4
 """4 × 512 × 8,192 float32 logits are 67 MB."""
@@ -44,7 +41,7 @@ def evaluate(
     count = len(rows) if limit is None else min(limit, len(rows))
     sums = np.zeros(4)  # loss, predictions, loss of known targets, known targets
     was_training = model.training
-    model.eval()
+    model.train(False)
     with torch.no_grad(), torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=autocast):
         for first in range(0, count, ROWS_A_BATCH):
             batch = [rows[index][COLUMN] for index in range(first, min(first + ROWS_A_BATCH, count))]
@@ -62,34 +59,27 @@ def _sums(logits: torch.Tensor, ids: torch.Tensor, unk_id: int) -> np.ndarray[An
     return np.array([losses.sum(), len(losses), losses[known].sum(), known.sum()], dtype=np.float64)
 
 
-class Evaluator(TrainerCallback):  # type: ignore[misc]
+class Evaluator(Hook):
     """Evaluates every `config.eval_steps` steps and after the last, and appends each result to a JSON Lines file.
 
-    `paused` stops the run's clock meanwhile. Only the first process evaluates; the others wait in their next step.
+    `clock` is the run's, which stands meanwhile.
     """
 
-    def __init__(
-        self,
-        rows: PackedRows,
-        config: TrainConfig,
-        unk_id: int,
-        path: Path,
-        paused: Callable[[], AbstractContextManager[None]],
-    ) -> None:
+    def __init__(self, rows: PackedRows, config: TrainConfig, unk_id: int, path: Path, clock: Progress) -> None:
         self.rows = rows
         self.config = config
         self.unk_id = unk_id
         self.path = path
-        self.paused = paused
+        self.clock = clock
 
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Evaluate where it is due."""
-        steps = self.config.eval_steps
-        due = state.global_step >= self.config.steps or (steps and state.global_step % steps == 0)
-        if due and state.is_world_process_zero:
-            with self.paused():
-                autocast = uses_autocast(self.config.precision)
-                result = evaluate(model, self.rows, self.config.eval_rows, self.unk_id, autocast=autocast)
-                if not math.isfinite(result["loss"]):
-                    raise DivergedError(f"the validation loss is {result['loss']} after step {state.global_step}")
-                append_line(self.path, {"step": state.global_step, **result})
+    def step(self, view: StepView) -> None:
+        """Evaluate where it is due. Raises DivergedError where the loss is not finite."""
+        every = self.config.eval_steps
+        if view.step < self.config.steps and not (every and view.step % every == 0):
+            return
+        with self.clock.paused():
+            autocast = uses_autocast(self.config.precision)
+            result = evaluate(view.model, self.rows, self.config.eval_rows, self.unk_id, autocast=autocast)
+            if not math.isfinite(result["loss"]):
+                raise DivergedError(f"the validation loss is {result['loss']} after step {view.step}")
+            append_line(self.path, {"step": view.step, **result})

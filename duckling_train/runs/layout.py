@@ -1,7 +1,7 @@
 """A run's directory: where it is, what is in it, and when it is whole.
 
-Files are written beside their place and renamed; only the logs grow in their place, to be watched. The manifest comes
-last: a run directory without one is a run that did not finish, and goes on from its newest checkpoint.
+Files are written beside their path and renamed; only the logs grow where they are, to be watched. The manifest comes
+last: a run directory without one is a run that did not finish, and resumes from its newest checkpoint.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from safetensors import SafetensorError
 
 from duckling_data.base.command_line import USERS_FAULT
-from duckling_data.base.disk import Needed, disk_errors
+from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import PARTIAL, replace_directory, sync_directory
+from duckling_data.base.records import FileRecord, describe, plain, read_record, short
 from duckling_data.base.strict_json import write_json
-from duckling_data.workspace.manifest import describe_output
-from duckling_train.runs.checkpoint import CHECKPOINTS
 
 FORMAT_VERSION = 1
 """The version of a run directory's layout and of the files in it."""
@@ -30,6 +31,7 @@ RUNS = "runs"
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 EVALUATIONS = "evaluation.jsonl"
+CHECKPOINTS = "checkpoints"
 SUMMARY = "summary.json"
 PLOT = "loss.png"
 MODEL = "model"
@@ -37,14 +39,79 @@ WEIGHTS = "model.safetensors"
 """The file in `model/` with the parameters."""
 SAMPLES = "samples.txt"
 MANIFEST = "manifest.json"
-LOGS = (METRICS, EVALUATIONS)
-"""What grows while a run trains, and is set back where it goes on from a checkpoint."""
-CONTENTS = (CONFIG, *LOGS, CHECKPOINTS, MODEL, SAMPLES, PLOT, SUMMARY, MANIFEST)
-"""What a run writes, in this order."""
-RECORDED = tuple(name for name in CONTENTS if name not in (CHECKPOINTS, MANIFEST))
-"""What the manifest lists: all but itself and the checkpoints, which are there to go on from."""
 TENSORBOARD = "tensorboard"
-"""TensorBoard's events, whose names and bytes hold the clock."""
+
+
+def whole_files(run_dir: Path, name: str) -> dict[str, FileRecord]:
+    """Return the record of a file, or of each file in a folder, by its path in the run; empty where nothing is there.
+
+    The usual way to describe an artifact. One that is too large to be read again at the end of a run brings its own,
+    from digests kept while it was written.
+    """
+    place = run_dir / name
+    paths = sorted(place.rglob("*")) if place.is_dir() else [place]
+    return {path.relative_to(run_dir).as_posix(): describe(path) for path in paths if path.is_file()}
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file or folder of a run's directory."""
+
+    name: str
+    writer: str
+    """What writes it."""
+    describe: Callable[[Path, str], dict[str, FileRecord]] | None = whole_files
+    """How the manifest records it; None: it is not listed there."""
+    log: bool = False
+    """Whether it grows while a run trains, and is set back where a run resumes from a checkpoint."""
+    folder: bool = False
+
+
+ARTIFACTS = (
+    Artifact(CONFIG, "runs.train, before the first step"),
+    Artifact(METRICS, "hook MetricsWriter", log=True),
+    Artifact(EVALUATIONS, "hook Evaluator", log=True),
+    Artifact(CHECKPOINTS, "hook CheckpointWriter", describe=None, folder=True),
+    Artifact(MODEL, "runs.train, after the last step", folder=True),
+    Artifact(SAMPLES, "runs.train, after the last step"),
+    Artifact(PLOT, "runs.train, after the last step"),
+    Artifact(SUMMARY, "runs.train, after the last step"),
+    # The names and bytes of TensorBoard's files hold the clock.
+    Artifact(TENSORBOARD, "the Trainer, with --report-to tensorboard", describe=None, folder=True),
+    Artifact(MANIFEST, "runs.train, last", describe=None),
+)
+"""What a run writes, in this order."""
+LOGS = tuple(artifact.name for artifact in ARTIFACTS if artifact.log)
+
+
+class RunManifest(msgspec.Struct):
+    """The content of a run's `manifest.json`."""
+
+    format: int
+    files: dict[str, FileRecord]
+    """The run's files by their path in it."""
+    dataset: dict[str, Any] = {}
+    mapping: dict[str, Any] = {}
+    validation: dict[str, Any] | None = None
+
+    def inputs(self) -> dict[str, Any]:
+        """Return what the run was trained on: digests and sizes, as `config.json` has them."""
+        parts = {"dataset": self.dataset, "mapping": self.mapping, "validation": self.validation}
+        return {name: part for name, part in parts.items() if part}
+
+
+def read_manifest(run_dir: Path) -> RunManifest | None:
+    """Return a finished run's manifest, or None where the run is not finished. Raises InputError for a damaged one."""
+    if not has_manifest(run_dir):
+        return None
+    path = run_dir / MANIFEST
+    manifest = read_record(path, RunManifest, "train the run again with --overwrite")
+    if manifest.format != FORMAT_VERSION:
+        raise InputError(f"{path}: format {manifest.format}, expected {FORMAT_VERSION}; use the Duckling that made it")
+    outside = next((name for name in manifest.files if Path(name).is_absolute() or ".." in Path(name).parts), None)
+    if outside is not None:
+        raise InputError(f"{path}: file {short(outside)} is not in the run; train the run again with --overwrite")
+    return manifest
 
 
 def locate(workspace: Path, out: Path | None, name: str) -> Path:
@@ -95,8 +162,8 @@ def prepare(run_dir: Path, *, overwrite: bool) -> None:
         raise InputError(reason)
     make_folder(run_dir, run_dir)
     with disk_errors(run_dir):
-        for name in (TENSORBOARD, *reversed(CONTENTS)):
-            for path in (run_dir / name, run_dir / (name + PARTIAL)):
+        for artifact in reversed(ARTIFACTS):
+            for path in (run_dir / artifact.name, run_dir / (artifact.name + PARTIAL)):
                 if path.is_dir():
                     shutil.rmtree(path)
                 else:
@@ -107,7 +174,7 @@ def save_model(run_dir: Path, model: Any, tokenizer: Any) -> None:
     """Write `model/`: safetensors, their configuration, and the tokenizer, so that `from_pretrained` opens it."""
     place = run_dir / MODEL
     partial = place.with_name(MODEL + PARTIAL)
-    with disk_errors(place, Needed(sum(tensor.nbytes for tensor in model.parameters()))):
+    with disk_errors(place):
         if partial.exists():  # of a process that was killed
             shutil.rmtree(partial)
         try:
@@ -147,14 +214,6 @@ def has_manifest(run_dir: Path) -> bool:
     return path.exists()
 
 
-def files_of(run_dir: Path) -> Iterator[Path]:
-    """Yield the paths of the run's files, relative to `run_dir`, sorted, the manifest apart."""
-    for path in sorted(run_dir.rglob("*")):
-        relative = path.relative_to(run_dir)
-        if path.is_file() and relative.parts[0] in RECORDED:
-            yield relative
-
-
 def write_manifest(run_dir: Path, inputs: dict[str, Any]) -> None:
     """Write `manifest.json`: bytes and SHA-256 of each file of the run, and what it was trained on (`inputs`).
 
@@ -164,5 +223,7 @@ def write_manifest(run_dir: Path, inputs: dict[str, Any]) -> None:
         for name in LOGS:
             if (run_dir / name).is_file():
                 _flush(run_dir / name)
-    files = {path.as_posix(): describe_output(run_dir / path) for path in files_of(run_dir)}
-    write_json(run_dir / MANIFEST, {"format": FORMAT_VERSION, **inputs, "files": files})
+    files: dict[str, FileRecord] = {}
+    for artifact in ARTIFACTS:
+        files |= artifact.describe(run_dir, artifact.name) if artifact.describe is not None else {}
+    write_json(run_dir / MANIFEST, {"format": FORMAT_VERSION, **inputs, "files": plain(dict(sorted(files.items())))})

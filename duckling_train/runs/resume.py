@@ -1,4 +1,4 @@
-"""`duckling-train --resume RUN`: an interrupted run goes on from its newest checkpoint, bitwise as if nothing had been.
+"""`duckling-train --resume RUN`: an interrupted run continues from its newest checkpoint, bitwise as if uninterrupted.
 
 Settings come from the run's `config.json`; those given again must be equal. The logs are set back to the checkpoint's
 own copies first, so a step is never logged twice and none is left out.
@@ -11,19 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-
 from duckling_data.base.errors import InputError
 from duckling_data.base.strict_json import read_json
 from duckling_train.config import TrainConfig, flag
 from duckling_train.data import DATASET
-from duckling_train.engines.reference.restore import check_content
 from duckling_train.model import resolve_device
 from duckling_train.processes import is_main_process, process_count
-from duckling_train.runs import layout as places
+from duckling_train.runs import layout
 from duckling_train.runs.checkpoint import Checkpoints
 from duckling_train.runs.read import read_run
-from duckling_train.runs.train import Job, alone, prepare, run
+from duckling_train.runs.train import PreparedRun, alone, prepare, run
 from duckling_train.settings import INPUTS, read_settings
 
 
@@ -37,28 +34,25 @@ def resume(run_dir: Path, workspace: Path, given: Mapping[str, Any], *, quiet: b
     config, inputs = read_config(run_dir)
     _check_given(run_dir, config, given)
     with alone(run_dir):
-        if places.has_manifest(run_dir):
+        if layout.has_manifest(run_dir):
             if is_main_process():  # it may have been killed right after it wrote the manifest
-                Checkpoints(run_dir, {}, (), keep_all=config.keep_checkpoints).finish()
+                Checkpoints(run_dir, {}, keep_all=config.keep_checkpoints).finish()
             return _summary(run_dir)
         _check_processes(run_dir, config)
         resolve_device(config.device)
-        job = prepare(config, workspace, run_dir, quiet=quiet)
-        _check_inputs(job, workspace, inputs)
-        start = job.checkpoints().newest()
-        if start is not None:
-            check_content(start, config)
+        prepared = prepare(config, workspace, run_dir, quiet=quiet)
+        _check_inputs(prepared, workspace, inputs)
+        start = prepared.checkpoints().newest()
         if is_main_process():
-            job.checkpoints().restore_logs(start)
-        PartialState().wait_for_everyone()
-        return run(job, start)
+            prepared.checkpoints().restore_logs(start)
+        return run(prepared, start)
 
 
 def read_config(run_dir: Path) -> tuple[TrainConfig, dict[str, Any]]:
     """Return the config of a run directory and the digests of the data it was started on."""
-    path = run_dir / places.CONFIG
+    path = run_dir / layout.CONFIG
     if not path.is_file():
-        raise InputError(f"{run_dir} holds no {places.CONFIG}: no run was started there; leave --resume out")
+        raise InputError(f"{run_dir} holds no {layout.CONFIG}: no run was started there; leave --resume out")
     inputs = read_json(path).get(INPUTS)
     if not isinstance(inputs, dict):
         raise InputError(
@@ -72,7 +66,7 @@ def _summary(run_dir: Path) -> dict[str, Any]:
     summary = read_run(run_dir).summary
     figures = ("steps", "first_loss", "last_loss", "last_logged_step", "steps_per_second")
     if summary is None or not all(isinstance(summary.get(name), int | float) for name in figures):
-        raise InputError(f"{run_dir / places.SUMMARY} is not a run's: train the run again with --overwrite")
+        raise InputError(f"{run_dir / layout.SUMMARY} is not a run's: train the run again with --overwrite")
     return summary
 
 
@@ -99,11 +93,11 @@ def _check_processes(run_dir: Path, config: TrainConfig) -> None:
         raise InputError(f"{run_dir} was started with {config.processes} processes, not {process_count()}: {how}")
 
 
-def _check_inputs(job: Job, workspace: Path, inputs: dict[str, Any]) -> None:
-    found = job.inputs()
+def _check_inputs(prepared: PreparedRun, workspace: Path, inputs: dict[str, Any]) -> None:
+    found = prepared.inputs()
     for name in inputs | found:
         if found.get(name) != inputs.get(name):
             raise InputError(
-                f"{job.run_dir} was started on another {name} than {workspace} holds: "
+                f"{prepared.run_dir} was started on another {name} than {workspace} holds: "
                 "give the run's own -w/--workspace, or start another run"
             )

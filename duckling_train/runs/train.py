@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
-from transformers import TrainingArguments, set_seed
-from transformers import logging as transformers_logging
+from transformers import set_seed
 
-from duckling_data.base import plotting as drawing
+from duckling_data.base import plotting
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import PARTIAL, write_bytes
 from duckling_data.base.locks import beside, held, remove_leftovers, wait_until_free
@@ -28,16 +25,16 @@ from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_train.compare.loss_plot import loss_plot
 from duckling_train.config import TrainConfig
 from duckling_train.data import PackedRows, TrainingData, inputs_of, open_validation, open_workspace
-from duckling_train.engines.reference import engine as reference
-from duckling_train.engines.reference.trainer import DivergedError, Resumption
+from duckling_train.engines import load_engine
+from duckling_train.engines.base import Checkpoint, DivergedError, Hook, Job
 from duckling_train.model import build_model, count_params, device_name, n_params, resolve_device
 from duckling_train.precision import cast_weights
 from duckling_train.processes import is_main_process, process_count
-from duckling_train.runs import layout as places
-from duckling_train.runs.callbacks import MetricsWriter, Progress
-from duckling_train.runs.checkpoint import Checkpoint, Checkpoints
+from duckling_train.runs import layout
+from duckling_train.runs.checkpoint import Checkpoints
 from duckling_train.runs.evaluate import Evaluator
 from duckling_train.runs.generate import name_special_tokens
+from duckling_train.runs.hooks import CheckpointWriter, MetricsWriter, Progress
 from duckling_train.runs.read import RunRecord, read_run
 from duckling_train.runs.samples import samples_text
 
@@ -45,14 +42,13 @@ LIBRARIES = ("duckling", "torch", "transformers", "accelerate", "datasets", "num
 
 
 @dataclass(frozen=True)
-class Job:
+class PreparedRun:
     """A run that is about to train: everything checked, nothing written."""
 
     config: TrainConfig
     data: TrainingData
     validation: PackedRows | None
     run_dir: Path
-    args: TrainingArguments
     quiet: bool
 
     def inputs(self) -> dict[str, Any]:
@@ -62,7 +58,7 @@ class Job:
     def checkpoints(self) -> Checkpoints:
         """Return the run's checkpoints."""
         identity = {"config_sha256": digest_json(self.config.resolved()), "inputs": self.inputs()}
-        return Checkpoints(self.run_dir, identity, places.LOGS, keep_all=self.config.keep_checkpoints)
+        return Checkpoints(self.run_dir, identity, keep_all=self.config.keep_checkpoints)
 
 
 def train(
@@ -76,16 +72,15 @@ def train(
     """
     if is_main_process():
         _clear_unstarted(run_dir)
-        refused = places.refusal(run_dir, overwrite=overwrite)
+        refused = layout.refusal(run_dir, overwrite=overwrite)
         if refused:
             raise InputError(refused)
-    job = prepare(resolve(config), workspace, run_dir, quiet=quiet)
+    prepared = prepare(resolve(config), workspace, run_dir, quiet=quiet)
     with alone(run_dir):
         if is_main_process():
-            places.prepare(run_dir, overwrite=overwrite)
-            write_json(run_dir / places.CONFIG, {**job.config.resolved(), "inputs": job.inputs()})
-        PartialState().wait_for_everyone()
-        return run(job, None)
+            layout.prepare(run_dir, overwrite=overwrite)
+            write_json(run_dir / layout.CONFIG, {**prepared.config.resolved(), "inputs": prepared.inputs()})
+        return run(prepared, None)
 
 
 @contextlib.contextmanager
@@ -94,29 +89,25 @@ def alone(run_dir: Path) -> Iterator[None]:
     if not is_main_process():
         yield
         return
-    places.make_folder(run_dir.parent, run_dir)
+    layout.make_folder(run_dir.parent, run_dir)
     with held(beside(run_dir), run_dir, waiting=None):
         yield
 
 
 def _clear_unstarted(run_dir: Path) -> None:
     """Clear away what a run left that was killed while it wrote its settings: it would be taken for no run."""
-    if run_dir.is_dir() and [entry.name for entry in run_dir.iterdir()] == [places.CONFIG + PARTIAL]:
+    if run_dir.is_dir() and [entry.name for entry in run_dir.iterdir()] == [layout.CONFIG + PARTIAL]:
         with alone(run_dir):
-            remove_leftovers([run_dir / places.CONFIG])
+            remove_leftovers([run_dir / layout.CONFIG])
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
     """Return `config` with this machine's device, threads and processes in the place of what was left open.
 
-    Raises InputError for an absent device, a missing reporter, processes that do not divide the batch, and variables
-    of the environment by which accelerate would change the run.
+    Raises InputError for an absent device, a missing reporter, and processes that do not divide the batch.
     """
     if config.report_to != "none" and find_spec(config.report_to) is None:
         raise InputError(f"--report-to is {config.report_to}, which is not installed: pip install {config.report_to}")
-    foreign = sorted(name for name in os.environ if name.startswith("ACCELERATE_"))
-    if foreign:
-        raise InputError(f"{foreign[0]} is set in the environment and would change the run unrecorded: unset it")
     return replace(
         config,
         device=resolve_device(config.device),
@@ -125,61 +116,55 @@ def resolve(config: TrainConfig) -> TrainConfig:
     )
 
 
-def prepare(config: TrainConfig, workspace: Path, run_dir: Path, *, quiet: bool) -> Job:
-    """Return a job for a resolved config, its data opened and checked. Raises InputError for anything unfit."""
-    transformers_logging.disable_progress_bar()
-    if config.threads != torch.get_num_threads():
+def prepare(config: TrainConfig, workspace: Path, run_dir: Path, *, quiet: bool) -> PreparedRun:
+    """Return a run of a resolved config, its data opened and checked. Raises InputError for anything unfit."""
+    load_engine(config.engine).check(config)
+    if config.threads is not None and config.threads != torch.get_num_threads():
         torch.set_num_threads(config.threads)
     # Rows stay readable while they are replaced, so no lock is held for hours; but what is half replaced is refused.
     wait_until_free(workspace, Reporter(quiet or not is_main_process()).say)
     data = open_workspace(workspace, config)
     validation = open_validation(workspace, config, data.mapping)
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(run_dir / places.TENSORBOARD))
-    args = reference.arguments_of(config, run_dir)
-    args.device  # noqa: B018  # starts the processes' group, where there are several
-    return Job(config, data, validation, run_dir, args, quiet or not is_main_process())
+    return PreparedRun(config, data, validation, run_dir, quiet or not is_main_process())
 
 
-def run(job: Job, start: Checkpoint | None) -> dict[str, Any]:
+def run(prepared: PreparedRun, start: Checkpoint | None) -> dict[str, Any]:
     """Train from `start` (None: the beginning) to the end and finish the run directory. Returns the summary."""
-    config, run_dir = job.config, job.run_dir
-    drawing.load()  # what keeps matplotlib from drawing the losses is said before the training, not after it
-    tokenizer = DucklingTokenizer.for_model(job.data.mapping, config.n_positions)
+    config, run_dir = prepared.config, prepared.run_dir
+    plotting.load()  # what keeps matplotlib from drawing the losses is said before the training, not after it
+    tokenizer = DucklingTokenizer.for_model(prepared.data.mapping, config.n_positions)
     set_seed(config.seed)
     model = build_model(config)
     cast_weights(model, config.precision)
-    seconds = _fit(model, job, start)
+    seconds = _fit(prepared, Job(config, model, prepared.data.rows, run_dir, start))
     if not is_main_process():
-        PartialState().destroy_process_group()
         return {}
-    model.to("cpu")
+    torch.nn.Module.to(model, "cpu")
     name_special_tokens(model, tokenizer)
-    places.save_model(run_dir, model, tokenizer)
-    write_bytes(run_dir / places.SAMPLES, samples_text(model, tokenizer).encode())
+    layout.save_model(run_dir, model, tokenizer)
+    write_bytes(run_dir / layout.SAMPLES, samples_text(model, tokenizer).encode())
     record = read_run(run_dir)
     title = _title(config, n_params(model))
-    write_bytes(run_dir / places.PLOT, loss_plot(record.steps, record.losses, title, config.vocab_size))
-    summary = _summary(job, record, seconds, n_params(model))
-    write_json(run_dir / places.SUMMARY, summary)
-    places.write_manifest(run_dir, job.inputs())
-    job.checkpoints().finish()
-    PartialState().destroy_process_group()
+    write_bytes(run_dir / layout.PLOT, loss_plot(record.steps, record.losses, title, config.vocab_size))
+    summary = _summary(prepared, record, seconds, n_params(model))
+    write_json(run_dir / layout.SUMMARY, summary)
+    layout.write_manifest(run_dir, prepared.inputs())
+    prepared.checkpoints().finish()
     return summary
 
 
-def _fit(model: Any, job: Job, start: Checkpoint | None) -> float:
-    """Run the engine under its watchers. Returns the seconds spent in its steps."""
-    config = job.config
-    checkpoints = job.checkpoints()
-    earlier = start.state["seconds"] if start is not None else 0.0
-    progress = Progress(config.steps, quiet=job.quiet, start=start.step if start is not None else 0, seconds=earlier)
-    watchers: list[Any] = [MetricsWriter(job.run_dir / places.METRICS), progress]
-    if job.validation is not None:
-        log = job.run_dir / places.EVALUATIONS
-        watchers.append(Evaluator(job.validation, config, job.data.mapping["unk_id"], log, progress.paused))
+def _fit(prepared: PreparedRun, job: Job) -> float:
+    """Run the engine under the run's hooks. Returns the seconds spent in its steps."""
+    config, checkpoints, start = job.config, prepared.checkpoints(), job.start
+    earlier = float(start.state.get("seconds", 0.0)) if start is not None else 0.0
+    progress = Progress(config.steps, quiet=prepared.quiet, start=start.step if start else 0, seconds=earlier)
+    hooks: list[Hook] = [MetricsWriter(job.run_dir / layout.METRICS), progress]
+    if prepared.validation is not None:
+        log = job.run_dir / layout.EVALUATIONS
+        hooks.append(Evaluator(prepared.validation, config, prepared.data.mapping["unk_id"], log, progress))
+    hooks.append(CheckpointWriter(checkpoints, config, progress))
     try:
-        resumption = Resumption(checkpoints, start, progress)
-        reference.train(model, job.data.rows, config, job.args, resumption, watchers)
+        load_engine(config.engine).fit([job], [hooks])
     except DivergedError as error:
         last = checkpoints.newest()
         kept = f"the checkpoint of step {last.step} is kept in {job.run_dir}" if last else "no checkpoint was written"
@@ -200,9 +185,9 @@ def tokens_seen(config: TrainConfig, rows: int) -> int:
     return (epochs * in_an_epoch + rest * config.batch_size) * config.n_positions
 
 
-def _summary(job: Job, record: RunRecord, seconds: float, parameters: int) -> dict[str, Any]:
-    config = job.config
-    tokens = tokens_seen(config, len(job.data.rows))
+def _summary(prepared: PreparedRun, record: RunRecord, seconds: float, parameters: int) -> dict[str, Any]:
+    config = prepared.config
+    tokens = tokens_seen(config, len(prepared.data.rows))
     return {
         "steps": config.steps,
         "parameters": parameters,
@@ -218,7 +203,7 @@ def _summary(job: Job, record: RunRecord, seconds: float, parameters: int) -> di
         "device_name": device_name(config.device),
         "threads": config.threads,
         "processes": config.processes,
-        "dataset_payload_sha256": job.data.payload_sha256,
+        "dataset_payload_sha256": prepared.data.payload_sha256,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
     }
 
@@ -233,17 +218,19 @@ def _title(config: TrainConfig, parameters: int) -> str:
 def describe(config: TrainConfig, workspace: Path, run_dir: Path, *, overwrite: bool = False) -> str:
     """Return what `train` would do, without doing it: the resolved configuration, parameters, data, and files."""
     config = resolve(config)
+    load_engine(config.engine).check(config)
     try:
         data = open_workspace(workspace, config)
         open_validation(workspace, config, data.mapping)
         dataset = f"{len(data.rows):,} rows of {data.context} tokens, payload {data.payload_sha256[:12]}"
     except InputError as error:
         dataset = f"would be refused: {error}"
-    refused = places.refusal(run_dir, overwrite=overwrite)
+    refused = layout.refusal(run_dir, overwrite=overwrite)
+    written = [artifact.name for artifact in layout.ARTIFACTS if artifact.name not in (layout.TENSORBOARD,)]
     lines = [
         json.dumps(config.resolved(), indent=2),
         f"parameters: {count_params(config):,}",
         f"dataset: {dataset}",
-        f"would write {run_dir}: {', '.join(places.CONTENTS)}" if not refused else f"would be refused: {refused}",
+        f"would write {run_dir}: {', '.join(written)}" if not refused else f"would be refused: {refused}",
     ]
     return "\n".join(lines)

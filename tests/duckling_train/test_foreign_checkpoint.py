@@ -1,5 +1,4 @@
-"""A checkpoint whose hashes are right and whose content is not the run's is refused in one line, by `--resume` and
-`verify`, and so is a model's file in `generate`: nothing of it is loaded."""
+"""A checkpoint or model of somebody else, whole by its own hashes and not the run's, is refused in one line."""
 
 from __future__ import annotations
 
@@ -15,8 +14,9 @@ import safetensors.torch
 import torch
 
 from duckling_data.base.errors import CheckFailed, InputError
+from duckling_data.base.records import describe, plain
 from duckling_data.base.strict_json import digest_json
-from duckling_data.workspace.manifest import describe_output
+from duckling_train.engines.reference.state import load_weights
 from duckling_train.runs.checkpoint import RECORD_DIGEST
 from duckling_train.runs.generate import open_model
 from duckling_train.runs.layout import write_manifest
@@ -58,7 +58,7 @@ def sign(place: Path, edit_record: Edit = lambda record: None) -> None:
     record = json.loads((place / "checkpoint.json").read_text())
     del record[RECORD_DIGEST]
     edit_record(record)
-    record["files"] = {name: describe_output(place / name) for name in record["files"]}
+    record["files"] = {name: plain(describe(place / name)) for name in record["files"]}
     (place / "checkpoint.json").write_text(json.dumps(record | {RECORD_DIGEST: digest_json(record)}))
 
 
@@ -71,19 +71,15 @@ def resumed(run_dir: Path, workspace: Path) -> tuple[int, str]:
     return ran.wait(), said[0] if said else ""
 
 
-def assert_refused(run_dir: Path, workspace: Path, *parts: str, by_verify: bool = True) -> None:
+def assert_refused(run_dir: Path, workspace: Path, *parts: str) -> None:
     status, said = resumed(run_dir, workspace)
     assert status == 2, said
-    if by_verify:
-        with pytest.raises(CheckFailed) as found:
-            list(verify_run(run_dir, run_dir))
-        assert parts[-1] in str(found.value)
-    for part in (f"{run_dir / STEP}", *parts, "remove step-00000010 to go on from the checkpoint before it"):
+    for part in (f"{run_dir / STEP}", *parts, "to resume from the"):
         assert part in said
     assert not (run_dir / "manifest.json").exists()
 
 
-def test_a_checkpoint_that_is_signed_again_goes_on_to_the_same_weights(
+def test_a_checkpoint_that_is_signed_again_resumes_to_the_same_weights(
     stopped: Path, finished: Path, tiny_workspace: Path
 ) -> None:
     sign(stopped / STEP)
@@ -104,27 +100,16 @@ def added(name: str, *shape: int) -> Callable[[Tensors], Tensors]:
     return lambda tensors: tensors | {name: torch.zeros(shape)}
 
 
-SHAPE = "[512, 16]"
-FLOATS = f"torch.float32 {SHAPE}"
-
-
 @pytest.mark.parametrize(
     ("file", "edit", "says"),
     [
-        ("weights", changed(WEIGHT, lambda t: t[:-1].clone()), f"is torch.float32 [511, 16], expected {FLOATS}"),
-        ("weights", changed(WEIGHT, lambda t: t.T.contiguous()), f"{WEIGHT} is torch.float32 [16, 512], expected"),
-        ("weights", changed(WEIGHT, lambda t: t.bfloat16()), f"{WEIGHT} is torch.bfloat16 {SHAPE}, expected"),
-        ("weights", changed(WEIGHT, lambda t: t.int()), f"{WEIGHT} is I32 {SHAPE}, expected torch.float32 {SHAPE}"),
-        ("weights", changed(WEIGHT, lambda t: None), f"{WEIGHT} is missing; expected torch.float32 {SHAPE}"),
-        ("weights", added("more\n", 2), '"more\\n" was added: the model has no such tensor'),
-        ("weights", lambda tensors: {}, "is missing; expected torch.float32"),
-        ("optimizer", changed(MOMENT, lambda t: t[:-1].clone()), f"{MOMENT} is torch.float32 [511, 16], expected"),
-        ("optimizer", changed(MOMENT, lambda t: t.bfloat16()), f"{MOMENT} is torch.bfloat16 {SHAPE}, expected"),
-        ("optimizer", changed(MOMENT, lambda t: None), f"{MOMENT} is missing; expected torch.float32 {SHAPE}"),
+        ("weights", changed(WEIGHT, lambda t: t[:-1].clone()), "[511, 16], expected torch.float32 [512, 16]"),
+        ("weights", changed(WEIGHT, lambda t: t.bfloat16()), "torch.bfloat16 [512, 16], expected torch.float32"),
+        ("weights", changed(WEIGHT, lambda t: None), f"{WEIGHT} is absent, expected torch.float32"),
+        ("weights", added("more\n", 2), "is torch.float32 [2], expected absent"),
+        ("optimizer", changed(MOMENT, lambda t: None), f"{MOMENT} is absent, expected torch.float32"),
         ("optimizer", changed(f"step/{WEIGHT}", lambda t: torch.zeros(3)), "[3], expected torch.float32 []"),
-        ("optimizer", added(f"max_exp_avg_sq/{WEIGHT}", 512, 16), f"max_exp_avg_sq/{WEIGHT} was added"),
-        ("optimizer", added("no slash", 1), "no slash was added"),
-        ("optimizer", added("exp_avg/no.such.weight", 1), "exp_avg/no.such.weight was added"),
+        ("optimizer", added("no slash", 1), "no slash is torch.float32 [1], expected absent"),
     ],
 )  # fmt: skip
 def test_tensors_that_are_not_the_models_are_named(
@@ -161,17 +146,22 @@ HEADERS = [
 
 
 @pytest.mark.parametrize("content", HEADERS, ids=range(len(HEADERS)))
-def test_a_hostile_header_is_one_line(
-    stopped: Path, finished: Path, tiny_workspace: Path, tmp_path: Path, content: bytes
-) -> None:
-    (stopped / STEP / "optimizer.safetensors").write_bytes(content)
-    sign(stopped / STEP)
-    assert_refused(stopped, tiny_workspace, "optimizer.safetensors is no safetensors file that can be read (")
-
+def test_a_hostile_header_is_one_line(finished: Path, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="not a safetensors file that can be read") as refused:
+        load_weights(torch.nn.Linear(2, 2), tmp_path)
+    assert len(str(refused.value).splitlines()) == 1
     whole = Path(shutil.copytree(finished, tmp_path / "finished"))
     (whole / "model/model.safetensors").write_bytes(content)
     write_manifest(whole, json.loads((whole / "config.json").read_text())["inputs"])
     assert_model_refused(whole, "")
+
+
+def test_a_hostile_header_ends_the_command_in_one_line(stopped: Path, tiny_workspace: Path) -> None:
+    (stopped / STEP / "optimizer.safetensors").write_bytes(HEADERS[4])
+    sign(stopped / STEP)
+    assert_refused(stopped, tiny_workspace, "optimizer.safetensors: not a safetensors file that can be read (")
 
 
 def edited(*keys: str | int, value: Any) -> Edit:
@@ -188,55 +178,24 @@ def edited(*keys: str | int, value: Any) -> Edit:
 @pytest.mark.parametrize(
     ("keys", "value", "says"),
     [
-        (("groups",), [], "has 0 groups of parameters, expected 2"),
-        (("groups", 0), None, "group 0 holds None, expected an object with amsgrad"),
-        (("groups", 0, "betas"), 7, "group 0 has betas 7, expected [0.9, 0.999]"),
-        (("groups", 1, "lr"), "fast", "group 1 has lr 'fast'"),
-        (("groups", 1, "lr"), -1, "group 1 has lr -1"),
-        (("groups", 0, "params"), [1], "group 0 holds "),
-        (("groups", 0, "fused"), True, "group 0 has fused True, expected None"),
-        (("groups", 0, "amsgrad"), 0, "group 0 has amsgrad 0, expected False"),
-        (("schedule",), {}, "schedule holds []"),
-        (("schedule", "last_epoch"), "10", "schedule has last_epoch '10'"),
-        (("schedule", "_step_count"), True, "schedule has _step_count True"),
-        (("schedule", "_last_lr"), [None, None], "schedule has _last_lr [None, None]"),
-        (("schedule", "base_lrs"), [1, 1], "schedule has base_lrs [1, 1], expected [0.0001, 0.0001]"),
-        (("schedule", "lr_lambdas"), [{"func": 1}, {}], "schedule has lr_lambdas [{'func': 1}, {}], expected [{}, {}]"),
-        (("last_logged",), 11, "has last_logged 11"),
-        (("seconds",), -5.0, "seconds -5.0"),
+        (("groups",), [], "0 groups of parameters, expected 2"),
+        (("groups", 1, "lr"), "fast", "Expected `float`, got `str`"),
+        (("last_logged",), -1, "Expected `int` >= 0"),
+        (("running_loss",), None, "Expected `float`, got `null`"),
     ],
 )
-def test_a_state_that_is_not_the_runs_is_named(
+def test_a_state_that_is_not_the_engines_is_one_line(
     stopped: Path, tiny_workspace: Path, keys: tuple[str | int, ...], value: Any, says: str
 ) -> None:
     sign(stopped / STEP, edited("state", *keys, value=value))
-    # Groups and schedule are the optimizer's, which `verify` does not build.
-    assert_refused(stopped, tiny_workspace, says, by_verify=keys[0] in ("last_logged", "seconds"))
+    assert_refused(stopped, tiny_workspace, says)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("epoch", "one"), ("max_steps", 40), ("max_steps", 20.0), ("save_steps", None), ("num_train_epochs", 0.5),
-        ("total_flos", []), ("train_batch_size", "2"), ("log_history", {}), ("is_hyper_param_search", 0),
-        ("best_model_checkpoint", "/elsewhere"), ("stateful_callbacks", {"TrainerControl": {}}),
-        ("trial_params", {"a": 1}),
-    ],
-)  # fmt: skip
-def test_counters_that_are_not_the_trainers_are_named(
-    stopped: Path, tiny_workspace: Path, name: str, value: Any
-) -> None:
+def test_counters_of_another_step_are_refused(stopped: Path, tiny_workspace: Path) -> None:
     path = stopped / STEP / "trainer_state.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"global_step": 12}))
     sign(stopped / STEP)
-    assert_refused(stopped, tiny_workspace, f"trainer_state.json has {name} {value!r}, expected ")
-
-
-def test_counters_of_another_library_are_refused(stopped: Path, tiny_workspace: Path) -> None:
-    path = stopped / STEP / "trainer_state.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"unknown": 1}))
-    sign(stopped / STEP)
-    assert_refused(stopped, tiny_workspace, "expected an object with best_global_step, ")
+    assert_refused(stopped, tiny_workspace, "trainer_state.json: global_step 12, expected 10")
 
 
 def assert_model_refused(run_dir: Path, says: str) -> None:
@@ -244,9 +203,9 @@ def assert_model_refused(run_dir: Path, says: str) -> None:
         open_model(run_dir)
     with pytest.raises(CheckFailed) as found:
         list(verify_run(run_dir, run_dir))
+    assert says in str(refused.value)
     for error in (refused, found):
         assert f"{run_dir / 'model'}" in str(error.value)
-        assert says in str(error.value)
         assert len(str(error.value).splitlines()) == 1
         assert str(error.value).isprintable()
 
@@ -255,15 +214,14 @@ def assert_model_refused(run_dir: Path, says: str) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda t: t[:-1].clone(), f"{WEIGHT} is torch.float32 [511, 16], expected torch.float32 [512, 16]"),
-        (lambda t: t.int(), f"{WEIGHT} is I32 [512, 16], expected "),
-        (lambda t: None, f"{WEIGHT} is missing; expected "),
+        (lambda t: t[:-1].clone(), ""),
+        (lambda t: None, "its weights are not those of its config.json: "),
     ],
 )
-def test_a_models_file_with_other_tensors_is_never_opened(
+def test_a_model_with_other_tensors_than_its_settings_is_not_opened(
     finished: Path, tmp_path: Path, signed: bool, change: Callable[[torch.Tensor], Any], says: str
 ) -> None:
-    """Not where the manifest says that it is right, and not where there is no manifest yet."""
+    """Not where a manifest lists it, and not where there is no manifest yet."""
     run_dir = Path(shutil.copytree(finished, tmp_path / "run"))
     path = run_dir / "model/model.safetensors"
     path.write_bytes(safetensors.torch.save(changed(WEIGHT, change)(safetensors.torch.load_file(path))))
@@ -272,7 +230,7 @@ def test_a_models_file_with_other_tensors_is_never_opened(
         assert_model_refused(run_dir, says)
     else:
         (run_dir / "manifest.json").unlink()
-        with pytest.raises(InputError, match=r"model\.safetensors: .*expected"):
+        with pytest.raises(InputError, match="cannot be opened"):
             open_model(run_dir)
 
 

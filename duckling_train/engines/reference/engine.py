@@ -15,15 +15,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import GPT2LMHeadModel, TrainingArguments
-from transformers.trainer_callback import PrinterCallback, TrainerCallback
+from accelerate import PartialState
+from transformers import TrainingArguments
+from transformers import logging as transformers_logging
+from transformers.trainer_callback import PrinterCallback
 
 from duckling_data.base.errors import InputError
 from duckling_train.config import FIXED, TrainConfig
-from duckling_train.data import COLUMN, PackedRows
-from duckling_train.engines.reference.trainer import DucklingTrainer, Resumption, load_weights
+from duckling_train.data import COLUMN
+from duckling_train.engines.base import Hook, Job
+from duckling_train.engines.reference.state import load_weights
+from duckling_train.engines.reference.trainer import DucklingTrainer
 from duckling_train.precision import optimizer_class, uses_autocast
 from duckling_train.processes import is_main_process
+
+TENSORBOARD = "tensorboard"
+"""TensorBoard's folder in a run's directory; the names and bytes of its files hold the clock."""
 
 
 class CausalLMCollator:
@@ -90,7 +97,7 @@ def arguments_of(config: TrainConfig, output_dir: Path, **extras: Any) -> Traini
         "bf16": uses_autocast(config.precision),
         "seed": config.seed,
         "data_seed": config.data_seed,
-        "save_strategy": "steps" if config.checkpoint_steps else "no",
+        "save_strategy": "no",  # checkpoints are a hook's
         "save_steps": config.checkpoint_steps or 1,
         "report_to": config.report_to,
         "run_name": output_dir.name,
@@ -98,7 +105,7 @@ def arguments_of(config: TrainConfig, output_dir: Path, **extras: Any) -> Traini
         "ddp_find_unused_parameters": False,
         "dataloader_pin_memory": config.device == "cuda",  # elsewhere it does nothing but warn
         "remove_unused_columns": False,  # there is one column; the check would copy each row's dict
-        "logging_nan_inf_filter": False,  # it would hide a loss that is no number behind the mean of those before it
+        "logging_nan_inf_filter": False,  # it would replace a loss that is not finite by the mean of those before it
     }
     try:
         args = make_training_args(**(arguments | extras))
@@ -109,30 +116,40 @@ def arguments_of(config: TrainConfig, output_dir: Path, **extras: Any) -> Traini
     return args
 
 
-def train(
-    model: GPT2LMHeadModel,
-    rows: PackedRows,
-    config: TrainConfig,
-    args: TrainingArguments,
-    resumption: Resumption,
-    callbacks: Sequence[TrainerCallback] = (),
-) -> None:
-    """Train `model` in place on `rows` up to `config.steps` steps, from `resumption.start` where there is one.
+class ReferenceEngine:
+    """The seed's training cells: one job after the other, each a Trainer's run."""
 
-    `args` are `arguments_of(config, …)`. Writes checkpoints alone: callbacks see the losses. Raises DivergedError at a
-    loss that is not finite, OutsideError when a checkpoint cannot be written.
-    """
-    start = resumption.start
+    name = "reference"
+
+    def check(self, config: TrainConfig) -> None:
+        """Raise InputError where the device has no bf16, or accelerate would change the run."""
+        foreign = sorted(name for name in os.environ if name.startswith("ACCELERATE_"))
+        if foreign:
+            raise InputError(f"{foreign[0]} is set in the environment and would change the run unrecorded: unset it")
+        arguments_of(config, Path("run"))
+
+    def fit(self, jobs: Sequence[Job], hooks: Sequence[Sequence[Hook]]) -> None:
+        """Train each job's model in place. The first process of several calls the hooks."""
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        for job, watching in zip(jobs, hooks, strict=True):
+            _fit(job, watching if is_main_process() else ())
+        PartialState().destroy_process_group()
+
+
+ENGINE = ReferenceEngine()
+
+
+def _fit(job: Job, hooks: Sequence[Hook]) -> None:
+    model, start, config = job.model, job.start, job.config
     if start is not None and start.step >= config.steps:  # the Trainer would train one step more
         load_weights(model, start.path)
         return
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(job.run_dir / TENSORBOARD))
     trainer = DucklingTrainer(
-        resumption=resumption,
-        model=model,
-        args=args,
-        train_dataset=rows,
+        job=job,
+        hooks=hooks,
+        args=arguments_of(config, job.run_dir),
         data_collator=CausalLMCollator(),
-        callbacks=list(callbacks),
         optimizer_cls_and_kwargs=_optimizer(config),
     )
     trainer.remove_callback(PrinterCallback)
@@ -146,11 +163,12 @@ def train(
 def _purge_events(trainer: DucklingTrainer, step: int) -> None:
     """Let TensorBoard forget what was sent after `step`: it comes again."""
     from torch.utils.tensorboard import SummaryWriter
-    from transformers.integrations import TensorBoardCallback
+    from transformers.integrations.integration_utils import TensorBoardCallback
 
     trainer.remove_callback(TensorBoardCallback)
     directory = os.environ["TENSORBOARD_LOGGING_DIR"]
-    trainer.add_callback(TensorBoardCallback(SummaryWriter(directory, purge_step=step + 1)))
+    writer = SummaryWriter(directory, purge_step=step + 1)
+    trainer.add_callback(TensorBoardCallback(writer))  # type: ignore[no-untyped-call]
 
 
 def _optimizer(config: TrainConfig) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:

@@ -1,8 +1,9 @@
-"""What watches a run: the seed's loss tracker, the metrics file, and the progress bar."""
+"""What watches every run, on any engine: the log of losses, the progress bar with the run's clock, checkpoints."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import sys
 import time
@@ -11,51 +12,38 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
-from transformers.trainer_callback import TrainerCallback
 
 from duckling_data.base.disk import disk_errors
+from duckling_train.config import TrainConfig
+from duckling_train.engines.base import Hook, LogLine, StepView
+from duckling_train.runs.checkpoint import Checkpoints
 
 METRICS = ("loss", "learning_rate", "grad_norm")
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
 
 
-class LossTracker(TrainerCallback):  # type: ignore[misc]
-    """The seed's tracker: `losses[i]` is the mean loss (nats a token) logged at step `steps[i]`."""
-
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-        self.steps: list[int] = []
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        """Keep a logged loss."""
-        if logs and "loss" in logs:
-            self.losses.append(logs["loss"])
-            self.steps.append(state.global_step)
-
-
-class MetricsWriter(TrainerCallback):  # type: ignore[misc]
+class MetricsWriter(Hook):
     """Appends to `metrics.jsonl`: a line a log, written at once: a run can be watched, and a crash loses none."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+    def log(self, line: LogLine) -> None:
         """Append one line: step, loss, learning_rate, grad_norm."""
-        if state.is_world_process_zero and logs and "loss" in logs:
-            append_line(self.path, {"step": state.global_step, **{name: logs.get(name) for name in METRICS}})
+        append_line(self.path, dataclasses.asdict(line))
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:
     """Append a record to a JSON Lines file. Raises OutsideError when the disk fails."""
     line = json.dumps(record, allow_nan=False) + "\n"
-    with disk_errors(path, len(line)), path.open("a", encoding="utf-8", newline="\n") as file:
+    with disk_errors(path), path.open("a", encoding="utf-8", newline="\n") as file:
         file.write(line)
 
 
-class Progress(TrainerCallback):  # type: ignore[misc]
+class Progress(Hook):
     """A bar on standard error with the last logged loss and steps/s (unless `quiet`), and the clock of the run.
 
-    `start` is the step that the run goes on from, `seconds` the training seconds before it.
+    `start` is the step that the run continues from, `seconds` the training seconds before it.
     """
 
     def __init__(self, steps: int, *, quiet: bool, start: int = 0, seconds: float = 0.0) -> None:
@@ -76,7 +64,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
     @property
     def seconds(self) -> float:
-        """Seconds spent in optimizer steps so far, what set them up and what `paused` excepted."""
+        """Seconds spent in optimizer steps so far, without set-up and without what `paused` leaves out."""
         return self._seconds + (time.perf_counter() - self._since if self._since is not None else 0.0)
 
     @contextlib.contextmanager
@@ -91,23 +79,42 @@ class Progress(TrainerCallback):  # type: ignore[misc]
     def _stop(self) -> None:
         self._seconds, self._since = self.seconds, None
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the clock here: what was set up before is not the run's speed."""
+    def begin(self, view: StepView) -> None:
+        """Start the clock here: the set-up before is not the run's speed."""
         self._since = time.perf_counter()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def log(self, line: LogLine) -> None:
+        """Show the loss."""
+        self._bar.set_postfix_str(f"loss {line.loss:.4f}", refresh=False)
+
+    def step(self, view: StepView) -> None:
         """Count a step."""
         self._bar.update()
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        """Show the loss."""
-        if logs and "loss" in logs:
-            self._bar.set_postfix_str(f"loss {logs['loss']:.4f}", refresh=False)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop the clock. The Trainer has read the last loss by now, so an accelerator has finished."""
+    def end(self, view: StepView) -> None:
+        """Stop the clock."""
         self._stop()
 
     def close(self) -> None:
         """End the bar's line."""
         self._bar.close()
+
+
+class CheckpointWriter(Hook):
+    """Writes a checkpoint every `config.checkpoint_steps` steps and after the last; the run's clock stands meanwhile.
+
+    It comes after the hooks that write logs: a checkpoint holds the logs up to its step.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, config: TrainConfig, clock: Progress) -> None:
+        self.checkpoints = checkpoints
+        self.config = config
+        self.clock = clock
+
+    def step(self, view: StepView) -> None:
+        """Write one where it is due."""
+        every = self.config.checkpoint_steps
+        if every and (view.step % every == 0 or view.step >= self.config.steps):
+            with self.clock.paused():
+                state = view.state()
+                self.checkpoints.write(view.step, state.files, {**state.values, "seconds": self.clock.seconds})

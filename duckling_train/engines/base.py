@@ -1,0 +1,159 @@
+"""What an engine is: it trains one or more jobs, and shows each job's hooks every optimizer step.
+
+An engine owns the arithmetic and the state that a checkpoint keeps of it. Everything else that happens while a run
+trains is a hook: metrics, progress, evaluation, checkpoints, recordings. A hook works on any engine, since it sees a
+run through a StepView alone.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+from transformers import GPT2LMHeadModel
+
+from duckling_data.base.errors import InputError
+from duckling_train.config import TrainConfig
+from duckling_train.data import PackedRows
+
+GRADIENT, HIDDEN = "gradient", "hidden"
+"""What a hook may need of a step that an engine keeps only where it is asked for: see `Hook.needs`."""
+
+
+class DivergedError(InputError):
+    """A loss, a gradient or a weight is not a finite number: the settings do not train."""
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """What an engine needs, besides a job's settings and data, to continue after a step as if nothing had happened."""
+
+    files: dict[str, bytes]
+    """The content of its files in a checkpoint, by their names."""
+    values: dict[str, Any]
+    """Numbers and lists, for the checkpoint's own record (JSON)."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint on disk, to start from."""
+
+    path: Path
+    """Its directory, with the engine's files."""
+    step: int
+    """Optimizer steps done."""
+    state: dict[str, Any]
+    """The engine's values."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to train."""
+
+    config: TrainConfig
+    """Its settings, the device and the threads resolved."""
+    model: GPT2LMHeadModel
+    """Its model, in the dtype of the precision: trained in place."""
+    rows: PackedRows
+    """The rows to train on."""
+    run_dir: Path
+    """The run's directory; its name is the run's."""
+    start: Checkpoint | None = None
+    """Where to start from; None is step 0."""
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """What is logged at step 1 and every `logging_steps` steps."""
+
+    step: int
+    loss: float
+    """The mean since the last log, in nats a token."""
+    learning_rate: float
+    """The learning rate of that step."""
+    grad_norm: float | None
+    """The gradient's global norm before clipping; None where the engine does not compute it."""
+
+
+class StepView(ABC):
+    """What a hook sees of a run after an optimizer step. Nothing is computed or copied until it is asked for.
+
+    Tensors are the engine's own, on its device, and change with the next step: copy what is to be kept. An engine that
+    trains several runs at once gives each run's hooks a view of that run.
+    """
+
+    step: int = 0
+    """Optimizer steps done."""
+
+    @property
+    @abstractmethod
+    def model(self) -> GPT2LMHeadModel:
+        """The model as it is after the step."""
+
+    @property
+    def W(self) -> torch.Tensor:  # noqa: N802  # the field's name for it
+        """The embedding matrix after the step, [vocabulary, width], in the weights' dtype."""
+        return self.model.transformer.wte.weight.detach()
+
+    @property
+    @abstractmethod
+    def loss(self) -> float | None:
+        """The loss of the step's batch (nats a token); waits for an accelerator. None before the first step."""
+
+    @property
+    @abstractmethod
+    def gradient(self) -> torch.Tensor | None:
+        """The gradient of W in the step, after clipping, [vocabulary, width]. None unless a hook needs GRADIENT."""
+
+    @property
+    @abstractmethod
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """AdamW's first and second moment of W after the step, [vocabulary, width]. None before the first step."""
+
+    @property
+    @abstractmethod
+    def hidden(self) -> torch.Tensor | None:
+        """The batch's final hidden states, after `ln_f`, [rows, context, width]. None unless a hook needs HIDDEN."""
+
+    @abstractmethod
+    def state(self) -> EngineState:
+        """Return what a checkpoint has to keep of the engine, its tensors copied to the CPU."""
+
+
+class Hook:
+    """Watches one run. Every method may be left out; an exception ends the run."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """Any of GRADIENT and HIDDEN: what the view must offer of each step."""
+
+    def begin(self, view: StepView) -> None:
+        """Called before the first step: `view.step` is 0, or the step that the run starts from."""
+
+    def log(self, line: LogLine) -> None:
+        """Called at every log, before `step` of the same step."""
+
+    def step(self, view: StepView) -> None:
+        """Called after every optimizer step."""
+
+    def end(self, view: StepView) -> None:
+        """Called after the last step; not where an exception ended the run."""
+
+
+class Engine(Protocol):
+    """Trains models. `engines.load_engine` returns one by its name."""
+
+    name: str
+
+    def check(self, config: TrainConfig) -> None:
+        """Raise InputError, naming the setting, for settings that the engine cannot honour. Nothing is written."""
+
+    def fit(self, jobs: Sequence[Job], hooks: Sequence[Sequence[Hook]]) -> None:
+        """Train each job's model in place, from its start up to `config.steps`, under the hooks of the same number.
+
+        Raises DivergedError at a loss, gradient norm or weight that is not finite, InputError for a start that is not
+        a state of this job, and what a hook raises.
+        """

@@ -1,0 +1,142 @@
+"""What meets the Trainer's callback interface: the seed's loss tracker, and hooks as callbacks of any Trainer."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from transformers import GPT2LMHeadModel
+from transformers.trainer_callback import TrainerCallback
+
+from duckling_data.base.errors import InputError
+from duckling_train.engines.base import GRADIENT, HIDDEN, EngineState, Hook, StepView
+from duckling_train.optimizer import MOMENTS
+
+REPORTS = 10
+"""`ProgressLines` prints about this many lines."""
+
+
+class TrainerView(StepView):
+    """A step of any Hugging Face Trainer's run, as its callbacks see it."""
+
+    def __init__(self, needs: frozenset[str]) -> None:
+        self._needs = needs
+        self._model: GPT2LMHeadModel | None = None
+        self._optimizer: Any = None
+        self._gradient: torch.Tensor | None = None
+        self._hidden: torch.Tensor | None = None
+        self._handle: Any = None
+
+    def begin(self, step: int, model: GPT2LMHeadModel, optimizer: Any) -> None:
+        """Take up a run at a step."""
+        self.step, self._model, self._optimizer = step, model, optimizer
+        if HIDDEN in self._needs:
+            self._handle = model.transformer.ln_f.register_forward_hook(self._keep_hidden)
+
+    def keep_gradient(self) -> None:
+        """Hold on to the gradient that the optimizer is about to apply: the Trainer lets go of it afterwards."""
+        if GRADIENT in self._needs:
+            self._gradient = self.model.transformer.wte.weight.grad
+
+    def end(self) -> None:
+        """Let go of the model's layers."""
+        if self._handle is not None:
+            self._handle.remove()
+
+    def _keep_hidden(self, _module: Any, _inputs: Any, output: torch.Tensor) -> None:
+        if torch.is_grad_enabled():  # a training step's, not an evaluation's
+            self._hidden = output.detach()
+
+    @property
+    def model(self) -> GPT2LMHeadModel:
+        """The model that trains."""
+        assert self._model is not None
+        return self._model
+
+    @property
+    def loss(self) -> float | None:
+        """None: a callback is not shown the loss of a step."""
+        return None
+
+    @property
+    def gradient(self) -> torch.Tensor | None:
+        """The gradient of W after clipping."""
+        return self._gradient
+
+    @property
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """AdamW's moments of W."""
+        optimizer = getattr(self._optimizer, "optimizer", self._optimizer)  # accelerate wraps it
+        kept = optimizer.state.get(self.model.transformer.wte.weight) if optimizer is not None else None
+        return (kept[MOMENTS[0]], kept[MOMENTS[1]]) if kept else None
+
+    @property
+    def hidden(self) -> torch.Tensor | None:
+        """The last training batch's final hidden states."""
+        return self._hidden
+
+    def state(self) -> EngineState:
+        """Not offered here: checkpoints of a Trainer of one's own are its own."""
+        raise InputError("a Trainer of one's own has no state for Duckling's checkpoints; use duckling-train for those")
+
+
+class TrainerHook(TrainerCallback, Hook):
+    """A hook that is a callback, too: for an engine, for `lab.train`, and for any Trainer."""
+
+    def __init__(self) -> None:
+        self._view = TrainerView(self.needs)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None,
+                       **kwargs: Any) -> None:  # fmt: skip
+        """Begin."""
+        self._view.begin(state.global_step, model, optimizer)
+        self.begin(self._view)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keep the gradient, where it is needed."""
+        self._view.keep_gradient()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Show the step."""
+        self._view.step = state.global_step
+        self.step(self._view)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End."""
+        self._view.end()
+        self.end(self._view)
+
+
+class LossTracker(TrainerCallback):
+    """The seed's tracker: `losses[i]` is the mean loss (nats a token) logged at step `steps[i]`."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.steps: list[int] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Keep a logged loss."""
+        if logs and "loss" in logs:
+            self.losses.append(logs["loss"])
+            self.steps.append(state.global_step)
+
+
+class ProgressLines(TrainerCallback):
+    """Prints the step, the logged loss and steps/s about REPORTS times a run: for a notebook and for a log."""
+
+    def __init__(self) -> None:
+        self._start = 0.0
+        self._next = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the clock."""
+        self._start = time.perf_counter()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Print, if another tenth of the run is done."""
+        if logs and "loss" in logs and state.global_step >= self._next:
+            step, steps = state.global_step, state.max_steps
+            speed = step / (time.perf_counter() - self._start)
+            print(f"step {step:{len(f'{steps:,}')},} of {steps:,}   loss {logs['loss']:.4f}   {speed:.1f} steps/s")
+            self._next = (step * REPORTS // steps + 1) * steps / REPORTS
