@@ -105,7 +105,7 @@ def test_a_finished_runs_torn_line_is_damage(tmp_path: Path) -> None:
 
 def test_a_config_that_is_no_object_is_refused(tmp_path: Path) -> None:
     place = make_run(tmp_path / "one")
-    for content, message in (("[]", "holds a JSON list; expected an object"), ("{", "not JSON")):
+    for content, message in (("[]", "a JSON list; expected an object"), ("{", "not JSON")):
         (place / "config.json").write_text(content)
         write_manifest(place, {})
         with pytest.raises(InputError, match=message):
