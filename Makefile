@@ -15,17 +15,21 @@ help: ## list the targets
 
 setup: $(DEV) ## make .venv with Duckling and the developer's tools, at the pinned versions
 
-$(RUN): pyproject.toml constraints.txt
-	@echo "Set-up for running: Duckling and the libraries it needs, into .venv. 1 to 4 minutes, most of it downloads."
+$(BIN)/python:
+	@echo "Making the virtual environment .venv."
+	@$(PYTHON) -m venv .venv
+
+$(RUN): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing Duckling and its libraries into .venv, at the pinned versions: 1 to 4 minutes, most of it downloads."
 	@echo "On Linux without a GPU, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu saves some gigabytes."
-	$(PYTHON) -m venv .venv
-	$(PIP) -e .
+	@$(PIP) -e .
 	@touch $@
 
-$(DEV): $(RUN)
-	@echo "Set-up for development: pytest, mypy, ruff and the other tools, into .venv. Less than a minute."
-	$(PIP) -e '.[dev]'
-	@touch $@
+$(DEV): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing Duckling, its libraries and the developer's tools into .venv: 1 to 4 minutes, most of it downloads."
+	@echo "On Linux without a GPU, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu saves some gigabytes."
+	@$(PIP) -e '.[dev]'
+	@touch $(RUN) $@
 
 demo: $(RUN) ## every stage on built-in stories, a report, a short training run, and a check of it all
 	$(BIN)/python scripts/demo.py
