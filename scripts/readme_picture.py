@@ -26,7 +26,7 @@ Rows = npt.NDArray[np.float64]
 
 
 def trained(workspace: Path, steps: int) -> tuple[Rows, Rows, int]:
-    """Train. Return W at the start and its change over the run (float64[vocabulary, width]), and how many rows are live."""
+    """Train. Return W at the start and its change over the run, float64[vocabulary, width]; then, how many are live."""
     lab = duckling_ii(workspace, precision="fp32", device="cpu", threads=1)
     start = lab.W.detach().double().numpy().copy()
     lab.train(steps)
