@@ -25,11 +25,11 @@ PROGRAM = "duckling-train"
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="The run's directory.  [default: WORKSPACE/runs/NAME]"
 )
 @click.option("--name", metavar="NAME", help="The run's name.  [default: from the settings, as steps-10000-seed-42]")
-@click.option("--resume", metavar="RUN", help="Go on with an interrupted run: its directory, or its name.")
+@click.option("--resume", metavar="RUN", help="Resume an interrupted run: its directory, or its name.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run there.  [default: off]")
 @config_options
 @setting_options
-@click.option("--dry-run", is_flag=True, help="Say what would be trained and written, and stop.  [default: off]")
+@click.option("--dry-run", is_flag=True, help="Print what would be trained and written, and stop.  [default: off]")
 @verbosity_options
 @click.version_option(package_name="duckling", prog_name=PROGRAM)
 @click.pass_context
@@ -105,12 +105,10 @@ def _refuse_misplaced_options(context: click.Context) -> None:
     """Raise click.UsageError for an option before the subcommand: it would be ignored there."""
     for parameter in context.command.params:
         if _given(context, str(parameter.name)) and parameter.name != "debug":
-            raise click.UsageError(
-                f"{parameter.opts[0]} stands before {context.invoked_subcommand}; write it after it."
-            )
+            raise click.UsageError(f"{parameter.opts[0]} comes before {context.invoked_subcommand}; write it after it.")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its status."""
-    go_on = "what is not whole can go on: a run by --resume RUN, a sweep by the same command again."
-    run_command(cli, PROGRAM, arguments, go_on=go_on, speaks=is_main_process())
+    resume = "resume an unfinished run with --resume RUN, a sweep with the same command."
+    run_command(cli, PROGRAM, arguments, resume=resume, prints=is_main_process())

@@ -1,4 +1,4 @@
-"""The commands beside training itself: `duckling-train generate`, `compare`, `sweep`, `template`. No logic."""
+"""The commands of `duckling-train` other than training: generate, compare, sweep, template, verify. No logic."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RUN = "RUN"
 @click.command()
 @click.argument("run", metavar=RUN)
 @click.option("--prompt", "prompts", multiple=True, default=("Once upon a time",), metavar="TEXT",
-              help="How it begins; repeatable.")  # fmt: skip
+              help="The text to continue; repeatable.")  # fmt: skip
 @click.option("--tokens", type=int, default=100, help="New tokens.")
 @click.option("--greedy", is_flag=True, help="Take the most likely token each time.  [default: off, sample]")
 @click.option("--temperature", type=float, default=1.0, help="Divides the logits before sampling.")
@@ -36,7 +36,7 @@ def generate(
     debug: bool,
     **options: Any,
 ) -> None:
-    """Let RUN's model go on from a prompt. RUN is a run's directory, or its name in the workspace."""
+    """Continue a prompt with RUN's model. RUN is a run's directory, or its name in the workspace."""
     given = {name for name in options if context.get_parameter_source(name) == ParameterSource.COMMANDLINE}
     for name, flag in (("temperature", "--temperature"), ("top_k", "--top-k")):
         if options["greedy"] and name in given:
@@ -97,7 +97,7 @@ def template(file: Path, workspace: Path, overwrite: bool, quiet: bool, debug: b
 @click.option("--overwrite", is_flag=True, help="Replace an earlier sweep there.  [default: off]")
 @config_options
 @sweep_options
-@click.option("--dry-run", is_flag=True, help="Say what would be trained and where, and stop.  [default: off]")
+@click.option("--dry-run", is_flag=True, help="Print what would be trained and where, and stop.  [default: off]")
 @verbosity_options
 @click.pass_context
 def sweep(
@@ -124,10 +124,10 @@ def sweep(
         duckling-train sweep --batch-size 1,2,16,64 --steps 2000
         duckling-train sweep --layers 2,4 --seeds 42,43,44 --steps 200 --jobs 2
 
-    The directory gets runs/ (ordinary run directories), table.md, table.csv and sweep.png. Called again it goes on:
-    finished runs are kept, interrupted and failed ones taken up again, and a grid with a --name or --out may grow.
-    A run that fails stops no other; the exit status is then 2 where settings are at fault, as with a loss that is no
-    number any more, and 3 where anything else is.
+    The directory gets runs/ (ordinary run directories), table.md, table.csv and sweep.png. Called again it resumes:
+    finished runs are kept, interrupted and failed ones trained, and a grid with a --name or --out may grow.
+    A run that fails stops no other; the exit status is then 2 where settings are at fault, as with a loss that is not
+    finite, and 3 for any other failure.
     """
     from duckling_data.base.progress import Reporter
     from duckling_train.sweep import runner
@@ -164,7 +164,7 @@ def verify(context: click.Context, /, run: str, workspace: Path, quiet: bool, de
 
     run_dir = locate(workspace, run)
     if context.get_parameter_source("workspace") != ParameterSource.COMMANDLINE:
-        # Only the workspace that a run lies in is known to be its own; a run's directory holds no data.
+        # Only the workspace that contains a run is known to be its own; a run's directory holds no data.
         workspace = workspace_of(run_dir, run_dir)
     for line in verify_run(run_dir, workspace):
         if not quiet:

@@ -29,14 +29,14 @@ LIMITS = {"steps": 10**9, "warmup_steps": 10**9, "logging_steps": 10**9, "eval_s
 """The largest value of each number: far more than Duckling is for, and less than what fills a machine's memory before
 anything is checked. Rows of tokens are uint16, so a vocabulary ends at 65,536."""
 MAX_PARAMETERS = 10**10
-"""The largest model: 40 GB in float32, and three times that with its gradients and AdamW's moments besides."""
+"""The largest model: 40 GB in float32, and four times that with its gradients and AdamW's moments."""
 CHECKPOINT_STEPS = 1000
 
 FIXED = {"optimizer": "adamw", "adam_epsilon": 1e-8, "activation": "gelu", "dropout": 0.0}
 """What no flag changes, so that `config.json` states the whole recipe."""
 NOT_IN_THE_NAME = ("steps", "seed", "device", "threads", "processes", "report_to", "checkpoint_steps",
                    "keep_checkpoints", "eval_steps", "eval_rows")  # fmt: skip
-"""Settings that a run's default name leaves out: always said, of the machine, or without effect on the numbers."""
+"""Settings that are not in the rest of a run's default name: in it already, or without effect on the numbers."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class TrainConfig:
     """Whether every checkpoint is kept; else the last two are, and none once the run is finished."""
 
     report_to: str = "none"
-    """Where the metrics go besides the run directory: one of REPORTERS."""
+    """Where the metrics go in addition to the run directory: one of REPORTERS."""
 
     device: str = "auto"
     """Where the model trains: cpu, cuda, mps, or auto for the first of cuda, mps, cpu that is there."""

@@ -6,7 +6,7 @@ own copies, this is torch's AdamW to the last bit. There is no float32 master co
 Rounding is to nearest even, or stochastic: a weight between two neighbouring bf16 values becomes one of them, with
 probabilities that make its mean the float32 weight. For that, 16 random bits are added below the bf16 mantissa, and the
 low half is cut off. The bits come from the counter-based generator Philox with (seed, step) as its key and the
-parameter's place as its counter: the same on every device and after a resumption, which needs no generator state.
+parameter's number as its counter: the same on every device and after a resumption, which needs no generator state.
 
 torch's AdamW and the optimizers of torchao, optimi, heavyball and pytorch_optimizer keep the state in the weights'
 dtype, or draw from the global random stream, or both.
@@ -28,14 +28,14 @@ UPPER_HALF = ~0xFFFF
 """A mask of the bits of a float32 that are a bf16: sign, exponent, and the upper 7 bits of the mantissa."""
 
 
-def random_halves(shape: torch.Size, seed: int, step: int, place: int) -> torch.Tensor:
+def random_halves(shape: torch.Size, seed: int, step: int, number: int) -> torch.Tensor:
     """Return int32[shape] on the CPU, uniform on 0 .. 65,535: a function of the arguments alone.
 
-    `seed`, `step` and `place`, the parameter's number in the optimizer, are at least 0 and below 2**64. The generator
-    is Philox4x64-10 (Salmon et al., 2011): `seed` and `step` choose the stream, `place` its own stretch of it.
+    `seed`, `step` and `number`, the parameter's number in the optimizer, are at least 0 and below 2**64. The generator
+    is Philox4x64-10 (Salmon et al., 2011): `seed` and `step` choose the stream, `number` its own part of it.
     """
     count = shape.numel()
-    generator = np.random.Philox(key=[seed, step], counter=[0, 0, 0, place])
+    generator = np.random.Philox(key=[seed, step], counter=[0, 0, 0, number])
     words = generator.random_raw((count + 3) // 4).astype("<u8", copy=False)
     halves = words.view("<u2")[:count].astype(np.int32)
     return torch.from_numpy(halves).reshape(shape)
@@ -45,7 +45,7 @@ def round_stochastically(values: torch.Tensor, halves: torch.Tensor) -> torch.Te
     """Return float32 `values` rounded to bf16 by `halves`, int32 of the same shape and device, each in 0 .. 65,535.
 
     Of the two bf16 neighbours of a value, the one away from 0 is taken where the random half is at least 65,536 minus
-    the value's low half, which is the value's share of the way to it. A value that bf16 holds stays as it is: so do
+    the value's low half, which is its distance from the lower neighbour. A value that bf16 holds stays as it is: so do
     both zeros, the infinities and NaN. Beyond the largest finite bf16 value the neighbour away from 0 is an infinity.
     """
     bits = values.view(torch.int32)
@@ -81,12 +81,12 @@ class Float32StateAdamW(torch.optim.AdamW):
                 loss = closure()
         grouped = ((group, parameter) for group in self.param_groups for parameter in group["params"])
         with torch.no_grad():
-            for place, (group, parameter) in enumerate(grouped):
+            for number, (group, parameter) in enumerate(grouped):
                 if parameter.grad is not None:
-                    self._update(parameter, group, place)
+                    self._update(parameter, group, number)
         return loss
 
-    def _update(self, parameter: torch.Tensor, group: dict[str, Any], place: int) -> None:
+    def _update(self, parameter: torch.Tensor, group: dict[str, Any], number: int) -> None:
         state = self.state[parameter]
         if not state:
             state["step"] = torch.tensor(0.0)
@@ -101,7 +101,7 @@ class Float32StateAdamW(torch.optim.AdamW):
             beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"], eps=group["eps"],
         )  # fmt: skip
         if parameter.dtype == torch.bfloat16 and self.rounding_seed is not None:
-            halves = random_halves(weight.shape, self.rounding_seed, int(state["step"]), place)
+            halves = random_halves(weight.shape, self.rounding_seed, int(state["step"]), number)
             weight = round_stochastically(weight, halves.to(weight.device))
         if parameter.dtype != torch.float32:
             parameter.copy_(weight)

@@ -1,4 +1,4 @@
-"""The options that several commands share, as decorators: a run's settings, the workspace, and how much is said."""
+"""The options that several commands share, as decorators: a run's settings, the workspace, verbosity."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ SETTINGS = (
     _setting("steps", "--steps", help="Optimizer steps."),
     _setting("batch_size", "--batch-size", help="Rows a step, of all processes together."),
     _setting("learning_rate", "--learning-rate", help="Peak learning rate."),
-    _setting("schedule", "--schedule", type=Choice(SCHEDULES), help="The learning rate's way after the warm-up."),
+    _setting("schedule", "--schedule", type=Choice(SCHEDULES), help="Learning rate after the warm-up."),
     _setting("warmup_steps", "--warmup-steps", help="Steps over which it first rises from 0."),
     _setting("weight_decay", "--weight-decay", help="AdamW's decoupled weight decay."),
     _setting("max_grad_norm", "--clip", help="Largest global gradient norm; 0 clips nothing."),
     _setting("betas", "--betas", type=(float, float), metavar="B1 B2", help="AdamW's two decays."),
     _setting("precision", "--precision", type=Choice(PRECISIONS),
-             help="The seed's autocast; float32; all of it bfloat16 (a trap, kept for study); bfloat16 weights with "
+             help="The seed's autocast; float32; all in bfloat16 (the loss stops falling); bfloat16 weights with "
                   "float32 Adam state, rounded to nearest; the same, rounded stochastically."),
     _setting("seed", "--seed", help="Seed of the weights."),
     _setting("data_seed", "--data-seed", type=int, help="Seed of the order of the rows.  [default: --seed]"),
@@ -84,7 +84,7 @@ SETTINGS = (
     _setting("checkpoint_steps", "--checkpoint-steps", help="Steps between two checkpoints; 0 writes none."),
     _setting("keep_checkpoints", "--keep-checkpoints", is_flag=True,
              help="Keep all of them: else the last two, and none after the end.  [default: off]"),
-    _setting("report_to", "--report-to", type=Choice(REPORTERS), help="Where metrics go besides the run directory."),
+    _setting("report_to", "--report-to", type=Choice(REPORTERS), help="Where metrics go, in addition to the run directory."),
     _setting("device", "--device", type=Choice(DEVICES), help="Where to train."),
     _setting("threads", "--threads", type=int, help="CPU threads; they shape a CPU run's bits.  [default: torch's]"),
 )  # fmt: skip

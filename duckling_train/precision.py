@@ -8,12 +8,12 @@
 | `bf16-weights` | bf16 | float32 | bf16 | rounded once, to nearest even |
 | `bf16-stochastic` | bf16 | float32 | bf16 | rounded once, stochastically |
 
-`bf16-mixed` is the seed's. Two traps lie in the others, and the five tell them apart:
+`bf16-mixed` is the seed's. Two effects in the others slow training, and the five tell them apart:
 
-- The second moment in bf16 cannot decay: neighbouring values lie 0.4 to 0.8 % apart, so 0.999 times one rounds back to
+- The second moment in bf16 cannot decay: neighbouring values differ by 0.4 to 0.8 %, so 0.999 times one rounds back to
   it. `bf16-pure`, which is `model.to(torch.bfloat16)` under torch's AdamW, has it and is kept for study.
-- A weight rounded to nearest stands still while its update is less than half the distance to its neighbour. Between
-  2**-6 and 2**-5, where many initial weights lie (their standard deviation is 0.02), that half is 6.1e-5, and an update
+- A weight rounded to nearest does not move while its update is less than half the distance to its neighbour. Between
+  2**-6 and 2**-5, where many initial weights are (their standard deviation is 0.02), that half is 6.1e-5, and an update
   seldom reaches the learning rate, 1e-4 at most. `bf16-pure` and `bf16-weights` have it; on average over the weights,
   stochastic rounding loses nothing.
 

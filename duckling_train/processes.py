@@ -7,7 +7,7 @@ the rows that one process alone would take in that step, in its order. The gradi
 losses are those of one process up to rounding. One thing differs: the last batch of an epoch, where fewer than b rows
 are left, is filled up with the epoch's first rows, since each process must have some.
 
-The first process writes and speaks; the others end without a word.
+The first process writes and prints; the others end silently.
 """
 
 from __future__ import annotations
@@ -28,5 +28,5 @@ def process_count() -> int:
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes and speaks. Schedulers set a rank for single processes, too."""
+    """Whether this process is the one that writes and prints. Schedulers set a rank for single processes, too."""
     return os.environ.get("WORLD_SIZE", ONE) == ONE or os.environ.get("RANK", "0") == "0"

@@ -65,9 +65,9 @@ def _refusal(file: Path, *, overwrite: bool) -> str | None:
     if file.suffix != SUFFIX:
         return f"{file} does not end with {SUFFIX}: a notebook's name does, such as my_experiment{SUFFIX}"
     if not file.parent.is_dir():
-        return f"{file.parent} is not a folder: make it first, or give the notebook another place"
+        return f"{file.parent} is not a folder: make it first, or choose another path"
     if not os.access(file.parent, os.W_OK | os.X_OK):
-        return f"{file.parent} is not writable: give the notebook another place, or change its permissions"
+        return f"{file.parent} is not writable: choose another path, or change its permissions"
     if file.is_dir():
         return f"{file} is a folder: give the notebook another name"
     if not overwrite and (file.exists() or file.is_symlink()):

@@ -43,12 +43,12 @@ class Stopped(KeyboardInterrupt):
 
 
 def run_command(
-    command: click.Command, program: str, arguments: Sequence[str] | None = None, *, go_on: str, speaks: bool = True
+    command: click.Command, program: str, arguments: Sequence[str] | None = None, *, resume: str, prints: bool = True
 ) -> NoReturn:
     """Run the command and exit: 0 done, 1 a check failed, 2 the user's input, 3 outside, 130 Ctrl-C, 143 SIGTERM.
 
-    `--debug` among the arguments adds the traceback to an error; `go_on` says how to go on after a signal. Of several
-    processes that run the same command one `speaks`; the others end with the status alone.
+    `--debug` among the arguments adds the traceback to an error; `resume` says how to continue after a signal. Of several
+    processes that run the same command one `prints`; the others end with the status alone.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
 
@@ -56,7 +56,7 @@ def run_command(
 
     def say(message: str) -> None:
         # Once: where a signal ends the program, the main thread and the one that watches it may both want to.
-        if silent.acquire(blocking=False) and speaks:
+        if silent.acquire(blocking=False) and prints:
             click.echo(f"{program}: {message}", err=True)
 
     def fail(message: str, status: int) -> NoReturn:
@@ -66,7 +66,7 @@ def run_command(
         sys.exit(status)
 
     def stop(number: int) -> str:
-        return f"{STOPS[signal.Signals(number)]}; {go_on}"
+        return f"{STOPS[signal.Signals(number)]}; {resume}"
 
     with _heeding_signals(lambda number: say(stop(number))):
         try:

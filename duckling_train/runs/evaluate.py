@@ -62,7 +62,7 @@ def _sums(logits: torch.Tensor, ids: torch.Tensor, unk_id: int) -> np.ndarray[An
 class Evaluator(Hook):
     """Evaluates every `config.eval_steps` steps and after the last, and appends each result to a JSON Lines file.
 
-    `clock` is the run's, which stands meanwhile.
+    `clock` is the run's; it stops meanwhile.
     """
 
     def __init__(self, rows: PackedRows, config: TrainConfig, unk_id: int, path: Path, clock: Progress) -> None:

@@ -1,4 +1,4 @@
-"""What a trained model goes on with: `duckling-train generate`, by transformers' `model.generate`.
+"""Continues prompts with a trained model: `duckling-train generate`, by transformers' `model.generate`.
 
 Each prompt is a sequence of its own, on the CPU, and the random stream starts at the seed for each of them: a prompt's
 continuation depends on the run, the prompt and the sampling alone, not on the prompts beside it, on their order, or on
@@ -171,14 +171,14 @@ def _one_thread() -> Iterator[None]:
 
 
 def _prompt_ids(tokenizer: DucklingTokenizer, prompt: str, new_tokens: int, context: int) -> list[int]:
-    """Return the prompt's compact ids. Raises InputError for one that the model cannot go on from."""
+    """Return the prompt's compact ids. Raises InputError for one that the model cannot continue."""
     try:
         prompt.encode()
     except UnicodeEncodeError as error:
         raise InputError(f"--prompt {prompt!r} is not text in UTF-8") from error
     ids: list[int] = tokenizer.encode(prompt, verbose=False)  # its own warning would come before the refusal below
     if not ids:
-        raise InputError("--prompt is empty; the model has no begin token, so give it at least one token to go on from")
+        raise InputError("--prompt is empty; the model has no begin token, so give it at least one token")
     if len(ids) + new_tokens > context:
         raise InputError(
             f"--prompt {_shortened(prompt)!r} has {len(ids):,} tokens; with --tokens {new_tokens:,} that makes "

@@ -101,7 +101,7 @@ class Progress(Hook):
 
 
 class CheckpointWriter(Hook):
-    """Writes a checkpoint every `config.checkpoint_steps` steps and after the last; the run's clock stands meanwhile.
+    """Writes a checkpoint every `config.checkpoint_steps` steps and after the last; the run's clock stops meanwhile.
 
     It comes after the hooks that write logs: a checkpoint holds the logs up to its step.
     """

@@ -45,8 +45,8 @@ TENSORBOARD = "tensorboard"
 def whole_files(run_dir: Path, name: str) -> dict[str, FileRecord]:
     """Return the record of a file, or of each file in a folder, by its path in the run; empty where nothing is there.
 
-    The usual way to describe an artifact. One that is too large to be read again at the end of a run brings its own,
-    from digests kept while it was written.
+    An artifact that is too large to be read again at the end of a run has a function of its own instead, from digests
+    kept while it was written.
     """
     place = run_dir / name
     paths = sorted(place.rglob("*")) if place.is_dir() else [place]
@@ -127,14 +127,14 @@ def refusal(run_dir: Path, *, overwrite: bool) -> str | None:
     """Return why a run may not be written to `run_dir`, or None where it may: nothing there, or a run to overwrite."""
     if run_dir.is_symlink() or run_dir.exists():
         if not run_dir.is_dir():
-            return f"{run_dir} is not a directory: give --out or --name another place"
+            return f"{run_dir} is not a directory: give another --out or --name"
         entries = {entry.name for entry in run_dir.iterdir()}
         if entries and CONFIG not in entries:
-            return f"{run_dir} exists and is not a run (no {CONFIG}): give --out or --name another place"
+            return f"{run_dir} exists and is not a run (no {CONFIG}): give another --out or --name"
         if entries and not overwrite:
             if MANIFEST in entries:
-                return f"{run_dir} already holds a run: give --name or --out another place, or --overwrite"
-            return f"{run_dir} already holds an unfinished run: give --resume {run_dir} to go on, or --overwrite"
+                return f"{run_dir} already holds a run: give another --name or --out, or --overwrite"
+            return f"{run_dir} already holds an unfinished run: --resume {run_dir} finishes it, --overwrite replaces it"
     return None
 
 
@@ -190,10 +190,10 @@ def save_model(run_dir: Path, model: Any, tokenizer: Any) -> None:
     replace_directory(partial, place)
 
 
-def _as_os_error(error: SafetensorError, place: Path) -> OSError:
-    """Return what the system said to safetensors, which passes it on as text, as the error of a write to `place`."""
+def _as_os_error(error: SafetensorError, path: Path) -> OSError:
+    """Return the system's error that safetensors passes on as text, as the error of a write to `path`."""
     number = re.search(r"\(os error (\d+)\)", str(error))
-    return OSError(int(number[1]), os.strerror(int(number[1])), str(place)) if number else OSError(str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1])), str(path)) if number else OSError(str(error))
 
 
 def _flush(path: Path) -> None:
@@ -205,7 +205,7 @@ def _flush(path: Path) -> None:
 def has_manifest(run_dir: Path) -> bool:
     """Whether the run is finished: its manifest, which comes last, is there.
 
-    Raises InputError where something else stands in the manifest's place: a run is not to pass for an unfinished one.
+    Raises InputError where the manifest's path is not a file: a finished run must not pass for an unfinished one.
     """
     path = run_dir / MANIFEST
     if path.is_symlink() or (path.exists() and not path.is_file()):

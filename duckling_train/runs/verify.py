@@ -1,7 +1,7 @@
 """Checks a run directory: its files hashed again, and what they say held against each other and against the data.
 
 A finished run has a manifest, and its files must be those, none missing and none added. An unfinished one has none yet;
-its checkpoints are checked in the place of its files.
+its checkpoints are checked instead of its files.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ PROGRAM = """if True:
         nothing = lambda *_: None
         run_side_by_side(commands, 2, keep_open=os.open(".", os.O_RDONLY), started=nothing, ended=nothing)
 
-    run_command(work, "work", [], go_on="call again")
+    run_command(work, "work", [], resume="call again")
 """  # noqa: E501
 
 

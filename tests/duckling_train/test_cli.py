@@ -191,8 +191,8 @@ def test_ctrl_c_exits_130_with_one_line_and_leaves_no_manifest(workspace: Path, 
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    go_on = "what is not whole can go on: a run by --resume RUN, a sweep by the same command again."
-    assert err == f"duckling-train: interrupted; {go_on}\n"
+    resume = "resume an unfinished run with --resume RUN, a sweep with the same command."
+    assert err == f"duckling-train: interrupted; {resume}\n"
     assert metrics.read_text().startswith('{"step": 1, "loss": ')
     assert not (run_dir / "manifest.json").exists()
 
