@@ -84,7 +84,7 @@ SETTINGS = (
     _setting("checkpoint_steps", "--checkpoint-steps", help="Steps between two checkpoints; 0 writes none."),
     _setting("keep_checkpoints", "--keep-checkpoints", is_flag=True,
              help="Keep all of them: else the last two, and none after the end.  [default: off]"),
-    _setting("report_to", "--report-to", type=Choice(REPORTERS), help="Where metrics go, in addition to the run directory."),
+    _setting("report_to", "--report-to", type=Choice(REPORTERS), help="Where else metrics go than the run directory."),
     _setting("device", "--device", type=Choice(DEVICES), help="Where to train."),
     _setting("threads", "--threads", type=int, help="CPU threads; they shape a CPU run's bits.  [default: torch's]"),
 )  # fmt: skip

@@ -47,8 +47,8 @@ def run_command(
 ) -> NoReturn:
     """Run the command and exit: 0 done, 1 a check failed, 2 the user's input, 3 outside, 130 Ctrl-C, 143 SIGTERM.
 
-    `--debug` among the arguments adds the traceback to an error; `resume` says how to continue after a signal. Of several
-    processes that run the same command one `prints`; the others end with the status alone.
+    `--debug` among the arguments adds the traceback to an error; `resume` says how to continue after a signal. Of
+    several processes that run the same command one `prints`; the others end with the status alone.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
 
