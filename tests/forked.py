@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from tests import HANG
+
 TRAINER = ["duckling_train.cli", "duckling_train.runs.train", "duckling_train.runs.resume"]
 PRELOADED = ["tests.forked", *TRAINER, "datasets"]
 SERVER = multiprocessing.get_context("forkserver")
@@ -39,7 +41,7 @@ class Running:
     output: Path
 
     def wait(self) -> int:
-        self.process.join(120)
+        self.process.join(HANG)
         assert self.process.exitcode is not None, "the command hangs"
         return self.process.exitcode
 
@@ -49,7 +51,7 @@ class Running:
 
     def kill_when(self, reached: Callable[[], bool]) -> None:
         """Kill the command as soon as `reached` says so; it must not have ended before."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + HANG
         while not reached():
             assert self.process.is_alive(), f"ended before it could be killed: {self.stderr}"
             assert time.monotonic() < deadline, "never came to the place where it is killed"

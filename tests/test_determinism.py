@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import HANG
 from tests.determinism.cases import HIDDEN_C, PLAIN, UMLAUTS, joined
 from tests.determinism.children import METHODS
 from tests.determinism.commands import (
@@ -142,7 +143,7 @@ def of_children(undisturbed: tuple[Path, Ended], tmp_path_factory: pytest.TempPa
     """A place with the workspaces that children of a program built, by the way in which they were started."""
     place = tmp_path_factory.mktemp("children")
     line = [sys.executable, "-m", "tests.determinism.children", str(undisturbed[0] / "stories"), str(place)]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False, timeout=HANG)
     assert (done.returncode, done.stderr) == (0, "")
     return place
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from duckling_data.base.progress import Reporter
 from duckling_data.pipeline import Pipeline, Request
+from tests import HANG
 
 METHODS = ("fork", "forkserver", "spawn")
 
@@ -30,7 +31,7 @@ def main() -> None:
         context: Any = multiprocessing.get_context(method)
         child = context.Process(target=build, args=(place / method, source))
         child.start()
-        child.join(60)
+        child.join(HANG)
         if child.exitcode != 0:
             child.kill()
             print(f"{method}: {child.exitcode}", file=sys.stderr)

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 from duckling_data.corpus.demo import demo_stories
 from tests.determinism.disturb import Disturbance, Ended, modes, run
 from tests.duckling_data.conftest import SMALL, snapshot
-from tests.duckling_train.conftest import with_validation
+from tests.duckling_train.conftest import FP32, with_validation
 
 TRAINING = (
     *("--steps", "6", "--logging-steps", "2", "--eval-steps", "3", "--ctx", "32", "--vocab-size", "320"),
-    *("--width", "16", "--device", "cpu", "--threads", "1", "--quiet"),
+    *("--width", "16", "--device", "cpu", "--threads", "1", "--quiet", *FP32),
 )
 
 

@@ -21,6 +21,7 @@ from duckling_data.base.progress import Reporter
 from duckling_data.corpus import hub
 from duckling_data.corpus.demo import demo_stories
 from duckling_data.corpus.hub import HubDataset, fetch
+from tests import HANG
 from tests.duckling_data.conftest import snapshot
 from tests.duckling_data.hub_server import HubServer
 
@@ -140,7 +141,7 @@ def fetch_apart(
     """Run FETCH with these variables, which huggingface_hub reads when it is imported."""
     command = [sys.executable, "-c", FETCH, str(folder), quiet]
     env = environment(server, home) | variables
-    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=HANG, check=False)
 
 
 def environment(server: HubServer, home: Path) -> dict[str, str]:

@@ -8,6 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from tests import HANG
+
 NOT_PASSED_ON = {"connection", "proxy-connection", "proxy-authorization", "keep-alive", "transfer-encoding"}
 
 
@@ -53,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        connection = http.client.HTTPConnection(self.proxy.names.get(target.netloc, target.netloc), timeout=10)
+        connection = http.client.HTTPConnection(self.proxy.names.get(target.netloc, target.netloc), timeout=HANG)
         headers = {name: value for name, value in self.headers.items() if name.lower() not in NOT_PASSED_ON}
         connection.request(self.command, target.path, headers=headers)
         answer = connection.getresponse()

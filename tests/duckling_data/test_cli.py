@@ -17,6 +17,7 @@ import pytest
 from duckling_data.cli import cli as group
 from duckling_data.stages import context as stages
 from duckling_data.workspace.settings import settings_json
+from tests import HANG
 from tests.duckling_data.conftest import SMALL, Cli, snapshot
 
 COMMANDS = ["build-vocab", "count", "download", "inspect", "pack", "report", "run", "verify"]
@@ -144,7 +145,7 @@ def test_ctrl_c_ends_a_command_in_one_line_and_the_same_command_then_completes(
     assert said[1].startswith("count        sample 100000")  # it is at work now
     time.sleep(wait)
     os.kill(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=HANG)
     assert process.returncode == 130, err
     assert out == ""
     assert len(err.splitlines()) == 1, err

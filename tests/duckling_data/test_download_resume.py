@@ -16,6 +16,7 @@ from duckling_data.base.errors import CheckFailed, InputError, OutsideError
 from duckling_data.base.progress import Reporter
 from duckling_data.corpus import hub
 from duckling_data.corpus.hub import fetch
+from tests import HANG
 from tests.duckling_data.hub_case import (
     BODIES,
     DATASET,
@@ -57,8 +58,8 @@ def test_a_killed_download_counts_for_nothing_and_is_gone_on_with(server: HubSer
     command = [sys.executable, "-c", FETCH, str(tmp_path), "quiet"]
     program = subprocess.Popen(command, env=environment(server, tmp_path / "home"))
     try:
-        assert server.stalled.wait(60)
-        given_up = time.monotonic() + 30
+        assert server.stalled.wait(HANG)
+        given_up = time.monotonic() + HANG
         while list(incomplete(tmp_path).values()) != [SIZES[0][1] // 2] and time.monotonic() < given_up:
             time.sleep(0.01)
     finally:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from duckling_data.corpus.hub.secrets import redacted
+from tests import HANG
 from tests.duckling_data.hub_case import BODIES, NAMES, TRIES, environment, fetch_apart
 from tests.duckling_data.hub_proxy import Proxy
 from tests.duckling_data.hub_server import STALL, HubServer
@@ -143,7 +144,7 @@ def test_not_even_the_traceback_of_debug_shows_a_secret(
     script = "from duckling_data import cli; from duckling_data.corpus import hub; hub.WAITS = (0.0,); cli.main()"
     command = [sys.executable, "-c", script, "download", "-w", str(tmp_path / "w"), "--debug"]
     env = environment(server, tmp_path / "home") | {"HF_TOKEN": TOKEN} | variables
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=HANG, check=False)
     assert done.returncode in (2, 3), done.stderr
     assert "Traceback" in done.stderr
     said = done.stdout + done.stderr + texts(tmp_path)

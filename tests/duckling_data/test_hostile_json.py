@@ -56,6 +56,9 @@ READERS: dict[str, Callable[[Path], object]] = {
 
 reader = pytest.mark.parametrize("name", READERS)
 
+PROCESSOR_SECONDS = 60
+"""Processor time, which other work on the machine does not add to, for one file: 50 times what the largest takes."""
+
 
 def put(folder: Path, name: str) -> Path:
     path = folder / name
@@ -64,11 +67,11 @@ def put(folder: Path, name: str) -> Path:
 
 
 def refused(folder: Path, name: str) -> str:
-    begin = time.monotonic()
+    begin = time.process_time()
     with pytest.raises(InputError) as error:
         READERS[name](folder)
     line = str(error.value)
-    assert time.monotonic() - begin < 10
+    assert time.process_time() - begin < PROCESSOR_SECONDS
     assert "\n" not in line
     assert len(line) < 600
     return line
@@ -152,7 +155,8 @@ def test_hashing_waits_for_no_pipe(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("unit", [b"[],", b'{"":0},', b"1,"])
 def test_the_largest_file_takes_bounded_time_and_memory(tmp_path: Path, unit: bytes) -> None:
-    content = b"[" + unit * (MAPPING_LIMIT // len(unit) - 1) + b"0]"
+    content = b"[" + unit * (MAPPING_LIMIT // len(unit) - 2) + b"0]"
+    assert MAPPING_LIMIT - 16 < len(content) <= MAPPING_LIMIT
     (tmp_path / "token_mapping.json").write_bytes(content)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     refused(tmp_path, "token_mapping.json")

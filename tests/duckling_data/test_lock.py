@@ -15,7 +15,7 @@ import pytest
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.locks import LOCK, beside, held, remove_leftovers, wait_until_free
-from tests import forked
+from tests import HANG, forked
 from tests.duckling_data.conftest import Cli, snapshot, stages_that
 from tests.duckling_train.conftest import TINY_SHAPE, make_workspace, sentences
 
@@ -42,7 +42,7 @@ def hold(path: Path, place: Path) -> subprocess.Popen[str]:
 def let_go(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None
     process.stdin.close()
-    assert process.wait(20) == 0
+    assert process.wait(HANG) == 0
 
 
 def test_a_second_process_is_refused_with_the_holders_pid_and_host(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_second_process_is_refused_with_the_holders_pid_and_host(tmp_path: Pat
 def test_a_killed_holder_keeps_no_lock_and_its_file_is_taken_over(tmp_path: Path) -> None:
     holder = hold(tmp_path / LOCK, tmp_path)
     holder.send_signal(signal.SIGKILL)
-    holder.wait(20)
+    holder.wait(HANG)
     assert (tmp_path / LOCK).exists()
     with held(tmp_path / LOCK, tmp_path, None):
         pass
@@ -92,7 +92,7 @@ def test_threads_take_turns(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(HANG)
     assert (inside, most) == (0, 1)
     assert list(tmp_path.iterdir()) == []
 
@@ -107,7 +107,7 @@ def test_a_reader_waits_for_the_holder_and_writes_nothing(tmp_path: Path) -> Non
     reader.join(0.3)
     assert reader.is_alive()
     let_go(holder)
-    reader.join(20)
+    reader.join(HANG)
     assert not reader.is_alive()
     assert len(said) == 1
     assert f"waiting for process {holder.pid} on " in said[0]
@@ -141,7 +141,7 @@ def test_a_leftover_that_is_a_link_is_removed_and_not_followed(tmp_path: Path) -
 def test_a_command_waits_says_for_whom_and_then_works(made: Path, tmp_path: Path) -> None:
     holder = hold(made / LOCK, made)
     waiting = forked.start("duckling_data.cli", "pack", "-w", made, "--ctx", "16", output=tmp_path / "waiting")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANG
     while "waiting for" not in (waiting.stderr if Path(f"{waiting.output}.stderr").exists() else ""):
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -156,7 +156,7 @@ def test_ctrl_c_leaves_the_queue(made: Path, tmp_path: Path) -> None:
     before = snapshot(made)
     holder = hold(made / LOCK, made)
     waiting = forked.start("duckling_data.cli", "pack", "-w", made, output=tmp_path / "waiting")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANG
     while "waiting for" not in (waiting.stderr if Path(f"{waiting.output}.stderr").exists() else ""):
         assert time.monotonic() < deadline
         time.sleep(0.01)

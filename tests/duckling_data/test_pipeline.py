@@ -14,6 +14,7 @@ import pytest
 from duckling_data.corpus.demo import demo_stories
 from duckling_data.stages.counts_file import read_counts
 from duckling_data.workspace.manifest import Manifest
+from tests import HANG
 from tests.duckling_data.conftest import SMALL, Cli, build, read_json, rows_of, snapshot, stages_that, write_jsonl
 
 STAGES = ["count", "build-vocab", "pack"]
@@ -230,7 +231,7 @@ def test_equal_stories_and_settings_give_equal_bytes_on_any_machine(tmp_path: Pa
         command = [sys.executable, "-m", "duckling_data", "run", "-q", *map(str, where), *SMALL, "--group", "9", *fixed]
         package = str(Path(__file__).parents[2])
         environment = os.environ | variables | {"PYTHONPATH": package}
-        subprocess.run(command, cwd=home, env=environment, check=True, timeout=100)
+        subprocess.run(command, cwd=home, env=environment, check=True, timeout=HANG)
         made.append(home / f"w{number}")
     one, other = ({name: d for name, d in snapshot(w).items() if name != "corpus/source.json"} for w in made)
     assert one == other

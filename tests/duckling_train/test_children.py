@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import HANG
+
 PROGRAM = """if True:
     import os, sys, click
     from duckling_data.base.command_line import run_command
@@ -18,7 +20,7 @@ PROGRAM = """if True:
 
     @click.command()
     def work():
-        child = [sys.executable, "-c", "import os, sys, time; print(os.getpid(), file=open(sys.argv[1], 'w')); time.sleep(60)"]
+        child = [sys.executable, "-c", "import os, sys, time; print(os.getpid(), file=open(sys.argv[1], 'w')); time.sleep(600)"]
         commands = {name: [*child, name] for name in ("one", "two")}
         nothing = lambda *_: None
         run_side_by_side(commands, 2, keep_open=os.open(".", os.O_RDONLY), started=nothing, ended=nothing)
@@ -39,11 +41,11 @@ def test_a_signal_ends_the_children_and_is_told_by_status_and_line(
 ) -> None:
     work = subprocess.Popen([sys.executable, "-c", PROGRAM], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     names = (tmp_path / "one", tmp_path / "two")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANG
     while not all(path.exists() and path.read_text().strip() for path in names) and time.monotonic() < deadline:
         time.sleep(0.01)
     work.send_signal(number)  # to it alone
-    assert (work.communicate(timeout=60)[1], work.returncode) == (says, status)
+    assert (work.communicate(timeout=HANG)[1], work.returncode) == (says, status)
     for path in names:
         with pytest.raises(ProcessLookupError):
             os.kill(int(path.read_text()), 0)

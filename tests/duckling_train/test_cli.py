@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from duckling_train.cli import cli, main
-from tests.duckling_train.conftest import STEPS, TINY_SHAPE, Ran, command, duckling_train, environment
+from tests import HANG
+from tests.duckling_train.conftest import FP32, STEPS, TINY_SHAPE, Ran, command, duckling_train, environment
 
 HEAVY = ("torch", "transformers", "datasets", "numpy", "pyarrow", "matplotlib")
 
@@ -25,22 +26,14 @@ def invoke(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[
     return int(stop.value.code or 0), captured.out, captured.err
 
 
-def test_help_answers_within_half_a_second() -> None:
-    def seconds() -> float:
-        start = time.perf_counter()
-        subprocess.run(command("--help"), check=True, capture_output=True)
-        return time.perf_counter() - start
-
-    assert min(seconds() for _ in range(3)) < 0.5
-
-
-def test_help_imports_nothing_heavy_and_shows_defaults() -> None:
+def test_help_imports_little_and_nothing_heavy_and_shows_defaults() -> None:
+    """It answers in a fraction of a second: of some 145 modules, numpy alone would make 250, torch over 1,100."""
     code = (
         "import sys\nfrom duckling_train.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
-        f"print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules])"
+        f"print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules], len(sys.modules) < 200)"
     )
     text = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert text.endswith("HEAVY []\n")
+    assert text.endswith("HEAVY [] True\n")
     assert "[default: 10000]" in text
     assert "DUCKLING_WORKSPACE" in text
 
@@ -86,6 +79,7 @@ def test_dry_run_says_everything_and_writes_nothing(capsys: pytest.CaptureFixtur
     status, out, err = invoke(capsys, "--dry-run", "-w", workspace, "--steps", "77", "--batch-size", "4")
     assert (status, err) == (0, "")
     assert '"steps": 77' in out
+    assert '"precision": "bf16-mixed"' in out
     assert "parameters: 1,510,912" in out
     assert f"would write {workspace / 'runs' / 'steps-77-seed-42-batch-size-4'}: config.json, metrics.jsonl" in out
     assert sorted(workspace.rglob("*")) == before
@@ -179,17 +173,17 @@ def test_existing_run_is_refused(capsys: pytest.CaptureFixture[str], run: Ran, w
 def test_ctrl_c_exits_130_with_one_line_and_leaves_no_manifest(workspace: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     process = subprocess.Popen(
-        command("--out", run_dir, "-w", workspace, "--steps", "100000", "--quiet", "--device", "cpu"),
+        command("--out", run_dir, "-w", workspace, "--steps", "100000", "--quiet", "--device", "cpu", *FP32),
         stderr=subprocess.PIPE,
         text=True,
         env=environment(),
     )
     metrics = run_dir / "metrics.jsonl"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANG
     while not (metrics.exists() and metrics.read_text().endswith("\n")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=HANG)
     assert process.returncode == 130
     resume = "resume an unfinished run with --resume RUN, a sweep with the same command."
     assert err == f"duckling-train: interrupted; {resume}\n"

@@ -14,7 +14,7 @@ from duckling_train.config import TrainConfig
 from duckling_train.data import PackedRows
 from duckling_train.model import build_model
 from duckling_train.runs.evaluate import ROWS_A_BATCH, evaluate
-from tests.duckling_train.conftest import duckling_train, with_validation
+from tests.duckling_train.conftest import FP32, duckling_train, with_validation
 
 UNK = 3
 
@@ -70,12 +70,14 @@ def validated(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return with_validation(workspace, tmp_path_factory.mktemp("validated"))
 
 
-TINY = ("--steps", "6", "--width", "16", "--batch-size", "1", "--device", "cpu")
+TINY = ("--steps", "6", "--width", "16", "--batch-size", "1", "--device", "cpu", *FP32)
 
 
 def test_evaluating_changes_no_bit_of_a_run(validated: Path, tmp_path: Path) -> None:
-    watched = duckling_train(tmp_path / "a", "-w", validated, *TINY, "--eval-steps", "2", "--eval-rows", "3")
-    alone = duckling_train(tmp_path / "b", "-w", validated, *TINY, "--eval-rows", "0")
+    """Under autocast, which keeps what it has cast to bf16."""
+    settings = ("-w", validated, *TINY, "--precision", "bf16-mixed")
+    watched = duckling_train(tmp_path / "a", *settings, "--eval-steps", "2", "--eval-rows", "3")
+    alone = duckling_train(tmp_path / "b", *settings, "--eval-rows", "0")
     assert (watched.status, alone.status) == (0, 0), watched.stderr + alone.stderr
     for name in ("metrics.jsonl", "model/model.safetensors"):
         assert (watched.run_dir / name).read_bytes() == (alone.run_dir / name).read_bytes()

@@ -47,15 +47,16 @@ def run_basic_example(names: dict[str, Any], recorder: Any, workdir: Path) -> No
 
 @pytest.fixture(scope="module")
 def seed_names(workspace: Path) -> dict[str, Any]:
-    """The seed's cells and its basic run, on its own names, recorded by its own WRecorder."""
-    names = seed_cells.run_all_cells(workspace)
+    """The seed's cells in float32 and its basic run, on its own names, recorded by its own WRecorder."""
+    names = seed_cells.run_all_cells(workspace, seed_cells.FP32)
     exec(seed_cells.example(RECORDER), names)
     run_basic_example(names, names["WRecorder"](RECORD_EVERY), workspace)
     return names
 
 
 def open_on_cpu(workspace: Path, **settings: Any) -> Experiment:
-    return duckling_ii(workspace, **{"device": "cpu", **settings})
+    """Open the workspace as in a notebook, but on the CPU and in float32."""
+    return duckling_ii(workspace, **{"device": "cpu", "precision": "fp32", **settings})
 
 
 def test_the_seeds_examples_on_our_names_are_bitwise_the_seeds(
@@ -122,7 +123,7 @@ def test_a_trainer_of_ones_own_says_nothing_on_standard_error(workspace: Path, t
         import sys
         from duckling_train import LossTracker, duckling_ii
         from transformers import Trainer
-        lab = duckling_ii(sys.argv[1], device="cpu")
+        lab = duckling_ii(sys.argv[1], device="cpu", precision="fp32")
         args = lab.make_training_args(2, disable_tqdm=True)
         Trainer(model=lab.model, args=args, train_dataset=lab.dataset, data_collator=lab.collator,
                 callbacks=[LossTracker()]).train()
@@ -157,7 +158,6 @@ def test_settings_reach_the_training_arguments_and_extras_go_before_them(workspa
         schedule="constant",
         betas=(0.8, 0.9),
         data_seed=5,
-        precision="fp32",
         batch_size=3,
     )
     args = lab.make_training_args(7)
@@ -173,6 +173,7 @@ def test_settings_reach_the_training_arguments_and_extras_go_before_them(workspa
     args = lab.make_training_args(7, "there", 3, learning_rate=1e-5, seed=1)
     assert (args.output_dir, args.logging_steps, args.learning_rate, args.seed) == ("there", 3, 1e-5, 1)
     assert lab.optimizer(args) is None
+    assert duckling_ii(workspace, device="cpu").make_training_args(7).bf16, "the seed's precision is the default"
 
 
 def test_a_seed_draws_its_own_weights_every_time(workspace: Path) -> None:

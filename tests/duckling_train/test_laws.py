@@ -15,7 +15,7 @@ from tests import forked
 from tests.duckling_train.conftest import TINY_SHAPE, Ran, environment, make_workspace, sentences, with_validation
 
 CLI = "duckling_train.cli"
-LEARNING = ("--width", "64", "--learning-rate", "3e-3")
+LEARNING = ("--width", "64", "--learning-rate", "3e-3", "--precision", "bf16-mixed")
 """With these a run of some steps learns enough for its samples to show the dtype of their arithmetic."""
 
 

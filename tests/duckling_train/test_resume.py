@@ -171,7 +171,7 @@ def test_a_finished_run_keeps_no_checkpoints_unless_asked(run: Ran, undisturbed:
     assert names == [f"step-{step:08d}" for step in range(4, STEPS + 1, 4)]
 
 
-@pytest.mark.parametrize("precision", ["bf16-pure", "bf16-weights", "bf16-stochastic"])
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-pure", "bf16-weights", "bf16-stochastic"])
 def test_every_precision_resumes_to_the_same_bits(arguments: list[str], tmp_path: Path, precision: str) -> None:
     whole = train(tmp_path / "whole", arguments, "--precision", precision)
     assert whole.status == 0, whole.stderr

@@ -24,10 +24,11 @@ from duckling_train.runs.read import RunRecord
 from duckling_train.sweep.grid import Point, grid_name, make_grid
 from duckling_train.sweep.plot import styles, sweep_plot
 from duckling_train.sweep.table import Row, csv_table, heading, markdown_table, shown_steps
-from tests.duckling_train.conftest import command, duckling_train, environment
+from tests import HANG
+from tests.duckling_train.conftest import FP32, command, duckling_train, environment
 
 TINY = ["--width", "16", "--batch-size", "1", "--steps", "4", "--logging-steps", "2", "--checkpoint-steps", "2",
-        "--device", "cpu", "--threads", "1"]  # fmt: skip
+        "--device", "cpu", "--threads", "1", *FP32]  # fmt: skip
 GRID = ["--layers", "1,2", "--seeds", "1,2"]
 MEASURED = ("steps_per_second", "tokens_per_second", "jobs")
 
@@ -106,20 +107,20 @@ def test_a_sweep_that_was_stopped_goes_on_to_the_same_table_and_jobs_change_no_l
     process = subprocess.Popen(
         command("sweep", *arguments), stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + HANG
     while len(list(half.glob("runs/*/config.json"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
     if number == signal.SIGINT:
         process.send_signal(number)  # to the sweep alone: it stops its runs itself
-        assert process.wait(120) == 130
+        assert process.wait(HANG) == 130
     else:
         os.killpg(process.pid, number)
-        process.wait(120)
+        process.wait(HANG)
     assert process.stderr is not None
     said = process.stderr.read()
     assert said.startswith("duckling-train: interrupted") if number == signal.SIGINT else said == ""
     assert not (half / "table.csv").exists()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + HANG
     while not _is_free(half) and time.monotonic() < deadline:  # a killed process holds its files for a moment
         time.sleep(0.02)
     assert _is_free(half), "a run was left at work"

@@ -18,6 +18,7 @@ from nbclient import NotebookClient
 import duckling_train
 from duckling_data.base.errors import InputError
 from duckling_train.template import notebook_bytes, seen_from, write_template
+from tests import HANG
 from tests.duckling_train.conftest import command
 
 TEMPLATE = Path(duckling_train.__file__).parent / "templates" / "experiment.ipynb"
@@ -139,7 +140,7 @@ def execute(notebook: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.delenv("MPLBACKEND", raising=False)
     kernel = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
-    NotebookClient(notebook, km=kernel, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+    NotebookClient(notebook, km=kernel, timeout=HANG, resources={"metadata": {"path": str(folder)}}).execute()
 
 
 def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +153,7 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytes
     cell = parameters(notebook)
     cell.source, changed = re.subn("^STEPS = .*$", f"STEPS = {STEPS}", cell.source, flags=re.MULTILINE)
     assert changed == 1
-    cell.source += '\nSETTINGS["device"] = "cpu"'
+    cell.source += '\nSETTINGS |= {"device": "cpu", "precision": "fp32"}'
     execute(notebook, tmp_path, monkeypatch)  # raises where a cell does
 
     cells = {cell.id: cell for cell in notebook.cells if cell.cell_type == "code"}

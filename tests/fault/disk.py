@@ -20,6 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests import HANG
+
 ROOT = Path(__file__).parents[2]
 SHIM = Path(__file__).with_name("shim.c")
 PRELOADED = (
@@ -80,7 +82,7 @@ class Disk:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         assert self._server.stdin is not None
         self._server.stdin.close()
-        self._server.wait(20)
+        self._server.wait(HANG)
 
     def run(
         self, command: list[str], folder: Path, at: int = 0, error: int = 0, *, lasting: bool = False,
