@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from duckling_data.base.errors import InputError, OutsideError
-from duckling_data.corpus import hub
-from duckling_data.corpus.hub import HubDataset
+from duckling_data.corpus.hub import HubDataset, download
 from tests.duckling_data.hub_case import (
     BODIES,
     DATASET,
@@ -65,12 +64,12 @@ def whole(folder: Path) -> bool:
         ("HEAD", 500, "the hub answered 500", TRIES),
         ("HEAD", 503, "the hub answered 503", TRIES),
         ("HEAD", CLOSE, "disconnected", TRIES),
-        ("HEAD", CIRCLE, "redirected in a circle", 1),
+        ("HEAD", CIRCLE, "redirect", 1),
         ("GET", 404, "the hub answered 404", 1),
         ("GET", 429, "the hub answered 429", TRIES),
         ("GET", 500, "the hub answered 500", TRIES),
         ("GET", CLOSE, "disconnected", TRIES),
-        ("GET", CIRCLE, "redirected in a circle", 1),
+        ("GET", CIRCLE, "redirect", 1),
     ],
 )
 def test_a_failing_hub_is_one_clear_line(
@@ -223,7 +222,7 @@ def test_a_refused_connection_is_one_clear_line(
 def test_a_wait_that_the_hub_asks_for_is_kept_but_not_beyond_our_own_limit(
     server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], asked: str
 ) -> None:
-    monkeypatch.setattr(hub, "LONGEST_WAIT", 1.2)
+    monkeypatch.setattr(download, "LONGEST_WAIT", 1.2)
     server.refusal_headers = {"Retry-After": asked}
     server.fail("HEAD", 429, 1)
     started = time.monotonic()
@@ -236,7 +235,7 @@ def test_a_wait_that_the_hub_asks_for_is_kept_but_not_beyond_our_own_limit(
 def test_the_hubs_own_rate_limit_is_waited_for(
     server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(hub, "LONGEST_WAIT", 0.2)
+    monkeypatch.setattr(download, "LONGEST_WAIT", 0.2)
     server.refusal_headers = {"RateLimit": '"resolvers";r=0;t=271'}
     server.fail("GET", 429, 1)
     started = time.monotonic()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from duckling_data.corpus.hub.secrets import redacted
+from duckling_data.corpus.hub.errors import redacted
 from tests.duckling_data.hub_case import BODIES, NAMES, TRIES, environment, fetch_apart
 from tests.duckling_data.hub_proxy import Proxy
 from tests.duckling_data.hub_server import STALL, HubServer
@@ -140,7 +140,8 @@ def test_a_setting_that_cannot_be_used_is_named_in_one_line_without_its_secret(
 def test_not_even_the_traceback_of_debug_shows_a_secret(
     server: HubServer, tmp_path: Path, variables: dict[str, str]
 ) -> None:
-    script = "from duckling_data import cli; from duckling_data.corpus import hub; hub.WAITS = (0.0,); cli.main()"
+    script = "from duckling_data import cli; from duckling_data.corpus.hub import download\n"
+    script += "download.WAITS = (0.0,); cli.main()"
     command = [sys.executable, "-c", script, "download", "-w", str(tmp_path / "w"), "--debug"]
     env = environment(server, tmp_path / "home") | {"HF_TOKEN": TOKEN} | variables
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=False)
