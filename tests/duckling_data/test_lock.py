@@ -198,33 +198,22 @@ def test_ctrl_c_leaves_the_queue(made: Path, tmp_path: Path) -> None:
     assert snapshot(made) == before
 
 
-@pytest.mark.parametrize("arguments", [("--overwrite",), ("--resume",)])
-def test_a_second_trainer_in_one_run_is_refused_by_name(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_a_second_trainer_in_one_run_is_refused_by_name(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path / "w", sentences(30), live=448, dead=64, context=64)
     run_dir = tmp_path / "w" / "runs" / "one"
-    settings = ("-w", workspace, *TINY_SHAPE, "--steps", "4", "--quiet")
-    done = forked.run("duckling_train.cli", "--out", run_dir, *settings, output=tmp_path / "first")
-    assert done.wait() == 0, done.stderr
-    before = snapshot(run_dir)
-    holder = hold(beside(run_dir), run_dir)
-    where = (
-        ("--resume", run_dir, "-w", workspace) if "--resume" in arguments else ("--out", run_dir, *settings, *arguments)
-    )
-    second = forked.run("duckling_train.cli", *where, output=tmp_path / "second")
-    assert second.wait() == 2
-    name = f"process {holder.pid} on {socket.gethostname()}, or one that it started"
-    assert second.stderr == f"duckling-train: {run_dir}: {name}, is at work there: wait, or stop it.\n"
-    assert snapshot(run_dir) == before
-    let_go(holder)
-    assert [path.name for path in run_dir.parent.iterdir()] == ["one"]
-
-
-def test_a_run_killed_while_it_wrote_its_settings_starts_again(tmp_path: Path) -> None:
-    workspace = make_workspace(tmp_path / "w", sentences(30), live=448, dead=64, context=64)
-    run_dir = tmp_path / "run"
-    run_dir.mkdir()
-    (run_dir / "config.json.partial").write_text("{")
-    arguments = ("--out", run_dir, "-w", workspace, *TINY_SHAPE, "--steps", "2", "--quiet")
-    done = forked.run("duckling_train.cli", *arguments, output=tmp_path / "again")
+    run_dir.mkdir(parents=True)
+    (run_dir / "config.json.partial").write_text("{")  # from a run that was killed while it wrote its settings
+    settings = ("--out", run_dir, "-w", workspace, *TINY_SHAPE, "--steps", "2", "--quiet")
+    done = forked.run("duckling_train.cli", *settings, output=tmp_path / "first")
     assert done.wait() == 0, done.stderr
     assert not list(run_dir.glob("*.partial"))
+    before = snapshot(run_dir)
+    holder = hold(beside(run_dir), run_dir)
+    name = f"process {holder.pid} on {socket.gethostname()}, or one that it started"
+    for where in ((*settings, "--overwrite"), ("--resume", run_dir, "-w", workspace)):
+        second = forked.run("duckling_train.cli", *where, output=tmp_path / "second")
+        assert second.wait() == 2
+        assert second.stderr == f"duckling-train: {run_dir}: {name}, is at work there: wait, or stop it.\n"
+        assert snapshot(run_dir) == before
+    let_go(holder)
+    assert [path.name for path in run_dir.parent.iterdir()] == ["one"]

@@ -174,7 +174,8 @@ def _receive(file: HubFile, path: Path, bar: Any) -> None:
     with stream("GET", _url(hub, file), headers=headers, timeout=timeout, follow_redirects=True) as response:
         if response.status_code != 416:  # the file has no such byte
             hub.utils.hf_raise_for_status(response)
-        if not (response.status_code == 206 and response.headers["Content-Range"].startswith(f"bytes {start}-")):
+        begins = response.headers.get("Content-Range", "")
+        if not (response.status_code == 206 and begins.startswith(f"bytes {start}-")):
             bar.update(-bar.n)
             path.unlink(missing_ok=True)
             if response.status_code != 200:
