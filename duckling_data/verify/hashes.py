@@ -13,7 +13,7 @@ from duckling_data.corpus import sources
 from duckling_data.corpus.splits import Corpus, FileSplit
 from duckling_data.stages.context import PLACES
 from duckling_data.workspace.manifest import Manifest, StageRecord
-from duckling_data.workspace.source_record import SOURCE_RECORD, SourceRecord
+from duckling_data.workspace.source_record import SOURCE_RECORD, read_source
 
 CACHES = "cache-*.arrow"
 """What `datasets` leaves in a dataset's directory when a notebook calls `map`, `filter` or `shuffle`."""
@@ -46,7 +46,7 @@ def open_remembered(workspace: Path, workers: int, reporter: Reporter) -> Corpus
 
     Raises InputError or CheckFailed where the record or a file is missing or cannot be read.
     """
-    record = SourceRecord(workspace)
+    record = read_source(workspace)
     if not record.sources:
         raise InputError(f"{SOURCE_RECORD} is missing; `duckling-data download --source SOURCE` writes it again")
     named, field = record.sources, record.text_field
@@ -93,7 +93,7 @@ def _record_faults(workspace: Path, corpus: Corpus) -> Iterator[str]:
         if isinstance(split, FileSplit)
         for file in split.files
     }
-    found = SourceRecord(workspace).counted
+    found = read_source(workspace).counted
     for key in sorted(expected.keys() | found.keys()):
         if expected.get(key) != found.get(key):
             yield f"{SOURCE_RECORD} counts {found.get(key)} stories under {key!r}, expected {expected.get(key)}"

@@ -11,18 +11,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
 import shutil
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import PARTIAL
+from duckling_data.base.locks import beside, held
 from duckling_data.base.records import short
 from duckling_data.base.strict_json import read_json, write_json
 from duckling_train.runs.layout import CONFIG, MANIFEST, RUNS
@@ -147,26 +145,13 @@ def _remove_sweep(place: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def lock(place: Path) -> Iterator[int]:
+def lock(place: Path) -> AbstractContextManager[int]:
     """Hold the directory for one sweep and yield the lock's file descriptor; runs that inherit it hold it, too.
 
     So a second sweep is refused as long as any run of a first one, even one whose sweep was killed, still writes.
     Raises InputError where it is held.
     """
-    handle = os.open(place, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"a sweep, or a run of one, is still at work in {place}: wait for it, or stop it"
-            ) from error
-        except OSError:  # a file system without locks
-            pass
-        yield handle
-    finally:
-        os.close(handle)
+    return held(beside(place), place, waiting=None)
 
 
 def is_finished(run_dir: Path) -> bool:

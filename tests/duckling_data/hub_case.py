@@ -18,9 +18,8 @@ import pytest
 
 from duckling_data.base.errors import DucklingError
 from duckling_data.base.progress import Reporter
-from duckling_data.corpus import hub
 from duckling_data.corpus.demo import demo_stories
-from duckling_data.corpus.hub import HubDataset, fetch
+from duckling_data.corpus.hub import HubDataset, download, fetch
 from tests import HANG
 from tests.duckling_data.conftest import snapshot
 from tests.duckling_data.hub_server import HubServer
@@ -61,7 +60,7 @@ def point_at(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", os.devnull)
     for name in ("HF_ENDPOINT", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(hub, "WAITS", (0.0,) * (TRIES - 1))
+    monkeypatch.setattr(download, "WAITS", (0.0,) * (TRIES - 1))
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -119,11 +118,11 @@ def incomplete(folder: Path) -> dict[str, int]:
 FETCH = f"""
 import sys
 from pathlib import Path
-from duckling_data.corpus import hub
+from duckling_data.corpus.hub import download
 from duckling_data.base.errors import DucklingError
 from duckling_data.corpus.hub import HubDataset, fetch
 from duckling_data.base.progress import Reporter
-hub.WAITS = (0.0, 0.0)
+download.WAITS = (0.0, 0.0)
 dataset = HubDataset({REPO!r}, {REVISION!r}, {dict(DATASET.splits)!r})
 quiet = sys.argv[2] == "quiet"
 try:

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from duckling_data.corpus import hub
 from duckling_data.corpus.demo import demo_stories
+from duckling_data.corpus.hub import download
 from tests.duckling_data.conftest import SMALL, Cli, snapshot
 from tests.duckling_data.hub_case import point_at
 
@@ -257,7 +257,7 @@ def test_an_unwritable_directory(tmp_path: Path) -> None:
 
 def test_no_network_names_the_ways_out(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     point_at("http://127.0.0.1:9", monkeypatch)
-    monkeypatch.setattr(hub, "WAITS", (0.0, 0.0))
+    monkeypatch.setattr(download, "WAITS", (0.0, 0.0))
     refused(cli, tmp_path / "w", "count", says=["--source demo", "--offline", "127.0.0.1"], status=3)
 
 

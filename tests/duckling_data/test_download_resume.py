@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import signal
 import subprocess
@@ -12,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from duckling_data.base.errors import CheckFailed, InputError, OutsideError
+from duckling_data.base.errors import CheckFailed, OutsideError
 from duckling_data.base.progress import Reporter
-from duckling_data.corpus import hub
-from duckling_data.corpus.hub import fetch
+from duckling_data.corpus.hub import download, fetch
 from tests import HANG
 from tests.duckling_data.hub_case import (
     BODIES,
@@ -42,7 +40,7 @@ def whole(folder: Path) -> bool:
 def half_done(server: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Leave one half of the first file in the folder, and return where it lies."""
     with monkeypatch.context() as once:
-        once.setattr(hub, "WAITS", (0.0,))
+        once.setattr(download, "WAITS", (0.0,))
         server.fail("GET", CUT, 1)
         server.fail("GET", CLOSE, 1)
         with pytest.raises(OutsideError):
@@ -81,7 +79,7 @@ def test_a_later_command_goes_on_where_the_first_was_cut_off(
     assert whole(tmp_path)
     starts = [request.start for request in server.requests if request.method == "GET"]
     assert starts == [SIZES[0][1] // 2, 0, 0]
-    assert "goes on at" in capfd.readouterr().err
+    assert "resumed at" in capfd.readouterr().err
     assert incomplete(tmp_path) == {}
 
 
@@ -130,19 +128,6 @@ def test_what_the_client_itself_once_left_is_removed_and_said(
     get(tmp_path, quiet=False)
     assert "removed 1 incomplete file of interrupted downloads (2.0 MB)" in capfd.readouterr().err
     assert not left.exists()
-
-
-def test_two_commands_do_not_write_the_same_file(
-    server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    left = half_done(server, tmp_path, monkeypatch)
-    with left.open("ab") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        message = refusal(InputError, tmp_path, capfd)
-        assert "another process" in message
-        assert left.stat().st_size == SIZES[0][1] // 2
-    get(tmp_path)
-    assert whole(tmp_path)
 
 
 def test_the_hubs_hash_is_told_before_the_file_is_there(server: HubServer, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from duckling_data.stages.count import CountSettings
 from duckling_data.tokens.mapping import MAPPING_LIMIT, read_mapping
 from duckling_data.workspace.manifest import Manifest
 from duckling_data.workspace.settings import resolve
-from duckling_data.workspace.source_record import SourceRecord
+from duckling_data.workspace.source_record import read_source
 from tests.duckling_data.conftest import Cli
 
 HOSTILE = {
@@ -49,7 +49,7 @@ HOSTILE = {
 READERS: dict[str, Callable[[Path], object]] = {
     "token_mapping.json": lambda folder: read_mapping(folder / "token_mapping.json"),
     "manifest.json": Manifest,
-    "corpus/source.json": SourceRecord,
+    "corpus/source.json": read_source,
     "state.json": read_rows,
 }
 """Each reader of a JSON file by that file's name in a folder."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import socket
@@ -47,7 +49,7 @@ def let_go(process: subprocess.Popen[str]) -> None:
 
 def test_a_second_process_is_refused_with_the_holders_pid_and_host(tmp_path: Path) -> None:
     holder = hold(tmp_path / LOCK, tmp_path)
-    with pytest.raises(InputError, match=f"{tmp_path}: process {holder.pid} on {socket.gethostname()} is at work"):
+    with pytest.raises(InputError, match=f"{tmp_path}: process {holder.pid} on {socket.gethostname()}, or one that"):
         held(tmp_path / LOCK, tmp_path, None).__enter__()
     let_go(holder)
     with held(tmp_path / LOCK, tmp_path, None):
@@ -63,6 +65,36 @@ def test_a_killed_holder_keeps_no_lock_and_its_file_is_taken_over(tmp_path: Path
     with held(tmp_path / LOCK, tmp_path, None):
         pass
     assert not (tmp_path / LOCK).exists()
+
+
+def test_a_child_that_inherits_the_lock_holds_it_when_its_parent_was_killed(tmp_path: Path) -> None:
+    script = HOLDER.replace("None):", "None) as handle:\n    import subprocess").replace(
+        'print("held", flush=True)', "subprocess.run(['sh', '-c', 'echo held; exec cat'], pass_fds=[handle])"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path / LOCK, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert holder.stdout is not None
+    assert holder.stdin is not None
+    assert holder.stdout.readline() == b"held\n"
+    holder.kill()
+    holder.wait(20)
+    with pytest.raises(InputError, match=f"process {holder.pid} on .*, or one that it started, is at work there"):
+        held(tmp_path / LOCK, tmp_path, None).__enter__()
+    holder.stdin.close()  # which ends the child
+    wait_until_free(tmp_path, lambda line: None)
+    with held(tmp_path / LOCK, tmp_path, None):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_locked_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unlockable(handle: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unlockable)
+    with pytest.raises(InputError, match=f"{tmp_path}: its file system has no locks .No locks available"):
+        held(tmp_path / LOCK, tmp_path, None).__enter__()
 
 
 def test_a_lock_that_comes_and_goes_leaves_the_folders_time(tmp_path: Path) -> None:
@@ -166,33 +198,22 @@ def test_ctrl_c_leaves_the_queue(made: Path, tmp_path: Path) -> None:
     assert snapshot(made) == before
 
 
-@pytest.mark.parametrize("arguments", [("--overwrite",), ("--resume",)])
-def test_a_second_trainer_in_one_run_is_refused_by_name(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_a_second_trainer_in_one_run_is_refused_by_name(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path / "w", sentences(30), live=448, dead=64, context=64)
     run_dir = tmp_path / "w" / "runs" / "one"
-    settings = ("-w", workspace, *TINY_SHAPE, "--steps", "4", "--quiet")
-    done = forked.run("duckling_train.cli", "--out", run_dir, *settings, output=tmp_path / "first")
-    assert done.wait() == 0, done.stderr
-    before = snapshot(run_dir)
-    holder = hold(beside(run_dir), run_dir)
-    where = (
-        ("--resume", run_dir, "-w", workspace) if "--resume" in arguments else ("--out", run_dir, *settings, *arguments)
-    )
-    second = forked.run("duckling_train.cli", *where, output=tmp_path / "second")
-    assert second.wait() == 2
-    name = f"process {holder.pid} on {socket.gethostname()}"
-    assert second.stderr == f"duckling-train: {run_dir}: {name} is at work there: wait for it, or stop it.\n"
-    assert snapshot(run_dir) == before
-    let_go(holder)
-    assert [path.name for path in run_dir.parent.iterdir()] == ["one"]
-
-
-def test_a_run_killed_while_it_wrote_its_settings_starts_again(tmp_path: Path) -> None:
-    workspace = make_workspace(tmp_path / "w", sentences(30), live=448, dead=64, context=64)
-    run_dir = tmp_path / "run"
-    run_dir.mkdir()
-    (run_dir / "config.json.partial").write_text("{")
-    arguments = ("--out", run_dir, "-w", workspace, *TINY_SHAPE, "--steps", "2", "--quiet")
-    done = forked.run("duckling_train.cli", *arguments, output=tmp_path / "again")
+    run_dir.mkdir(parents=True)
+    (run_dir / "config.json.partial").write_text("{")  # from a run that was killed while it wrote its settings
+    settings = ("--out", run_dir, "-w", workspace, *TINY_SHAPE, "--steps", "2", "--quiet")
+    done = forked.run("duckling_train.cli", *settings, output=tmp_path / "first")
     assert done.wait() == 0, done.stderr
     assert not list(run_dir.glob("*.partial"))
+    before = snapshot(run_dir)
+    holder = hold(beside(run_dir), run_dir)
+    name = f"process {holder.pid} on {socket.gethostname()}, or one that it started"
+    for where in ((*settings, "--overwrite"), ("--resume", run_dir, "-w", workspace)):
+        second = forked.run("duckling_train.cli", *where, output=tmp_path / "second")
+        assert second.wait() == 2
+        assert second.stderr == f"duckling-train: {run_dir}: {name}, is at work there: wait, or stop it.\n"
+        assert snapshot(run_dir) == before
+    let_go(holder)
+    assert [path.name for path in run_dir.parent.iterdir()] == ["one"]

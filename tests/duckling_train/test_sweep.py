@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import os
@@ -22,6 +21,7 @@ from duckling_data.base.errors import InputError, OutsideError
 from duckling_train.cli import main
 from duckling_train.runs.read import RunRecord
 from duckling_train.sweep.grid import Point, grid_name, make_grid
+from duckling_train.sweep.place import lock
 from duckling_train.sweep.plot import styles, sweep_plot
 from duckling_train.sweep.table import Row, csv_table, heading, markdown_table, shown_steps
 from tests import HANG
@@ -153,14 +153,11 @@ def test_a_run_of_a_sweep_that_had_begun_goes_on(
 
 
 def _is_free(place: Path) -> bool:
-    handle = os.open(place, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        with lock(place):
+            return True
+    except InputError:
         return False
-    finally:
-        os.close(handle)
-    return True
 
 
 def test_a_run_that_fails_stops_no_other_and_is_in_the_table(
@@ -227,13 +224,11 @@ def test_a_dry_run_of_a_grown_grid_tells_what_is_finished_and_writes_nothing(
 
 
 def test_one_sweep_at_a_time_works_in_a_place(swept: Path, workspace: Path, capsys: Any) -> None:
-    handle = os.open(swept, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with lock(swept):
         assert sweep(swept, workspace, *GRID) == 2
-    finally:
-        os.close(handle)
-    assert "is still at work in" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{swept}: process {os.getpid()} on " in said
+    assert "is at work there" in said
 
 
 def test_a_directory_that_is_no_sweep_is_refused(workspace: Path, tmp_path: Path, capsys: Any) -> None:

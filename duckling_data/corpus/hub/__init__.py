@@ -1,70 +1,56 @@
-"""The download: TinyStories from the Hugging Face hub, at one pinned revision, each file once and whole.
+"""TinyStories from the Hugging Face hub, at one pinned revision: each file downloaded once, whole, and compared.
 
-A file that is there is used as it is, without a request. One that is not is copied from huggingface_hub's own cache
-(below HF_HOME) if that holds it, else downloaded. Its size is pinned in `dataset.py`; its SHA-256 is what the hub says,
-which the caller keeps and compares from then on.
-
-`dataset.py` says which files, `download.py` gets one of them, `client.py` asks huggingface_hub, `faults.py` says what
-went wrong, `secrets.py` keeps tokens out of that, `place.py` knows where a file lies while it is not whole.
+A file that is there is used without a request. Its size is pinned in `dataset.py`; its SHA-256 is what the hub says,
+which the caller keeps and compares from then on. `download.py` brings one file to its path, `errors.py` says what went
+wrong, without secrets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import glob
+from collections.abc import Mapping
 from pathlib import Path
 
-from duckling_data.base.disk import free_bytes, in_bytes
+from duckling_data.base.disk import disk_errors, free_bytes, in_bytes
 from duckling_data.base.errors import CheckFailed, InputError, OutsideError
+from duckling_data.base.locks import remove_leftovers
 from duckling_data.base.progress import Reporter
 from duckling_data.corpus.hub.dataset import TINYSTORIES, HubDataset, HubFile
-from duckling_data.corpus.hub.place import begun_bytes, remove_leftovers, set_aside
+from duckling_data.corpus.hub.download import CACHE, INCOMPLETE, Learn, get_file, set_aside, size_of
 
-__all__ = ["LONGEST_WAIT", "TINYSTORIES", "WAITS", "HubDataset", "HubFile", "fetch", "missing", "refuse"]
-
-WAITS = (1.0, 2.0, 4.0, 8.0)
-"""Seconds between the tries to get a file; after the last of them, with nothing new received, it is given up."""
-
-LONGEST_WAIT = 300.0
-"""Seconds that we wait at the most where the hub asks for a wait (`Retry-After`); its own limits last five minutes."""
+__all__ = ["TINYSTORIES", "HubDataset", "HubFile", "fetch", "missing", "refuse"]
 
 
 def fetch(
-    dataset: HubDataset,
-    folder: Path,
-    *,
-    offline: bool,
-    reporter: Reporter,
-    known: Mapping[str, str],
-    learn: Callable[[str, str], None],
+    dataset: HubDataset, folder: Path, *, offline: bool, reporter: Reporter, known: Mapping[str, str], learn: Learn
 ) -> dict[str, list[Path]]:
-    """Return the dataset's files in `folder` by split, getting those that are not there yet.
+    """Return the dataset's files in `folder` by split, getting those that are not there yet. Call it under a lock.
 
     `known` holds the SHA-256 of files by name, as it was learned before; `learn` is told (name, SHA-256) of each file
-    that comes, before it is in its place. A file that was there already is not read: the caller hashes it.
+    that comes, before it is at its path. A file that was there already is not read: the caller hashes it.
 
     Raises InputError if `offline` and a file is missing, or if the user's settings (HF_ENDPOINT, HF_TOKEN, a proxy, …)
     keep the client from working; OutsideError if the disk has no room, or if the hub cannot be reached, answers with
-    an error, or sends another file than the pinned one; CheckFailed for a file in its place that has another size.
+    an error, or sends another file than the pinned one; CheckFailed for a file at its path that has another size.
     """
-    paths: dict[str, list[Path]] = {}
-    came = False
+    absent = missing(dataset, folder)
     if not offline:
-        _refuse_without_room(dataset, folder)
+        _refuse_without_room(absent, folder)
+    paths: dict[str, list[Path]] = {}
     for split, file in dataset.files():
         path = folder / file.name
-        if not path.is_file():
+        if file.name in absent:
             if offline:
                 raise InputError(
                     f"{path}: not there, and --offline forbids the download. "
                     "Run once without --offline, or use --source demo or --source PATH."
                 )
-            _get(file, folder, reporter, known.get(file.name), learn)
-            came = True
-        if path.stat().st_size != file.size:
-            refuse(path, f"{path.stat().st_size:,} bytes, expected {file.size:,}", offline=offline)
+            get_file(file, folder, reporter, known.get(file.name), learn)
+        if (size := size_of(path)) != file.size:
+            refuse(path, f"{size:,} bytes, expected {file.size:,}", offline=offline)
         paths.setdefault(split, []).append(path)
-    if came:
-        remove_leftovers(folder, reporter)
+    if absent:
+        _remove_incomplete(dataset, folder, reporter)
     return paths
 
 
@@ -73,24 +59,10 @@ def missing(dataset: HubDataset, folder: Path) -> dict[str, int]:
     return {file.name: file.size for _, file in dataset.files() if not (folder / file.name).is_file()}
 
 
-def _refuse_without_room(dataset: HubDataset, folder: Path) -> None:
-    """Raise OutsideError where the disk has no room for what `fetch` would bring: before the first byte, not the last.
-
-    What an interrupted download left counts as there. A system that does not say what is free is taken at its word.
-    """
-    begun = sum(begun_bytes(folder, file) for _, file in dataset.files() if not (folder / file.name).is_file())
-    needed, free = sum(missing(dataset, folder).values()) - begun, free_bytes(folder)
-    if free is not None and free < needed:
-        raise OutsideError(
-            f"{folder}: the download needs {in_bytes(needed)} more, {in_bytes(free)} are free. "
-            "Free some, or choose another --workspace."
-        )
-
-
 def refuse(path: Path, what: str, *, offline: bool) -> None:
-    """Refuse a damaged file in its place, and keep it aside, so that the next download brings a good one.
+    """Refuse a damaged file, and keep it as `NAME.refused`, so that the next download brings a good one.
 
-    Offline nothing is moved: there nothing could take its place. Always raises CheckFailed.
+    Offline nothing is moved, as nothing could replace it. Always raises CheckFailed.
     """
     if offline:
         raise CheckFailed(f"{path}: {what}. Move it away and run `duckling-data download` without --offline.")
@@ -98,9 +70,33 @@ def refuse(path: Path, what: str, *, offline: bool) -> None:
     raise CheckFailed(f"{path}: {what}. It is kept as {aside.name}; run `duckling-data download` to get it again.")
 
 
-def _get(file: HubFile, folder: Path, reporter: Reporter, known: str | None, learn: Callable[[str, str], None]) -> None:
-    from duckling_data.corpus.hub.download import Patience, copy_from_cache, download
+def _refuse_without_room(absent: Mapping[str, int], folder: Path) -> None:
+    """Raise OutsideError where the disk has no room for the absent files: before the first byte, not the last.
 
-    reporter.say(f"download     {file.repo} {file.name} ({file.size / 1e6:,.1f} MB)")
-    if not copy_from_cache(file, folder, known, learn, reporter):
-        download(file, folder, known, learn, Patience(WAITS, LONGEST_WAIT, file, reporter), reporter)
+    What an interrupted download left needs no room again. A system that does not say what is free refuses nothing.
+    """
+    needed, free = sum(absent.values()), free_bytes(folder)
+    for name, size in absent.items():
+        left = (folder / CACHE).glob(f"{glob.escape(name)}.*{INCOMPLETE}")
+        needed -= min(size, max(map(size_of, left), default=0))
+    if free is not None and free < needed:
+        raise OutsideError(
+            f"{folder}: the download needs {in_bytes(needed)} more, {in_bytes(free)} are free. "
+            "Free some, or choose another --workspace."
+        )
+
+
+def _remove_incomplete(dataset: HubDataset, folder: Path, reporter: Reporter) -> None:
+    """Remove what interrupted downloads left, once every file is there, and say so.
+
+    These are incomplete files of other content than came in the end, half-made copies, and what huggingface_hub leaves.
+    """
+    remove_leftovers(folder / file.name for _, file in dataset.files())
+    left = list((folder / CACHE).rglob("*" + INCOMPLETE))
+    size = sum(map(size_of, left))
+    for path in left:
+        with disk_errors(path):
+            path.unlink()
+    if left:
+        files = f"{len(left)} incomplete file{'s' * (len(left) > 1)}"
+        reporter.say(f"download     removed {files} of interrupted downloads ({size / 1e6:,.1f} MB)")

@@ -1,152 +1,226 @@
-"""One file from the hub into its place: asked for, received in as many tries as it takes, compared, renamed.
+"""One file from the hub to its path: copied from the client's cache, or received in as many tries as it takes.
 
-What may pass by itself (no connection, too many requests, an error of the server, a body cut short or standing still)
-is tried again in the open, after a wait that is said. A try that brought a hundredth of the file or more earns the full
-number of tries again: so a bad line is outlived, and a server that gets nowhere is given up.
+A body is received into `.cache/NAME.SHA.incomplete`, which a later try or command resumes. What may pass by itself (no
+connection, too many requests, an error of the server, a body cut short or standing still) is tried again after a wait
+that is said. A try that brought a hundredth of the file or more earns the full number of tries again: a bad line is
+outlived, and a server that makes no progress is given up.
+
+huggingface_hub gives the addresses, the token, the proxies, the time-outs (HF_HUB_ETAG_TIMEOUT,
+HF_HUB_DOWNLOAD_TIMEOUT), the offline mode and the errors. Its own ways to receive a body (2.4) lose too much, so
+`_receive` is ours: `hf_hub_download` keeps nothing of a file when it is interrupted. `http_get` loses up to 10 MB at
+each cut; waits as long as `Retry-After` says, and does not say so; never gives up a server that cuts every body and
+cannot resume; does not check where a resumed body begins; writes whatever comes beyond the expected size.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import time
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, TypeVar
 
 from duckling_data.base.disk import disk_errors
-from duckling_data.base.errors import DucklingError, OutsideError
-from duckling_data.base.files import sha256_file
+from duckling_data.base.errors import DucklingError
+from duckling_data.base.files import replacing, sha256_file, sync_directory, write_all
 from duckling_data.base.progress import Reporter
-from duckling_data.corpus.hub import client
+from duckling_data.corpus.hub import errors
 from duckling_data.corpus.hub.dataset import HubFile
-from duckling_data.corpus.hub.faults import ADVICE, another_file, asked_wait, endpoint, explained, may_pass, reason
-from duckling_data.corpus.hub.place import incomplete_path, opened, put_in_place, set_aside
-from duckling_data.corpus.hub.secrets import presentable
+
+WAITS = (1.0, 2.0, 4.0, 8.0)
+"""Seconds between the tries to get a file; after the last of them, with nothing new received, it is given up."""
+
+LONGEST_WAIT = 300.0
+"""Seconds that we wait at the most where the hub asks for a wait (`Retry-After`); its own limits last five minutes."""
 
 ENOUGH = 100
 """A try that brought one part in so many of the file starts the counting of tries anew."""
 
+CACHE = ".cache"
+INCOMPLETE = ".incomplete"
+REFUSED = ".refused"
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+T = TypeVar("T")
 Learn = Callable[[str, str], None]
 
 
-@dataclass
-class Patience:
-    """How often and after which waits a file is tried again."""
-
-    waits: tuple[float, ...]
-    """Seconds before each further try."""
-    longest: float
-    """Seconds that are waited at the most where the hub asks for a wait."""
-    file: HubFile
-    reporter: Reporter
-    _failed: int = field(default=0, init=False)
-    _reached: int = field(default=0, init=False)
-
-    def after(self, error: Exception, path: Path, reached: int = 0) -> None:
-        """Wait before the next try, `reached` bytes being there. Raises what the error means if there is to be none."""
-        if reached - self._reached >= max(1, self.file.size // ENOUGH):
-            self._failed, self._reached = 0, reached
-        if not may_pass(error) or self._failed >= len(self.waits):
-            raise explained(error, self.file, path) from presentable(error)
-        wait = min(max(self.waits[self._failed], asked_wait(error) or 0.0), max(self.longest, self.waits[self._failed]))
-        self._failed += 1
-        self.reporter.say(f"download     failed: {reason(error)}; trying again in {wait:.0f} s")
-        time.sleep(wait)
-
-
-def download(
-    file: HubFile, folder: Path, known: str | None, learn: Learn, patience: Patience, reporter: Reporter
-) -> None:
+def get_file(file: HubFile, folder: Path, reporter: Reporter, known: str | None, learn: Learn) -> None:
     """Bring the file into `folder`. `known` is its SHA-256 if that was learned before; `learn` is told it.
 
     Raises as `fetch` does.
     """
-    place = folder / file.name
-    said = _described(file, place, patience).sha256
+    reporter.say(f"download     {file.repo} {file.name} ({file.size / 1e6:,.1f} MB)")
+    with disk_errors(folder):
+        (folder / file.name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / CACHE / file.name).parent.mkdir(parents=True, exist_ok=True)
+    if not _copied_from_cache(file, folder / file.name, reporter, known, learn):
+        _download(file, folder, reporter, known, learn)
+
+
+def _copied_from_cache(file: HubFile, path: Path, reporter: Reporter, known: str | None, learn: Learn) -> bool:
+    """Copy the file out of huggingface_hub's own cache, if it holds a good one. Returns whether it did."""
+    cached = _client().try_to_load_from_cache(file.repo, file.name, revision=file.revision, repo_type="dataset")
+    if not isinstance(cached, str) or size_of(Path(cached)) != file.size:
+        return False
+    blob = Path(cached).resolve().name  # the cache names a large file by its SHA-256
+    found = sha256_file(Path(cached))
+    if found != (known or (blob if SHA256.fullmatch(blob) else found)):
+        reporter.say(f"download     {cached}: damaged, not used")
+        return False
+    learn(file.name, found)
+    with replacing(path, file.size) as copy, Path(cached).open("rb") as original:
+        shutil.copyfileobj(original, copy, 1 << 20)
+    reporter.say(f"download     copied from {cached}")
+    return True
+
+
+def _download(file: HubFile, folder: Path, reporter: Reporter, known: str | None, learn: Learn) -> None:
+    path = folder / file.name
+    said = _retried(lambda: _described(file), file, path, reporter)
     if said and known and said != known:
-        raise another_file(file, f"SHA-256 {said}", f"{known}, as it was when it was first downloaded")
+        raise errors.another_file(file, f"SHA-256 {said}", f"{known}, as it was when it was first downloaded")
     expected = said or known
     if expected is None:
-        reporter.say(f"download     {endpoint()} gives no SHA-256 of {file.name}: only its size is checked")
+        reporter.say(f"download     {errors.endpoint()} gives no SHA-256 of {file.name}: only its size is checked")
     else:
         learn(file.name, expected)
-    incomplete = incomplete_path(folder, file, expected)
-    with opened(incomplete) as handle:
-        resumed = handle.seek(0, os.SEEK_END)
-        if resumed:
-            reporter.say(f"download     goes on at {resumed / 1e6:,.1f} MB")
-        while True:
-            with reporter.bar("download", file.size, "B") as bar:
-                _received(file, handle, bar, patience, incomplete)
-            found = sha256_file(incomplete)
-            if expected in (None, found):
-                break
-            if not resumed:
-                raise _wrong_bytes(file, found, expected, set_aside(incomplete, place))
-            # What an earlier command left may have been damaged since: once more, from the first byte.
-            reporter.say(f"download     what was there is damaged (SHA-256 {found}); starting again")
-            handle.truncate(0)
-            resumed = 0
-        put_in_place(incomplete, place)
-    if expected is None:
-        learn(file.name, found)
+    # Named by its content, so that only the same file is ever resumed.
+    incomplete = folder / CACHE / f"{file.name}.{(expected or file.revision)[:16]}{INCOMPLETE}"
+    if resumed := size_of(incomplete):
+        reporter.say(f"download     resumed at {resumed / 1e6:,.1f} MB")
+    found = _received(file, incomplete, reporter)
+    if resumed and expected not in (None, found):
+        # What an earlier command left may have been damaged since: once more, from the first byte.
+        reporter.say(f"download     what was there is damaged (SHA-256 {found}); starting again")
+        incomplete.unlink()
+        found = _received(file, incomplete, reporter)
+    if expected not in (None, found):
+        aside = set_aside(incomplete, path)
+        raise errors.another_file(file, f"SHA-256 {found} (kept as {aside}, not used)", str(expected))
+    learn(file.name, found)
+    with disk_errors(path):
+        with incomplete.open("rb+") as whole:
+            os.fsync(whole.fileno())
+        incomplete.replace(path)
+        sync_directory(path.parent)
 
 
-def copy_from_cache(file: HubFile, folder: Path, known: str | None, learn: Learn, reporter: Reporter) -> bool:
-    """Copy the file out of huggingface_hub's own cache, if it holds a good one. Returns whether it did."""
-    found = client.cached(file)
-    if found is None:
-        return False
-    source, said = found
-    expected = known or said
-    incomplete = incomplete_path(folder, file, "cached")
-    with opened(incomplete) as handle:
-        handle.truncate(0)
-        with source.open("rb") as original:
-            while data := original.read(1 << 20):
-                with disk_errors(incomplete, file.size - handle.tell()):
-                    handle.write(data)
-        with disk_errors(incomplete):
-            handle.flush()
-            os.fsync(handle.fileno())
-        digest = sha256_file(incomplete)
-        good = expected in (None, digest)
-        if good:
-            learn(file.name, digest)
-            put_in_place(incomplete, folder / file.name)
-        else:
-            incomplete.unlink()
-    reporter.say(f"download     copied from {source}" if good else f"download     {source}: damaged, not used")
-    return good
+def _received(file: HubFile, path: Path, reporter: Reporter) -> str:
+    """Receive what `path` lacks of the file. Returns the SHA-256 of the whole."""
+    with reporter.bar("download", file.size, "B") as bar:
+        _retried(lambda: _receive(file, path, bar), file, path, reporter)
+    return sha256_file(path)
 
 
-def _described(file: HubFile, place: Path, patience: Patience) -> client.Description:
+def _retried(work: Callable[[], T], file: HubFile, path: Path, reporter: Reporter) -> T:
+    """Return what `work` returns, called again after an error that may pass: as long as the file at `path` grows.
+
+    Raises what the error means where there is to be no further try.
+    """
+    failed, reached = 0, size_of(path)
     while True:
         try:
-            return client.describe(file)
+            return work()
         except DucklingError:
             raise
         except Exception as error:
-            patience.after(error, place)
+            if size_of(path) - reached >= max(1, file.size // ENOUGH):
+                failed, reached = 0, size_of(path)
+            if not errors.may_pass(error) or failed >= len(WAITS):
+                raise errors.explained(error, file) from errors.presentable(error)
+            wait = max(WAITS[failed], min(errors.asked_wait(error), LONGEST_WAIT))
+            failed += 1
+            reporter.say(f"download     failed: {errors.reason(error)}; trying again in {wait:.0f} s")
+            time.sleep(wait)
 
 
-def _received(file: HubFile, handle: BinaryIO, bar: Any, patience: Patience, path: Path) -> None:
-    """Receive the file until it is whole and on the disk."""
-    while True:
+def _described(file: HubFile) -> str | None:
+    """Return the SHA-256 that the hub says of the file, None where a server in its place does not say it.
+
+    Raises InputError or OutsideError where it is another file or no hub; the client's own errors pass.
+    """
+    hub = _client()
+    found = hub.get_hf_file_metadata(_url(hub, file), timeout=hub.constants.HF_HUB_ETAG_TIMEOUT)
+    if found.commit_hash is None:
+        raise errors.no_hub(file)
+    if found.commit_hash != file.revision:
+        raise errors.another_file(file, f"revision {found.commit_hash[:40]}", file.revision)
+    if found.size not in (None, file.size):
+        raise errors.another_file(file, f"{found.size:,} bytes", f"{file.size:,}")
+    return found.etag if SHA256.fullmatch(found.etag or "") else None
+
+
+def _receive(file: HubFile, path: Path, bar: Any) -> None:
+    """Append to `path` what it lacks of the file, or write all of it anew where the server cannot resume.
+
+    Raises CutShort if the body ends early, OutsideError if it is longer than the file; the client's own errors pass.
+    """
+    start = size_of(path) if size_of(path) <= file.size else 0  # a longer one is damaged
+    bar.update(start - bar.n)
+    if start == file.size:
+        return
+    hub = _client()
+    headers = hub.utils.build_hf_headers() | {"Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    timeout = hub.constants.HF_HUB_DOWNLOAD_TIMEOUT
+    # The redirect to the store is followed by the transport, which leaves the token behind where the host changes.
+    stream = hub.utils.get_session().stream
+    with stream("GET", _url(hub, file), headers=headers, timeout=timeout, follow_redirects=True) as response:
+        if response.status_code != 416:  # the file has no such byte
+            hub.utils.hf_raise_for_status(response)
+        begins = response.headers.get("Content-Range", "")
+        if not (response.status_code == 206 and begins.startswith(f"bytes {start}-")):
+            bar.update(-bar.n)
+            path.unlink(missing_ok=True)
+            if response.status_code != 200:
+                raise errors.CutShort(f"the hub cannot resume at byte {start:,}")
+        with disk_errors(path):
+            handle = path.open("ab", buffering=0)
+        with handle:
+            for chunk in response.iter_bytes():
+                if (end := handle.tell()) + len(chunk) > file.size:
+                    path.unlink()
+                    raise errors.another_file(file, "more bytes", f"{file.size:,}")
+                with disk_errors(path, file.size - end):
+                    write_all(handle, chunk)
+                bar.update(len(chunk))
+    if (end := size_of(path)) != file.size:
+        raise errors.CutShort(f"the body ended after {end:,} bytes, expected {file.size:,}")
+
+
+def _url(hub: Any, file: HubFile) -> str:
+    return str(hub.hf_hub_url(file.repo, file.name, repo_type="dataset", revision=file.revision))
+
+
+def _client() -> Any:
+    """Return huggingface_hub, silent and ready. Raises InputError if the user's settings keep it from starting."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         try:
-            client.receive(file, handle, bar)
-            handle.flush()
-            os.fsync(handle.fileno())
-            return
-        except DucklingError:
-            raise
+            import huggingface_hub.file_download  # as an attribute, a failing import of it would print a traceback
+
+            huggingface_hub.utils.logging.set_verbosity_error()
+            huggingface_hub.utils.get_session()  # reads the proxies and the certificates
         except Exception as error:
-            patience.after(error, path, path.stat().st_size)
+            raise errors.settings_fault(error) from None  # it may quote a proxy's password
+    return huggingface_hub
 
 
-def _wrong_bytes(file: HubFile, found: str, expected: str | None, aside: Path) -> OutsideError:
-    return OutsideError(
-        f"{file.repo}: {file.name} came with SHA-256 {found} from {endpoint()}, expected {expected}. "
-        f"It is kept as {aside} and not used. {ADVICE}"
-    )
+def size_of(path: Path) -> int:
+    """Return a file's bytes, 0 where there is none."""
+    return path.stat().st_size if path.is_file() else 0
+
+
+def set_aside(path: Path, place: Path) -> Path:
+    """Rename a refused file to a free name beside `place`, which nothing reads, and return that name."""
+    names = (place.name + REFUSED + (f"-{number}" if number > 1 else "") for number in count(1))
+    aside = next(path for path in map(place.with_name, names) if not path.exists())
+    with disk_errors(aside):
+        path.rename(aside)
+    return aside
