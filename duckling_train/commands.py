@@ -124,10 +124,10 @@ def sweep(
         duckling-train sweep --batch-size 1,2,16,64 --steps 2000
         duckling-train sweep --layers 2,4 --seeds 42,43,44 --steps 200 --jobs 2
 
-    The directory gets runs/ (ordinary run directories), table.md, table.csv and sweep.png. Called again it goes on:
-    finished runs are kept, interrupted and failed ones taken up again, and a grid with a --name or --out may grow.
-    A run that fails stops no other; the exit status is then 2 where settings are at fault, as with a loss that is no
-    number any more, and 3 where anything else is.
+    The directory gets runs/ (ordinary run directories), table.md, table.csv and sweep.png. Called again it makes what
+    is missing: finished runs are kept, all others resumed or repeated, and a grid with a --name or --out may grow.
+    A run that fails stops no other; the exit status is then 2 where settings are at fault, as with a loss that is not
+    finite, and 3 where anything else is.
     """
     from duckling_data.base.progress import Reporter
     from duckling_train.sweep import runner
@@ -140,7 +140,7 @@ def sweep(
     rows = runner.run(planned, Reporter(quiet), overwrite=overwrite)
     if not quiet:
         click.echo(runner.read_table(planned))
-        click.echo(f"{planned.place}: {', '.join(runner.MADE)}", err=True)
+        click.echo(f"{planned.folder}: {', '.join(runner.MADE)}", err=True)
     if (failed := runner.failure(planned, rows)) is not None:
         raise failed
 
