@@ -42,7 +42,7 @@ PLOT = "sweep.png"
 CONTENTS = (SWEEP, POINTS, RUNS, OUTCOMES, TABLE_CSV, TABLE_MD, PLOT)
 FORMAT_VERSION = 1
 ELSEWHERE = "give another --name or --out"
-DAMAGED = f"it is not a sweep's record: give --overwrite to replace the sweep, or {ELSEWHERE}"
+DAMAGED = f"expected a sweep's record; {ELSEWHERE}, or --overwrite to replace the sweep."
 SHOWN = 4
 """Values that an error names, at most."""
 SHOWN_LENGTH = 60
@@ -106,7 +106,7 @@ def read_sweep(folder: Path) -> SweepRecord | None:
         return None
     record = read_record(path, SweepRecord, DAMAGED, SETTINGS_LIMIT)
     if record.format != FORMAT_VERSION:
-        raise InputError(f"{path}: has format {record.format}; expected {FORMAT_VERSION}; {ELSEWHERE}")
+        raise InputError(f"{path}: has format {record.format}; expected {FORMAT_VERSION}; {ELSEWHERE}.")
     decode(record.swept, SWEPT, f"{path}: swept", DAMAGED)
     decode(record.fixed, FIXED, f"{path}: fixed", DAMAGED)
     return record
@@ -119,16 +119,16 @@ def refusal(folder: Path, earlier: SweepRecord | None, wanted: SweepRecord) -> s
     """
     if folder.is_symlink() or folder.exists():
         if not folder.is_dir():
-            return f"{folder} is not a directory: {ELSEWHERE}"
+            return f"{folder}: not a directory; {ELSEWHERE}."
         entries = [entry.name for entry in folder.iterdir() if not entry.name.endswith(PARTIAL)]
         if entries and SWEEP not in entries:
-            return f"{folder} exists and is not a sweep (no {SWEEP}): {ELSEWHERE}"
+            return f"{folder}: exists and is not a sweep (no {SWEEP}); {ELSEWHERE}."
     if earlier is None:
         return None
     if missing := _missing(earlier, wanted):
-        return f"{folder} holds another sweep: it has {missing}. Add what is missing, {ELSEWHERE}, or --overwrite"
+        return f"{folder}: another sweep, it has {missing}; add what is missing, {ELSEWHERE}, or --overwrite."
     if earlier.inputs != wanted.inputs:
-        return f"{folder} was trained on other data than the workspace now holds: {ELSEWHERE}, or --overwrite"
+        return f"{folder}: was trained on other data than the workspace now holds; {ELSEWHERE}, or --overwrite."
     return None
 
 
@@ -145,10 +145,9 @@ def _missing(earlier: SweepRecord, wanted: SweepRecord) -> str:
 
 
 def prepare(folder: Path, grid: Grid, wanted: SweepRecord, *, overwrite: bool) -> None:
-    """Make the directory and write the grid into it; with `overwrite`, remove an earlier sweep first."""
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        if overwrite:
+    """Write the grid into the directory; with `overwrite`, remove an earlier sweep first."""
+    if overwrite:
+        with disk_errors(folder):
             _remove_sweep(folder)
     write_json(folder / SWEEP, plain(wanted))
     with disk_errors(folder):
@@ -209,10 +208,10 @@ def check_finished(run_dir: Path, point: Point, inputs: dict[str, Any]) -> None:
     for name, value in point.config.resolved().items():
         left_open = value is None or value == "auto"  # the run's own record says what it became
         if name in FIELDS and not left_open and found.get(name) != value:
-            raise InputError(f"{run_dir} has {name} {found.get(name)!r}, the sweep's {value!r}: remove that run")
-    manifest = read_record(run_dir / MANIFEST, dict[str, Any], "remove that run")
+            raise InputError(f"{run_dir}: has {name} {found.get(name)!r}; expected the sweep's {value!r}; remove it.")
+    manifest = read_record(run_dir / MANIFEST, dict[str, Any], "remove that run.")
     if {name: manifest.get(name) for name in inputs} != inputs:
-        raise InputError(f"{run_dir} was trained on other data than the sweep's: remove that run")
+        raise InputError(f"{run_dir}: was trained on other data than the sweep's; remove it.")
 
 
 def read_outcomes(folder: Path) -> dict[str, Outcome]:
@@ -220,4 +219,4 @@ def read_outcomes(folder: Path) -> dict[str, Outcome]:
     path = folder / OUTCOMES
     if not path.is_file():
         return {}
-    return read_record(path, dict[str, Outcome], "it is not a sweep's record: remove it and call again")
+    return read_record(path, dict[str, Outcome], "expected a sweep's outcomes; remove it and call again.")

@@ -155,11 +155,6 @@ def run(sweep: Sweep, reporter: Reporter, *, overwrite: bool) -> list[Row]:
     return rows
 
 
-def read_table(sweep: Sweep) -> str:
-    """Return the table that the sweep has written."""
-    return (sweep.folder / layout.TABLE_MD).read_text(encoding="utf-8")
-
-
 def _make_runs(sweep: Sweep, outcomes: dict[str, Outcome], reporter: Reporter, held: int) -> None:
     points = [(number, point) for number, point in enumerate(sweep.grid.points, 1) if not _is_made(sweep, point)]
     total = len(sweep.grid.points)
@@ -218,7 +213,7 @@ def _row(sweep: Sweep, point: Point, outcomes: dict[str, Outcome]) -> Row:
         return Row(point, None, Outcome(outcome.jobs, outcome.failed or "not finished", outcome.status))
     record = read_run(run_dir)
     if record.summary is None or not record.steps:
-        raise InputError(f"{run_dir} is damaged (no summary, or no loss): remove that run and call again")
+        raise InputError(f"{run_dir}: has no summary, or no loss; remove it and call again.")
     return Row(point, record, Outcome(outcome.jobs))
 
 
