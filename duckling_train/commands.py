@@ -139,8 +139,8 @@ def sweep(
         return
     rows = runner.run(planned, Reporter(quiet), overwrite=overwrite)
     if not quiet:
-        click.echo(runner.read_table(planned))
-        click.echo(f"{planned.place}: {', '.join(runner.MADE)}", err=True)
+        click.echo((planned.folder / runner.MADE[0]).read_text(encoding="utf-8"))
+        click.echo(f"{planned.folder}: {', '.join(runner.MADE)}", err=True)
     if (failed := runner.failure(planned, rows)) is not None:
         raise failed
 

@@ -187,7 +187,7 @@ def _read_run(folder: Path, name: str) -> None:
         manifest.write_text(json.dumps({"format": 1, "files": _described(files)}))
     record = read_run(folder / "run")
     same_data([record, record])
-    table([record, record], ["a", "b"])
+    table([record, record])
 
 
 def _checkpoint() -> dict[str, bytes]:
@@ -301,9 +301,10 @@ def _sweep() -> bytes:
 
 
 def _read_sweep(folder: Path, name: str) -> None:
-    from duckling_train.sweep.place import read_record, refusal
+    from duckling_data.base.records import decode
+    from duckling_train.sweep.layout import SweepRecord, read_sweep, refusal
 
-    reason = refusal(folder, read_record(folder), json.loads(_sweep()))
+    reason = refusal(folder, read_sweep(folder), decode(json.loads(_sweep()), SweepRecord, "seed", ""))
     if reason and ("\n" in reason or len(reason) > 1000):
         raise AssertionError(f"a reason of {len(reason)} characters, {len(reason.splitlines())} lines")
 
@@ -323,5 +324,5 @@ TARGETS = (
     Target("checkpoint", _checkpoint, _read_checkpoint, ("duckling_train.runs.checkpoint",)),
     Target("counts", lambda: {"c.parquet": _counts()}, _read_counts),
     Target("golden", _golden, _read_golden, ("duckling_data.verify.golden",)),
-    Target("sweep", lambda: {"sweep.json": _sweep()}, _read_sweep, ("duckling_train.sweep.place",)),
+    Target("sweep", lambda: {"sweep.json": _sweep()}, _read_sweep, ("duckling_train.sweep.layout",)),
 )

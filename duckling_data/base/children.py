@@ -1,23 +1,22 @@
-"""Processes side by side: started as places come free, and stopped together. Knows nothing of sweeps."""
+"""Child processes: commands run by the threads of an executor, all of them stopped together by a signal."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import IO
 
 from duckling_data.base.command_line import STOPS, Stopped
+from duckling_data.base.executor import Executor, Results
 
 POLL = 0.05
-"""Seconds between two looks at the children."""
+"""Seconds between two looks at a child."""
 GRACE = 10.0
 """Seconds in which children that the terminal has interrupted itself may end."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -31,112 +30,84 @@ class Ended:
     """Its exit status; -N after signal N."""
 
     message: str
-    """The last line of its standard error; empty if it said nothing."""
+    """The last line of its standard error that is not blank; empty where there is none."""
 
 
-class _Child:
-    def __init__(self, command: list[str], keep_open: int) -> None:
-        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the child has ended
-        # In this process's own group: what ends the group (a closed terminal, a kill) ends the children with it.
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._stderr, pass_fds=(keep_open,)
-        )
-
-    def ended(self) -> Ended | None:
-        status = self.process.poll()
-        if status is None:
-            return None
-        self._stderr.seek(0)
-        lines = self._stderr.read().decode(errors="replace").split("\n")
-        self._stderr.close()
-        return Ended(status, next((line.strip() for line in reversed(lines) if line.strip()), ""))
-
-
-class _Interrupts:
-    """The signals that ask to stop, received so far; they are noted, not raised, so that no step is cut in two."""
+class _Signals:
+    """The signals of SIGNALS received in a `with` block: they are noted, not raised, so that no step is cut in two."""
 
     def __init__(self) -> None:
         self.received: list[int] = []
 
-    def note(self, number: int, _frame: FrameType | None) -> None:
-        self.received.append(number)
+    def __enter__(self) -> _Signals:
+        heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup has one ignored
+        self._before = {number: signal.signal(number, lambda got, _: self.received.append(got)) for number in heeded}
+        return self
 
-    def error(self) -> KeyboardInterrupt:
-        """Return what the first signal is raised as when nothing is left running."""
-        first = self.received[0]
-        return Stopped(first) if first in STOPS else KeyboardInterrupt()
-
-
-@contextlib.contextmanager
-def _noted_interrupts() -> Iterator[_Interrupts]:
-    interrupts = _Interrupts()
-    heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup has one ignored
-    before = {number: signal.signal(number, interrupts.note) for number in heeded}
-    try:
-        yield interrupts
-    finally:
-        for number, handler in before.items():
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def check(self) -> None:
+        """Raise what the first signal is raised as."""
+        if self.received:
+            first = self.received[0]
+            raise Stopped(first) if first in STOPS else KeyboardInterrupt
 
-def run_side_by_side(
-    commands: Mapping[str, list[str]],
-    jobs: int,
-    *,
-    keep_open: int,
-    started: Callable[[str], None],
-    ended: Callable[[str, Ended], None],
-) -> None:
-    """Run named commands, `jobs` at a time, in order; `started` and `ended` are called with each one's name.
+
+def run_commands(executor: Executor, commands: Iterable[list[str]], keep_open: int) -> Results[Ended]:
+    """Run the commands on a local executor; yield (number, how it ended) of each, as they end.
 
     The children inherit the file descriptor `keep_open`, and no other. Call it in the main thread. On SIGINT, SIGTERM
     or SIGHUP every child is interrupted and waited for, then KeyboardInterrupt is raised, for the former two as a
-    `Stopped` with the signal's number; a second signal kills them.
+    `Stopped` with the signal's number; a second signal kills them. Closing the generator interrupts them, too.
     """
-    waiting = list(commands)
-    running: dict[str, _Child] = {}
-    with _noted_interrupts() as interrupts:
+    closed = threading.Event()
+
+    def run(command: list[str]) -> Ended:
+        signals.check()
+        with tempfile.TemporaryFile() as stderr:
+            # In this process's own group: what ends the group (a closed terminal, a kill) ends the children with it.
+            child = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, pass_fds=(keep_open,)
+            )
+            _wait(child, lambda: bool(signals.received) or closed.is_set())
+            _end(child, signals)
+            signals.check()  # it did not end by itself, perhaps
+            stderr.seek(0)
+            lines = [line.strip() for line in stderr.read().decode(errors="replace").split("\n")]
+        return Ended(child.returncode, next((line for line in reversed(lines) if line), ""))
+
+    with _Signals() as signals:
+        results = executor.map(run, commands, ordered=False)
         try:
-            while waiting or running:
-                if interrupts.received:
-                    raise interrupts.error()
-                while waiting and len(running) < jobs:
-                    name = waiting.pop(0)
-                    started(name)
-                    running[name] = _Child(commands[name], keep_open)
-                time.sleep(POLL)
-                for name, child in list(running.items()):
-                    if (end := child.ended()) is not None:
-                        del running[name]
-                        if interrupts.received:
-                            raise interrupts.error()  # it did not end by itself, perhaps
-                        ended(name, end)
-        except BaseException:
-            _stop([child.process for child in running.values()], interrupts)
-            raise
+            for result in results:
+                yield result
+                signals.check()
+        finally:
+            closed.set()  # before the executor waits for what still runs
+            results.close()
 
 
-def _stop(processes: list[subprocess.Popen[bytes]], interrupts: _Interrupts) -> None:
-    """Interrupt the processes and wait until they have ended; kill them at a second signal."""
-    before = len(interrupts.received)
-    if interrupts.received[:1] == [signal.SIGINT] and _in_foreground():
-        # Ctrl-C has reached them, too, and a second one could hit what they write at the end.
-        _wait(processes, lambda: len(interrupts.received) > before, GRACE)
-    for process in processes:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-    _wait(processes, lambda: len(interrupts.received) > before)
-    for process in processes:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+def _end(child: subprocess.Popen[bytes], signals: _Signals) -> None:
+    """Interrupt a child that still runs and wait until it has ended; kill it at one more signal."""
+    before = len(signals.received)
+
+    def again() -> bool:
+        return len(signals.received) > before
+
+    if signals.received[:1] == [signal.SIGINT] and _in_foreground():
+        # Ctrl-C has reached it, too, and a second one could hit what it writes at the end.
+        _wait(child, again, GRACE)
+    for number, given_up in ((signal.SIGINT, again), (signal.SIGKILL, lambda: False)):
+        child.send_signal(number)  # does nothing to a process that has ended
+        _wait(child, given_up)
 
 
-def _wait(
-    processes: list[subprocess.Popen[bytes]], given_up: Callable[[], bool], seconds: float = float("inf")
-) -> None:
+def _wait(child: subprocess.Popen[bytes], given_up: Callable[[], bool], seconds: float = float("inf")) -> None:
+    """Wait until the child has ended, `given_up` is true, or so many seconds are over."""
     deadline = time.monotonic() + seconds
-    while any(process.poll() is None for process in processes) and not given_up() and time.monotonic() < deadline:
+    while child.poll() is None and not given_up() and time.monotonic() < deadline:
         time.sleep(POLL)
 
 

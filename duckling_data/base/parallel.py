@@ -1,24 +1,17 @@
-"""Threads that keep the order: what comes out does not depend on how many there are.
-
-Every heavy step here (Parquet decoding, encoding, table look-ups, hashing, writing) releases the interpreter's
-lock, so threads are enough to fill the cores, and nothing has to be copied between processes.
-"""
+"""Work beside the caller's: calls made in the background, in order, and items fetched ahead."""
 
 from __future__ import annotations
 
+import itertools
 import os
-import queue
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-T = TypeVar("T")
-R = TypeVar("R")
+from duckling_data.base.executor import AHEAD, LocalExecutor
 
-AHEAD = 2
-"""Tasks in flight beyond one a worker: enough to hide an uneven task, few enough to keep memory flat."""
+T = TypeVar("T")
 
 
 def default_workers() -> int:
@@ -28,26 +21,8 @@ def default_workers() -> int:
     return os.cpu_count() or 1
 
 
-def ordered_map(fn: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
-    """Yield `fn(item)` for each item, in the items' order, computed by `workers` threads.
-
-    At most `workers + AHEAD` results exist at a time. An exception in `fn` is raised at its item's turn.
-    """
-    pool = ThreadPoolExecutor(max_workers=workers)
-    pending: deque[Future[R]] = deque()
-    try:
-        for item in items:
-            pending.append(pool.submit(fn, item))
-            if len(pending) >= workers + AHEAD:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
 class Background:
-    """One thread that makes calls in the order they were submitted, while the caller goes on.
+    """One thread that makes calls in the order they were submitted, while the caller works on.
 
     At most AHEAD calls wait. An exception of a call is raised by the next `submit` that waits for it, or by `close`.
     """
@@ -71,39 +46,10 @@ class Background:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def prefetch(items: Iterable[T], depth: int = AHEAD) -> Iterator[T]:
-    """Yield the items unchanged, while a thread of its own fetches up to `depth` of them ahead."""
-    slots: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(maxsize=depth)
-    stopped = threading.Event()
-
-    def put(last: bool, value: T | BaseException | None) -> bool:
-        while not stopped.is_set():
-            try:
-                slots.put((last, value), timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def fetch() -> None:
-        try:
-            for item in items:
-                if not put(False, item):
-                    return
-            put(True, None)
-        except BaseException as error:  # handed over to the reader, who raises it
-            put(True, error)
-
-    thread = threading.Thread(target=fetch, daemon=True)
-    thread.start()
-    try:
-        while True:
-            last, value = slots.get()
-            if isinstance(value, BaseException) and last:
-                raise value
-            if last:
-                return
-            yield value  # type: ignore[misc]  # not last: an item
-    finally:
-        stopped.set()
-        thread.join()
+def prefetch(items: Iterable[T]) -> Iterator[T]:
+    """Yield the items unchanged, while a thread of its own fetches up to AHEAD of them ahead."""
+    iterator, end = iter(items), object()
+    for _, item in LocalExecutor(1).map(lambda _: next(iterator, end), itertools.count(), ordered=True):
+        if item is end:
+            return
+        yield item  # type: ignore[misc]  # not the end: an item

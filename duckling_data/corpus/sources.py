@@ -12,8 +12,8 @@ from pathlib import Path
 
 from duckling_data.base.disk import check_utf8, make_directory
 from duckling_data.base.errors import InputError
+from duckling_data.base.executor import LocalExecutor
 from duckling_data.base.files import sha256_file
-from duckling_data.base.parallel import ordered_map
 from duckling_data.base.progress import Reporter
 from duckling_data.corpus.readers import READABLE, count_stories, file_format
 from duckling_data.corpus.splits import Corpus, CorpusFile, DemoSplit, FileSplit, Split
@@ -217,7 +217,7 @@ def _measure(
 
     measured: list[CorpusFile] = []
     with reporter.bar("hash", sum(path.stat().st_size for path, _ in files), "B") as bar:
-        for file in ordered_map(measure, files, workers):
+        for _, file in LocalExecutor(workers).map(measure, files, ordered=True):
             measured.append(file)
             bar.update(file.bytes)
     return FileSplit(tuple(measured), text_field)

@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from duckling_data.base.disk import Needed, disk_errors
+from duckling_data.base.executor import LocalExecutor
 from duckling_data.base.files import write_all
-from duckling_data.base.parallel import ordered_map
 from duckling_data.corpus.readers.blocks import Block
 from duckling_data.corpus.splits import Split, StoryBatch, numbered_blocks, parse_block
 from duckling_data.tokens.encoders import Encoder, load_encoder
@@ -108,7 +108,8 @@ class EncodedSplit:
             encoded = self._encode(parse_block(*numbered), wanted if keep is None else None)
             return (None if keep is None else encoded), fn(encoded)
 
-        for encoded, result in ordered_map(work, numbered_blocks(self.split), self._workers):
+        executor = LocalExecutor(self._workers)
+        for _, (encoded, result) in executor.map(work, numbered_blocks(self.split), ordered=True):
             if keep is not None and encoded is not None:
                 keep.append(encoded)
             yield result
@@ -127,8 +128,8 @@ class EncodedSplit:
         return EncodedBatch(batch.first + chosen, encoded.tokens, encoded.lengths, len(batch.texts), batch.nulls)
 
     def _map_kept(self, fn: Callable[[EncodedBatch], R], kept: _KeptTokens, last: bool) -> Iterator[R]:
-        results = ordered_map(lambda index: fn(kept.read(index)), range(len(kept)), self._workers)
-        for index, result in enumerate(results):
+        executor = LocalExecutor(self._workers)
+        for index, result in executor.map(lambda index: fn(kept.read(index)), range(len(kept)), ordered=True):
             if last:
                 kept.give_up(index)
             yield result

@@ -22,7 +22,7 @@ from duckling_data.base.locks import beside, held, remove_leftovers, wait_until_
 from duckling_data.base.progress import Reporter
 from duckling_data.base.strict_json import digest_json, write_json
 from duckling_data.tokens.tokenizer import DucklingTokenizer
-from duckling_train.compare.loss_plot import loss_plot
+from duckling_train.compare.plot import loss_plot
 from duckling_train.config import TrainConfig
 from duckling_train.data import PackedRows, TrainingData, inputs_of, open_validation, open_workspace
 from duckling_train.engines import load_engine

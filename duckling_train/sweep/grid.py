@@ -44,7 +44,7 @@ class Point:
     @property
     def label(self) -> str:
         """The point for a person, as `layers 4, batch size 16, seed 42`; a grid of one point goes by its name."""
-        return said(self.swept) or self.name
+        return described(self.swept) or self.name
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,9 @@ def make_grid(lists: Lists, *, preset: str = "duckling-ii", file: Path | None = 
 def point_name(config: TrainConfig) -> str:
     """Return the name of a run's directory: the run's own, and the settings that it leaves out where they deviate."""
     left_out = [name for name in NOT_IN_THE_NAME if name not in ("steps", "seed")]
-    deviating = [name for name in left_out if getattr(config, name) != FIELDS[name].default]
-    return "-".join([config.run_name(), *(in_name(name, [getattr(config, name)]) for name in deviating)])
+    values = {name: getattr(config, name) for name in left_out}
+    deviating = [name for name, value in values.items() if value != FIELDS[name].default]
+    return "-".join([config.run_name(), *(in_name(name, [values[name]]) for name in deviating)])
 
 
 def grid_name(grid: Grid) -> str:
@@ -91,15 +92,16 @@ def grid_name(grid: Grid) -> str:
     It says the swept settings, those that deviate from Duckling II and shape the numbers, the steps and the seed.
     Raises InputError for a grid whose name would be too long for a directory.
     """
-    parts = []
-    for name in ORDER:
-        values = grid.values(name)
-        deviates = name not in NOT_IN_THE_NAME and values[0] != FIELDS[name].default
-        if len(values) > 1 or deviates or name in ("steps", "seed"):
-            parts.append(in_name(name, values))
-    if len(name := "-".join(parts)) > LONGEST_NAME:
+    values = {name: grid.values(name) for name in ORDER}
+    told = [name for name in ORDER if name in (*grid.swept, "steps", "seed") or deviates(name, values[name][0])]
+    if len(name := "-".join(in_name(name, values[name]) for name in told)) > LONGEST_NAME:
         raise InputError(f"the grid's own name would have {len(name)} characters: give the sweep a --name")
     return name
+
+
+def deviates(name: str, value: Any) -> bool:
+    """Return whether a setting shapes the numbers of a run and is not Duckling II's."""
+    return name not in NOT_IN_THE_NAME and bool(value != FIELDS[name].default)
 
 
 def in_name(name: str, values: Sequence[Any]) -> str:
@@ -125,9 +127,14 @@ def text(name: str, value: Any) -> str:
     return number_text(value) if isinstance(value, float) else str(value)
 
 
-def said(settings: Mapping[str, Any]) -> str:
+def spoken(name: str) -> str:
+    """Return the setting `name` for a person, as `batch size`."""
+    return word(name).replace("-", " ")
+
+
+def described(settings: Mapping[str, Any]) -> str:
     """Return settings for a person, as `layers 4, batch size 16`."""
     return ", ".join(
-        text(name, value) if name == "tied" else f"{word(name).replace('-', ' ')} {text(name, value)}"
+        text(name, value) if name == "tied" else f"{spoken(name)} {text(name, value)}"
         for name, value in settings.items()
     )

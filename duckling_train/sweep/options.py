@@ -14,28 +14,39 @@ from duckling_train.sweep.grid import text
 SEVERAL = "[,...]"
 ALIASES = {"seed": "--seeds"}
 NUMBERS = {"integer": "N", "float": "X"}
+TIED = ("tied", "untied")
 
 
 class CommaList(click.ParamType[Any]):
-    """Values between commas, each read by `read`; at least one, all different. Converts to a tuple."""
+    """Values between commas, each as `option`, a run's, takes it; at least one, all different. Converts to a tuple."""
 
     name = "list"
 
-    def __init__(self, read: Callable[[str], Any]) -> None:
-        self.read = read
+    def __init__(self, option: click.Option) -> None:
+        self.option = option
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the tuple of values; fails for an empty one, a bad one, or one that comes twice."""
+        """Return the tuple of values; fails for an empty one, a bad one, or one that is there more than once."""
         if not isinstance(value, str):
             return value
-        values = []
-        for part in value.split(","):
-            if not part.strip():
-                self.fail(f"{value!r} has an empty place; expected values between commas.", param, ctx)
-            values.append(self.read(part.strip()))
+        values: list[Any] = []
+        for part in map(str.strip, value.split(",")):
+            if not part:
+                self.fail(f"{value!r} has an empty value; expected values between commas.", param, ctx)
+            values.append(self._read(part))
             if values[-1] in values[:-1]:
-                self.fail(f"{value!r} has {part.strip()} twice; a value counts once.", param, ctx)
+                self.fail(f"{value!r} has {part} twice; a value counts once.", param, ctx)
         return tuple(values)
+
+    def _read(self, part: str) -> Any:
+        if self.option.secondary_opts:  # a pair of flags; here, two values of one
+            if part not in TIED:
+                self.fail(f"{part!r} is neither tied nor untied.", self.option)
+            return part == TIED[0]
+        given = part.split(":") if self.option.nargs == 2 else part
+        if len(given) != 2 and self.option.nargs == 2:
+            self.fail(f"{part!r} is not two numbers with a colon between.", self.option)
+        return self.option.process_value(click.Context(click.Command("sweep")), given)
 
 
 def sweep_options(command: Command) -> Command:
@@ -64,35 +75,16 @@ def _as_list(option: click.Option) -> Callable[[Command], Command]:
     if name in ALIASES:
         flags.append(ALIASES[name])
     default = FIELDS[name].default
-    shown, read = _reading(option)
-    attributes: dict[str, Any] = (
-        {} if default is None else {"default": text(name, default)}
-    )  # its help says what no value means
-    return click.option(*flags, name, type=CommaList(read), metavar=shown + SEVERAL, help=help_text, **attributes)
+    attributes: dict[str, Any] = {} if default is None else {"default": text(name, default)}  # else in its help
+    return click.option(
+        *flags, name, type=CommaList(option), metavar=_shown(option) + SEVERAL, help=help_text, **attributes
+    )
 
 
-def _reading(option: click.Option) -> tuple[str, Callable[[str], Any]]:
-    """Return how `option` shows one value in the help, and what reads one; that raises click.BadParameter."""
-    if option.secondary_opts:  # a pair of flags; here, two values of one
-        return "tied|untied", _tied
-    if option.nargs == 2:
-        return "B1:B2", _pair
-    if (callback := option.callback) is not None:
-        return option.metavar or "", lambda value: callback(click.Context(click.Command("sweep")), option, value)
-    kind = option.type
-    shown = "|".join(kind.choices) if isinstance(kind, click.Choice) else NUMBERS[kind.name]
-    return shown, lambda value: kind.convert(value, option, None)
-
-
-def _tied(value: str) -> bool:
-    if value not in ("tied", "untied"):
-        raise click.BadParameter(f"{value!r} is neither tied nor untied.")
-    return value == "tied"
-
-
-def _pair(value: str) -> tuple[float, float]:
-    try:
-        first, second = map(float, value.split(":"))
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is not two numbers with a colon between.") from error
-    return first, second
+def _shown(option: click.Option) -> str:
+    """Return how one value of a run's option is shown in the help."""
+    if option.secondary_opts:
+        return "|".join(TIED)
+    if option.metavar:
+        return option.metavar.replace(" ", ":")
+    return "|".join(option.type.choices) if isinstance(option.type, click.Choice) else NUMBERS[option.type.name]

@@ -16,14 +16,13 @@ from tests import HANG
 PROGRAM = """if True:
     import os, sys, click
     from duckling_data.base.command_line import run_command
-    from duckling_data.base.children import run_side_by_side
+    from duckling_data.base.children import run_commands
+    from duckling_data.base.executor import LocalExecutor
 
     @click.command()
     def work():
         child = [sys.executable, "-c", "import os, sys, time; print(os.getpid(), file=open(sys.argv[1], 'w')); time.sleep(600)"]
-        commands = {name: [*child, name] for name in ("one", "two")}
-        nothing = lambda *_: None
-        run_side_by_side(commands, 2, keep_open=os.open(".", os.O_RDONLY), started=nothing, ended=nothing)
+        list(run_commands(LocalExecutor(2), ([*child, name] for name in ("one", "two")), os.open(".", os.O_RDONLY)))
 
     run_command(work, "work", [], resume="call again")
 """  # noqa: E501

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import subprocess
@@ -12,8 +11,7 @@ from typing import Any
 import pytest
 
 from duckling_data.base.errors import InputError
-from duckling_train.compare.axes import COLOURS
-from duckling_train.compare.overlay import LINES, overlay
+from duckling_train.compare.plot import COLOURS, LINES, Curve, overlay
 from duckling_train.compare.table import comparison, differing, plot_labels
 from duckling_train.config import TrainConfig
 from duckling_train.runs.layout import write_manifest
@@ -128,21 +126,21 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
 def test_labels_say_what_differs_or_else_the_name(tmp_path: Path) -> None:
     places = [make_run(tmp_path / "a", seed=1), make_run(tmp_path / "b", seed=2, steps=10)]
     twins = [make_run(tmp_path / "c", seed=3), make_run(tmp_path / "d", seed=3, finished=False)]
-    assert plot_labels(records(*places), ["a", "b"]) == ["steps 1000, seed 1", "steps 10, seed 2"]
-    assert plot_labels(records(places[0]), ["a"]) == ["a"]
-    together = records(places[0], *twins)
-    assert plot_labels(together, ["a", "c", "d"]) == ["seed 1", "c", "d (not finished)"]
+    assert plot_labels(records(*places)) == ["steps 1000, seed 1", "steps 10, seed 2"]
+    assert plot_labels(records(places[0])) == ["a"]
+    assert plot_labels(records(places[0], *twins)) == ["seed 1", "c", "d (not finished)"]
 
 
-def test_the_plot_is_of_the_losses_and_labels_alone(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
-    many = records(*(make_run(tmp_path / f"{seed}", seed=seed, logs=60) for seed in range(20)))
+def test_the_plot_is_of_the_losses_and_labels_alone(recwarn: pytest.WarningsRecorder) -> None:
+    runs = [Curve(range(1, 61), [9.5 - step / (9 + seed) for step in range(60)]) for seed in range(20)]
     labels = ["_hidden", "$x", "日本", *(f"seed {seed}" for seed in range(3, 20))]
-    plot = overlay(many, labels)
+    plot = overlay(runs, labels, same_data=True)
     assert plot.startswith(PNG)
-    assert plot == overlay(many, labels)
-    assert plot != overlay(many, ["hidden", *labels[1:]])
-    assert plot != overlay([*many[:-1], dataclasses.replace(many[-1], losses=many[-1].losses[::-1])], labels)
-    assert len(COLOURS) * len(LINES) >= len(many)  # each looks different
+    assert plot == overlay(runs, labels, same_data=True)
+    assert plot != overlay(runs, labels, same_data=False)
+    assert plot != overlay(runs, ["hidden", *labels[1:]], same_data=True)
+    assert plot != overlay([*runs[:-1], Curve(runs[-1].steps, runs[-1].losses[::-1])], labels, same_data=True)
+    assert len(COLOURS) * len(LINES) >= len(runs)  # each looks different
     assert not recwarn.list
 
 

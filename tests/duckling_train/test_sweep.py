@@ -11,20 +11,25 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from duckling_data.base.children import Ended
 from duckling_data.base.errors import InputError, OutsideError
+from duckling_data.base.executor import Executor, Results
 from duckling_train.cli import main
 from duckling_train.runs.read import RunRecord
+from duckling_train.sweep import runner
 from duckling_train.sweep.grid import Point, grid_name, make_grid
-from duckling_train.sweep.place import lock
+from duckling_train.sweep.layout import Outcome, lock
 from duckling_train.sweep.plot import styles, sweep_plot
 from duckling_train.sweep.table import Row, csv_table, heading, markdown_table, shown_steps
-from tests import HANG
+from tests import HANG, forked
 from tests.duckling_train.conftest import FP32, command, duckling_train, environment
 
 TINY = ["--width", "16", "--batch-size", "1", "--steps", "4", "--logging-steps", "2", "--checkpoint-steps", "2",
@@ -33,11 +38,28 @@ GRID = ["--layers", "1,2", "--seeds", "1,2"]
 MEASURED = ("steps_per_second", "tokens_per_second", "jobs")
 
 
-def sweep(place: Path, workspace: Path, *arguments: str) -> int:
-    """Run `duckling-train sweep` in this process; the runs are processes of their own. Returns the exit status."""
-    with pytest.raises(SystemExit) as stop:
-        main(["sweep", "-w", str(workspace), "--out", str(place), *TINY, *arguments])
+def sweep(place: Path, workspace: Path, *arguments: str, real: bool = False) -> int:
+    """Run `duckling-train sweep` in this process. Returns the exit status.
+
+    The runs are processes of their own: `real` ones, or forked from one that has imported the trainer.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if not real:
+            patch.setattr(runner, "run_commands", run_forked)
+        with pytest.raises(SystemExit) as stop:
+            main(["sweep", "-w", str(workspace), "--out", str(place), *TINY, *arguments])
     return int(stop.value.code or 0)
+
+
+def run_forked(_executor: Executor, commands: Iterable[list[str]], _keep_open: int) -> Results[Ended]:
+    """Run the commands as `run_commands` does, one after the other, without a start of the interpreter for each."""
+    for number, line in enumerate(commands):
+        program, arguments = line[: line.index("duckling_train") + 1], line[line.index("duckling_train") + 1 :]
+        assert program == [sys.executable, "-P", "-m", "duckling_train"]
+        with tempfile.TemporaryDirectory() as folder:
+            ran = forked.run("duckling_train.cli", *arguments, output=Path(folder) / "said")
+            assert ran.process.exitcode is not None
+            yield number, Ended(ran.process.exitcode, (ran.stderr.splitlines() or [""])[-1])
 
 
 def table(place: Path) -> list[dict[str, str]]:
@@ -132,23 +154,25 @@ def test_a_sweep_that_was_stopped_goes_on_to_the_same_table_and_jobs_change_no_l
     said = capsys.readouterr().err
     assert f"{4 - missing} of 4 runs are finished already" in said
     assert said.count("4 steps ...") == missing
-    assert said.count("going on towards 4 steps ...") == begun
+    assert said.count("resuming, up to 4 steps ...") == begun
     assert "up to 2 runs side by side (--jobs 2) (2 of 4 runs)" in (half / "table.md").read_text()
 
 
-def test_a_run_of_a_sweep_that_had_begun_goes_on(
+def test_a_run_that_had_begun_is_resumed_and_a_missing_one_made_by_the_command_itself(
     swept: Path, workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = tmp_path / "begun"
     shutil.copytree(swept, place)
-    begun = place / "runs" / table(place)[1]["run"]
+    begun, missing = (place / "runs" / row["run"] for row in table(place)[1:3])
+    shutil.rmtree(missing)
     for path in begun.iterdir():  # as a kill leaves it after the settings were written
         if path.name != "config.json":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert sweep(place, workspace, *GRID) == 0
+    assert sweep(place, workspace, *GRID, "--jobs", "2", real=True) == 0
     said = capsys.readouterr().err
-    assert "3 of 4 runs are finished already" in said
-    assert said.count("going on towards 4 steps ...") == 1
+    assert "2 of 4 runs are finished already" in said
+    assert said.count("resuming, up to 4 steps ...") == 1
+    assert said.count("training 4 steps ...") == 1
     assert table(place) == table(swept)
 
 
@@ -277,7 +301,7 @@ def test_values_that_hardly_differ_have_their_own_directories() -> None:
     ("arguments", "expected"),
     [
         (["--layers", "2,x"], "'x' is not a valid integer"),
-        (["--layers", "2,,4"], "has an empty place"),
+        (["--layers", "2,,4"], "has an empty value"),
         (["--seeds", "1,1"], "has 1 twice"),
         (["--tied", "no"], "neither tied nor untied"),
         (["--betas", "0.9"], "not two numbers with a colon"),
@@ -337,12 +361,12 @@ def made(point: Point, **summary: Any) -> Row:
                  "device_name": "a CPU", **summary},
         finished=True,
     )  # fmt: skip
-    return Row(point, record, 1, None, None)
+    return Row(point, record, Outcome(1))
 
 
 def test_tables_are_these() -> None:
     grid = make_grid({"n_layer": (2, 4), "steps": (60,)})
-    rows = [made(grid.points[0]), Row(grid.points[1], None, 1, "the loss is nan at step 2", 2)]
+    rows = [made(grid.points[0]), Row(grid.points[1], None, Outcome(1, "the loss is nan at step 2", 2))]
     assert csv_table(rows).decode().splitlines() == [
         "run,layers,parameters,steps_per_second,tokens_per_second,jobs,loss_1,loss_50,last_logged_step,last_loss,"
         "validation_loss,failed",
@@ -378,7 +402,7 @@ def test_up_to_28_combinations_look_different_and_seeds_alike(layers: int, batch
 
 def test_equal_runs_give_an_equal_plot_and_a_failed_one_is_left_out() -> None:
     grid = make_grid({"n_layer": (2, 4), "seed": (1, 2)})
-    rows = [made(point) for point in grid.points[:3]] + [Row(grid.points[3], None, 1, "the loss is nan", 2)]
+    rows = [made(point) for point in grid.points[:3]] + [Row(grid.points[3], None, Outcome(1, "the loss is nan", 2))]
     assert sweep_plot(grid, rows, "title " * 50) == sweep_plot(grid, rows, "title " * 50)
     assert sweep_plot(grid, rows[:2], "title") != sweep_plot(grid, rows, "title")
 
@@ -407,13 +431,17 @@ def test_a_failed_sweep_ends_with_the_status_of_its_failures() -> None:
     place = Path("p")
     planned = Sweep(grid, place, place, 1, {})
     whole = [made(point) for point in grid.points]
-    diverged = Row(grid.points[1], None, 1, "the loss is nan", 2)
+    diverged = Row(grid.points[1], None, Outcome(1, "the loss is nan", 2))
     assert failure(planned, whole) is None
     assert type(failure(planned, [whole[0], diverged, whole[2]])) is InputError
     assert (
-        type(failure(planned, [Row(grid.points[0], None, 1, "no space left", 3), diverged, whole[2]])) is OutsideError
+        type(failure(planned, [Row(grid.points[0], None, Outcome(1, "no space left", 3)), diverged, whole[2]]))
+        is OutsideError
     )
-    assert type(failure(planned, [Row(grid.points[0], None, 1, "ended by signal 9", -9), *whole[1:]])) is OutsideError
+    assert (
+        type(failure(planned, [Row(grid.points[0], None, Outcome(1, "ended by signal 9", -9)), *whole[1:]]))
+        is OutsideError
+    )
 
 
 def test_a_finished_run_that_was_changed_is_in_no_table(

@@ -1,0 +1,207 @@
+"""A sweep's directory: what is in it, and which later grid may add to it. One sweep at a time works in it.
+
+    sweep.json         the grid and what it is trained on: what a later call is compared with
+    points/NAME.json   the settings of each run, as `--config` takes them
+    runs/NAME/         the runs, each an ordinary run directory
+    outcomes.json      with which --jobs each run was made, and how it failed if it did
+    table.md, table.csv, sweep.png
+
+`sweep.json` is written first and removed last: a directory without it is not touched.
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from duckling_data.base.disk import disk_errors
+from duckling_data.base.errors import InputError
+from duckling_data.base.files import PARTIAL
+from duckling_data.base.locks import beside, held
+from duckling_data.base.records import decode, plain, read_record
+from duckling_data.base.strict_json import write_json
+from duckling_train.config import TrainConfig
+from duckling_train.runs.layout import CONFIG, MANIFEST, RUNS
+from duckling_train.settings import FIELDS, SETTINGS_LIMIT, read_settings
+from duckling_train.sweep.grid import Grid, Point, described, text
+
+SWEEPS = "sweeps"
+SWEEP = "sweep.json"
+POINTS = "points"
+OUTCOMES = "outcomes.json"
+TABLE_CSV = "table.csv"
+TABLE_MD = "table.md"
+PLOT = "sweep.png"
+CONTENTS = (SWEEP, POINTS, RUNS, OUTCOMES, TABLE_CSV, TABLE_MD, PLOT)
+FORMAT_VERSION = 1
+ELSEWHERE = "give another --name or --out"
+DAMAGED = f"expected a sweep's record; {ELSEWHERE}, or --overwrite to replace the sweep."
+SHOWN = 4
+"""Values that an error names, at most."""
+SHOWN_LENGTH = 60
+"""Characters of each."""
+TYPES = get_type_hints(TrainConfig)
+"""The type of each setting."""
+FIXED = msgspec.defstruct("Fixed", [(name, kind | UnsetType, UNSET) for name, kind in TYPES.items()])
+SWEPT = msgspec.defstruct(
+    "Swept",
+    [(name, list[kind] | UnsetType, UNSET) for name, kind in TYPES.items()],  # type: ignore[valid-type]
+    forbid_unknown_fields=True,
+)
+
+
+class SweepRecord(msgspec.Struct, frozen=True):
+    """The content of `sweep.json`; settings as JSON has them, lists for tuples."""
+
+    format: int
+    """FORMAT_VERSION."""
+    swept: dict[str, Annotated[list[Any], msgspec.Meta(min_length=1)]]
+    """The settings that take several values."""
+    fixed: dict[str, Any]
+    """All other settings, and the parts of the recipe that no setting changes."""
+    inputs: dict[str, Any]
+    """The digests of the data."""
+
+    def values(self, name: str) -> list[Any]:
+        """Return a setting's values; a setting that is younger than the record had its default."""
+        return self.swept.get(name, [self.fixed.get(name, plain(FIELDS[name].default))])
+
+
+class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a run of the sweep was made, and how it ended."""
+
+    jobs: int | None = None
+    """How many ran side by side; None where that is not known."""
+    failed: str | None = None
+    """Why it failed; None where it did not, and while it runs."""
+    status: int = 0
+    """Its exit status."""
+
+
+def named(workspace: Path, name: str) -> Path:
+    """Return the directory of the sweep `name` of a workspace. Raises InputError for a name with a path."""
+    if Path(name).name != name or name in ("", ".", ".."):
+        raise InputError(f"--name is {name!r}; it must be one file name (--out takes a path)")
+    return workspace / SWEEPS / name
+
+
+def record_of(grid: Grid, inputs: dict[str, Any]) -> SweepRecord:
+    """Return the record of a grid that is trained on data with these digests."""
+    settings = grid.points[0].config.resolved()
+    fixed = {name: value for name, value in settings.items() if name not in grid.swept}
+    return SweepRecord(FORMAT_VERSION, plain(grid.swept), fixed, inputs)
+
+
+def read_sweep(folder: Path) -> SweepRecord | None:
+    """Return the record of an earlier sweep in `folder`, or None without one. Raises InputError if it is damaged."""
+    path = folder / SWEEP
+    if not path.is_file():
+        return None
+    record = read_record(path, SweepRecord, DAMAGED, SETTINGS_LIMIT)
+    if record.format != FORMAT_VERSION:
+        raise InputError(f"{path}: has format {record.format}; expected {FORMAT_VERSION}; {ELSEWHERE}.")
+    decode(record.swept, SWEPT, f"{path}: swept", DAMAGED)
+    decode(record.fixed, FIXED, f"{path}: fixed", DAMAGED)
+    return record
+
+
+def refusal(folder: Path, earlier: SweepRecord | None, wanted: SweepRecord) -> str | None:
+    """Return why the sweep `wanted` may not be made in `folder`, or None where it may.
+
+    It may in an empty directory, and where an earlier sweep on the same data has no point that the new grid lacks.
+    """
+    if folder.is_symlink() or folder.exists():
+        if not folder.is_dir():
+            return f"{folder}: not a directory; {ELSEWHERE}."
+        entries = [entry.name for entry in folder.iterdir() if not entry.name.endswith(PARTIAL)]
+        if entries and SWEEP not in entries:
+            return f"{folder}: exists and is not a sweep (no {SWEEP}); {ELSEWHERE}."
+    if earlier is None:
+        return None
+    if missing := _missing(earlier, wanted):
+        return f"{folder}: another sweep, it has {missing}; add what is missing, {ELSEWHERE}, or --overwrite."
+    if earlier.inputs != wanted.inputs:
+        return f"{folder}: was trained on other data than the workspace now holds; {ELSEWHERE}, or --overwrite."
+    return None
+
+
+def _missing(earlier: SweepRecord, wanted: SweepRecord) -> str:
+    """Return what the earlier grid has and the wanted one lacks, as `steps 200 (here 100)`; both are whole products."""
+    parts = []
+    for name in FIELDS:
+        now = wanted.values(name)
+        here = ", ".join(text(name, value) for value in now)
+        lost = [value for value in earlier.values(name) if value not in now]
+        parts += [f"{described({name: value})[:SHOWN_LENGTH]} (here {here})" for value in lost]
+    more = f" and {len(parts) - SHOWN:,} more" if len(parts) > SHOWN else ""
+    return " and ".join(parts[:SHOWN]) + more
+
+
+def prepare(folder: Path, grid: Grid, wanted: SweepRecord, *, overwrite: bool) -> None:
+    """Write the grid into the directory; with `overwrite`, remove an earlier sweep first."""
+    if overwrite:
+        with disk_errors(folder):
+            _remove_sweep(folder)
+    write_json(folder / SWEEP, plain(wanted))
+    with disk_errors(folder):
+        for name in (POINTS, RUNS):
+            (folder / name).mkdir(exist_ok=True)
+    for point in grid.points:
+        write_json(folder / POINTS / f"{point.name}.json", point.config.resolved())
+
+
+def _remove_sweep(folder: Path) -> None:
+    """Remove a sweep's own files, `sweep.json` last: until then the directory is known as a sweep's."""
+    for name in reversed(CONTENTS):
+        path, doomed = folder / name, folder / (name + PARTIAL)
+        if doomed.is_dir():  # from a removal that was interrupted
+            shutil.rmtree(doomed)
+        if path.is_dir():
+            path.rename(doomed)  # at once: no run is ever left there with half of its files
+            shutil.rmtree(doomed)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def lock(folder: Path) -> AbstractContextManager[int]:
+    """Hold the directory for one sweep and yield the lock's file descriptor; runs that inherit it hold it, too.
+
+    So a second sweep is refused as long as any run of a first one, even one whose sweep was killed, still writes.
+    Raises InputError where it is held.
+    """
+    return held(beside(folder), folder, waiting=None)
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Return whether a run is whole: its manifest is written last."""
+    return (run_dir / MANIFEST).is_file()
+
+
+def is_started(run_dir: Path) -> bool:
+    """Return whether a run can be resumed: its settings are written first."""
+    return (run_dir / CONFIG).is_file()
+
+
+def check_finished(run_dir: Path, point: Point, inputs: dict[str, Any]) -> None:
+    """Raise InputError unless the finished run in `run_dir` is the point's: its settings, on the sweep's data."""
+    found = read_settings(run_dir / CONFIG)
+    for name, value in point.config.resolved().items():
+        left_open = value is None or value == "auto"  # the run's own record says what it became
+        if name in FIELDS and not left_open and found.get(name) != value:
+            raise InputError(f"{run_dir}: has {name} {found.get(name)!r}; expected the sweep's {value!r}; remove it.")
+    manifest = read_record(run_dir / MANIFEST, dict[str, Any], "remove that run.")
+    if {name: manifest.get(name) for name in inputs} != inputs:
+        raise InputError(f"{run_dir}: was trained on other data than the sweep's; remove it.")
+
+
+def read_outcomes(folder: Path) -> dict[str, Outcome]:
+    """Return how each run that was begun was made and ended. Raises InputError for a damaged file."""
+    path = folder / OUTCOMES
+    if not path.is_file():
+        return {}
+    return read_record(path, dict[str, Outcome], "expected a sweep's outcomes; remove it and call again.")
