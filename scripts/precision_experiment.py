@@ -25,9 +25,9 @@ import numpy as np
 from duckling_data.base.errors import DucklingError
 from duckling_data.base.files import write_bytes
 from duckling_data.tokens.mapping import read_mapping
-from duckling_train.compare.plot import running_mean
 from duckling_train.config import PRECISIONS, TrainConfig
 from duckling_train.data import MAPPING
+from duckling_train.plot import running_mean
 from duckling_train.runs.layout import CONFIG, MODEL
 from duckling_train.runs.read import RunRecord, read_run
 

@@ -171,7 +171,7 @@ def user_style() -> Iterator[None]:
 def test_a_users_matplotlibrc_moves_no_byte_of_a_loss_plot() -> None:
     import matplotlib
 
-    from duckling_train.compare.plot import loss_plot
+    from duckling_train.plot import loss_plot
 
     arguments = ([1, 2, 3], [9.0, 8.0, 7.5], "title", 320)
     styled = loss_plot(*arguments)

@@ -18,8 +18,8 @@ from typing import Any, Generic, TypeVar
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import write_bytes
-from duckling_train.compare.plot import DATA_DIFFER, Curve, overlay, running_mean
 from duckling_train.config import flag
+from duckling_train.plot import DATA_DIFFER, Curve, overlay, running_mean
 from duckling_train.runs.read import RunRecord, dataset_digest, read_run, same_data
 from duckling_train.settings import DERIVED, FIELDS
 

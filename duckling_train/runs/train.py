@@ -22,12 +22,12 @@ from duckling_data.base.locks import beside, held, remove_leftovers, wait_until_
 from duckling_data.base.progress import Reporter
 from duckling_data.base.strict_json import digest_json, write_json
 from duckling_data.tokens.tokenizer import DucklingTokenizer
-from duckling_train.compare.plot import loss_plot
 from duckling_train.config import TrainConfig
 from duckling_train.data import PackedRows, TrainingData, inputs_of, open_validation, open_workspace
 from duckling_train.engines import load_engine
 from duckling_train.engines.base import Checkpoint, DivergedError, Hook, Job
 from duckling_train.model import build_model, count_params, device_name, n_params, resolve_device
+from duckling_train.plot import loss_plot
 from duckling_train.precision import cast_weights
 from duckling_train.processes import is_main_process, process_count
 from duckling_train.runs import layout

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Sequence
 
 from duckling_data.base.plotting import default_settings
-from duckling_train.compare.plot import COLOURS, MEAN, Curve, draw_losses, png
+from duckling_train.plot import COLOURS, MEAN, Curve, draw_losses, png
 from duckling_train.sweep.grid import SEEDS, Grid, Point, described
 from duckling_train.sweep.table import Row
 

@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from duckling_data.base.errors import InputError
 from duckling_data.tokens.tokenizer import DucklingTokenizer
-from duckling_train.compare.plot import loss_plot, running_mean
 from duckling_train.config import TrainConfig
+from duckling_train.plot import loss_plot, running_mean
 from duckling_train.runs import layout as places
 from duckling_train.runs.samples import NEW_TOKENS, PROMPTS
 from duckling_train.runs.train import tokens_seen
