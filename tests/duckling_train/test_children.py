@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests import HANG
+from duckling_data.base.children import Ended, run_commands
+from duckling_data.base.executor import LocalExecutor
+
+SLEEP = "import os, sys, time; print(os.getpid(), file=open(sys.argv[1], 'w')); time.sleep(600)"
+STUBBORN = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {SLEEP}"
 
 PROGRAM = """if True:
     import os, sys, click
@@ -21,30 +25,56 @@ PROGRAM = """if True:
 
     @click.command()
     def work():
-        child = [sys.executable, "-c", "import os, sys, time; print(os.getpid(), file=open(sys.argv[1], 'w')); time.sleep(600)"]
-        list(run_commands(LocalExecutor(2), ([*child, name] for name in ("one", "two")), os.open(".", os.O_RDONLY)))
+        commands = ([sys.executable, "-c", sys.argv[1], name] for name in ("one", "two"))
+        list(run_commands(LocalExecutor(2), commands, os.open(".", os.O_RDONLY)))
 
     run_command(work, "work", [], resume="call again")
-"""  # noqa: E501
+"""
+
+
+def wait_for(*files: Path) -> None:
+    deadline = time.monotonic() + 600
+    while not all(path.exists() and path.read_text().strip() for path in files) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def assert_ended(*files: Path) -> None:
+    for path in files:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.read_text()), 0)
 
 
 @pytest.mark.parametrize(
-    ("number", "status", "says"),
+    ("number", "child", "status", "says"),
     [
-        (signal.SIGINT, 130, "work: interrupted; call again\n"),
-        (signal.SIGTERM, 143, "work: stopped by SIGTERM; call again\n"),
+        (signal.SIGINT, SLEEP, 130, "work: interrupted; call again\n"),
+        (signal.SIGTERM, SLEEP, 143, "work: stopped by SIGTERM; call again\n"),
+        (signal.SIGTERM, STUBBORN, 143, "work: stopped by SIGTERM; call again\n"),
     ],
+    ids=["SIGINT", "SIGTERM", "SIGTERM twice"],
 )
-def test_a_signal_ends_the_children_and_is_told_by_status_and_line(
-    tmp_path: Path, number: signal.Signals, status: int, says: str
+def test_a_signal_ends_the_children_a_second_one_those_that_heed_none(
+    tmp_path: Path, number: signal.Signals, child: str, status: int, says: str
 ) -> None:
-    work = subprocess.Popen([sys.executable, "-c", PROGRAM], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    work = subprocess.Popen([sys.executable, "-c", PROGRAM, child], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     names = (tmp_path / "one", tmp_path / "two")
-    deadline = time.monotonic() + HANG
-    while not all(path.exists() and path.read_text().strip() for path in names) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for(*names)
     work.send_signal(number)  # to it alone
-    assert (work.communicate(timeout=HANG)[1], work.returncode) == (says, status)
-    for path in names:
-        with pytest.raises(ProcessLookupError):
-            os.kill(int(path.read_text()), 0)
+    if child == STUBBORN:
+        time.sleep(0.5)  # else the two may be taken for one
+        work.send_signal(number)
+    assert (work.communicate(timeout=600)[1], work.returncode) == (says, status)
+    assert_ended(*names)
+
+
+def test_a_caller_that_stops_asking_ends_the_children(tmp_path: Path) -> None:
+    held, file = os.open(tmp_path, os.O_RDONLY), tmp_path / "pid"
+    commands = [[sys.executable, "-c", SLEEP, str(file)], [sys.executable, "-c", "import sys; sys.exit(' why \\n\\n')"]]
+    before = signal.getsignal(signal.SIGINT)
+    results = run_commands(LocalExecutor(2), commands, held)
+    assert next(results) == (1, Ended(1, "why"))
+    wait_for(file)
+    results.close()
+    os.close(held)
+    assert_ended(file)
+    assert signal.getsignal(signal.SIGINT) is before
