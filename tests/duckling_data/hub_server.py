@@ -37,7 +37,7 @@ WRONG = "wrong"
 LONG = "long"
 """Send more than the whole file, without saying how much."""
 BEHIND = "behind"
-"""Go on at another byte than was asked for."""
+"""Resume at another byte than was asked for."""
 CIRCLE = "circle"
 """Redirect to the same address."""
 MOVED = "moved"
@@ -64,7 +64,7 @@ class HubServer:
     def __init__(self, files: Mapping[str, bytes], *, large: bool = True) -> None:
         self.files = dict(files)
         self.large = large
-        """Whether the files lie in the store and the hub redirects to it, as it does for all but small ones."""
+        """Whether the files are in the store and the hub redirects to it, as it does for all but small ones."""
         self.ranges = True
         """Whether a body can be had from some byte on."""
         self.refusal_headers: dict[str, str] = {}
@@ -215,7 +215,7 @@ class _Hub(_Handler):
             self._describe(key, body, fault)
 
     def _describe(self, key: str, body: bytes, fault: int | str | None) -> None:
-        """Send the headers that describe a file, and the way to the store if it lies there."""
+        """Send the headers that describe a file, and the way to the store if it is there."""
         sha256 = hashlib.sha256(body).hexdigest()
         self.send_response(302 if self.hub.large else 200)
         if fault != NO_HUB:
@@ -231,7 +231,7 @@ class _Hub(_Handler):
 
 
 class _Store(_Handler):
-    """Where the bodies of large files lie, under their SHA-256."""
+    """The bodies of large files, by their SHA-256."""
 
     def do_GET(self) -> None:
         start = self.note()

@@ -103,7 +103,7 @@ def test_what_passes_by_itself_is_tried_again(
 
 
 @pytest.mark.parametrize("fault", [CUT, SHORT, RESET])
-def test_a_body_that_ends_early_is_gone_on_with(server: HubServer, tmp_path: Path, fault: str) -> None:
+def test_a_body_that_ends_early_is_resumed(server: HubServer, tmp_path: Path, fault: str) -> None:
     server.fail("GET", fault, 1)
     get(tmp_path)
     assert whole(tmp_path)
@@ -112,7 +112,7 @@ def test_a_body_that_ends_early_is_gone_on_with(server: HubServer, tmp_path: Pat
 
 
 @pytest.mark.parametrize("fault", [CUT, SHORT, RESET])
-def test_a_body_that_always_ends_early_still_comes_where_the_store_can_go_on(
+def test_a_body_that_always_ends_early_still_comes_where_the_store_can_resume(
     server: HubServer, tmp_path: Path, fault: str
 ) -> None:
     cuts = 7  # more than there are tries, but each brings a half of what is missing
@@ -123,7 +123,7 @@ def test_a_body_that_always_ends_early_still_comes_where_the_store_can_go_on(
 
 
 @pytest.mark.parametrize("fault", [CUT, SHORT, RESET])
-def test_a_body_that_always_ends_early_is_given_up_where_the_store_cannot_go_on(
+def test_a_body_that_always_ends_early_is_given_up_where_the_store_cannot_resume(
     server: HubServer, tmp_path: Path, capfd: pytest.CaptureFixture[str], fault: str
 ) -> None:
     server.ranges = False
@@ -133,7 +133,7 @@ def test_a_body_that_always_ends_early_is_given_up_where_the_store_cannot_go_on(
     assert len(server.asked("GET")) == TRIES
 
 
-def test_a_store_that_goes_on_at_another_byte_is_asked_for_all(server: HubServer, tmp_path: Path) -> None:
+def test_a_store_that_resumes_at_another_byte_is_asked_for_all(server: HubServer, tmp_path: Path) -> None:
     server.fail("GET", CUT, 1)
     server.fail("GET", BEHIND, 1)
     get(tmp_path)
@@ -256,7 +256,7 @@ def test_a_wait_that_the_hub_asks_for_is_kept_but_not_beyond_our_own_limit(
 
 
 @pytest.mark.parametrize("times", [1, 1000])
-def test_a_body_that_stands_still_is_gone_on_with_or_given_up(
+def test_a_body_that_stalls_is_resumed_or_given_up(
     server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], times: int
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
@@ -280,7 +280,7 @@ def test_a_place_that_cannot_be_written_is_named(
     assert "cannot be written" in message
 
 
-def test_a_full_disk_is_said_and_what_came_is_gone_on_with(server: HubServer, tmp_path: Path) -> None:
+def test_a_full_disk_is_said_and_what_came_is_resumed(server: HubServer, tmp_path: Path) -> None:
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))\n" + FETCH
     command = [sys.executable, "-c", limited, str(tmp_path), "quiet"]
     env = environment(server, tmp_path / "home")

@@ -1,4 +1,4 @@
-"""What an interrupted download leaves is gone on with, compared in the end, and removed when nobody needs it."""
+"""What an interrupted download leaves is resumed, compared in the end, and removed when nobody needs it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def whole(folder: Path) -> bool:
 
 
 def half_done(server: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Leave one half of the first file in the folder, and return where it lies."""
+    """Leave one half of the first file in the folder, and return its path."""
     with monkeypatch.context() as once:
         once.setattr(download, "WAITS", (0.0,))
         server.fail("GET", CUT, 1)
@@ -51,7 +51,7 @@ def half_done(server: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch) 
     return left
 
 
-def test_a_killed_download_counts_for_nothing_and_is_gone_on_with(server: HubServer, tmp_path: Path) -> None:
+def test_a_killed_download_counts_for_nothing_and_is_resumed(server: HubServer, tmp_path: Path) -> None:
     server.fail("GET", STALL, 1)
     command = [sys.executable, "-c", FETCH, str(tmp_path), "quiet"]
     program = subprocess.Popen(command, env=environment(server, tmp_path / "home"))
@@ -71,7 +71,7 @@ def test_a_killed_download_counts_for_nothing_and_is_gone_on_with(server: HubSer
     assert incomplete(tmp_path) == {}
 
 
-def test_a_later_command_goes_on_where_the_first_was_cut_off(
+def test_a_later_command_resumes_where_the_first_was_cut_off(
     server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     half_done(server, tmp_path, monkeypatch)
@@ -105,7 +105,7 @@ def test_what_was_left_and_is_too_long_comes_anew(
     assert whole(tmp_path)
 
 
-def test_what_was_left_of_other_content_is_never_gone_on_with(
+def test_what_was_left_of_other_content_is_never_resumed(
     server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     half_done(server, tmp_path, monkeypatch)
@@ -141,7 +141,7 @@ def test_the_hubs_hash_is_told_before_the_file_is_there(server: HubServer, tmp_p
     assert told == DIGESTS
 
 
-def test_a_hub_that_changes_its_mind_about_a_file_is_refused(
+def test_a_hub_that_gives_another_hash_for_a_file_is_refused(
     server: HubServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     known = DIGESTS | {NAMES[0]: "0" * 64}

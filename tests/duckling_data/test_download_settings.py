@@ -31,7 +31,7 @@ def whole(folder: Path) -> bool:
 
 
 def texts(folder: Path) -> str:
-    """Everything that lies below a folder, as text."""
+    """Everything below a folder, as text."""
     return "".join(path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file())
 
 

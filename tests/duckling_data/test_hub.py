@@ -117,7 +117,7 @@ def test_quiet_says_nothing_even_on_a_terminal(server: HubServer, tmp_path: Path
     os.close(theirs)
 
 
-def test_a_file_cut_short_in_its_place_is_refused_and_kept_aside(
+def test_a_file_cut_short_at_its_path_is_refused_and_kept_aside(
     server: HubServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     get(tmp_path)

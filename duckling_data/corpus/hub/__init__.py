@@ -92,7 +92,7 @@ def _remove_incomplete(dataset: HubDataset, folder: Path, reporter: Reporter) ->
     These are incomplete files of other content than came in the end, half-made copies, and what huggingface_hub leaves.
     """
     remove_leftovers(folder / file.name for _, file in dataset.files())
-    left = list((folder / CACHE).rglob("*" + INCOMPLETE))
+    left = [path for path in (folder / CACHE).rglob("*" + INCOMPLETE) if path.is_file()]
     size = sum(map(size_of, left))
     for path in left:
         with disk_errors(path):

@@ -1,9 +1,9 @@
 """One file from the hub to its path: copied from the client's cache, or received in as many tries as it takes.
 
 A body is received into `.cache/NAME.SHA.incomplete`, which a later try or command resumes. What may pass by itself (no
-connection, too many requests, an error of the server, a body cut short or standing still) is tried again after a wait
-that is said. A try that brought a hundredth of the file or more earns the full number of tries again: a bad line is
-outlived, and a server that makes no progress is given up.
+connection, too many requests, an error of the server, a body that ends early or stalls) is tried again after a wait
+that is printed. A try that brought a hundredth of the file or more earns the full number of tries again: a bad
+connection is overcome, and a server that makes no progress is given up.
 
 huggingface_hub gives the addresses, the token, the proxies, the time-outs (HF_HUB_ETAG_TIMEOUT,
 HF_HUB_DOWNLOAD_TIMEOUT), the offline mode and the errors. Its own ways to receive a body (2.4) lose too much, so

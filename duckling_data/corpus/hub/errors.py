@@ -23,15 +23,9 @@ ADVICE = "Try again; or use --source demo (no network), --source PATH, or --offl
 INSTEAD = "or use --source demo or --source PATH."
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
-SETTINGS = (
-    "HF_ENDPOINT",
-    "HF_TOKEN",
-    "HF_HUB_ETAG_TIMEOUT",
-    "HF_HUB_DOWNLOAD_TIMEOUT",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-)
-"""With the proxies, the variables that decide how the client works."""
+TIMEOUTS = ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT")
+SETTINGS = ("HF_ENDPOINT", "HF_TOKEN", *TIMEOUTS, "SSL_CERT_FILE", "SSL_CERT_DIR", *PROXIES, "NO_PROXY", "no_proxy")
+"""The variables that decide how the client works."""
 
 UNUSABLE = {"UnsupportedProtocol", "LocalProtocolError", "InvalidURL", "ValueError", "ImportError"}
 """What the client raises before it has asked anybody: an address, a token or a proxy that cannot be used."""
@@ -79,7 +73,7 @@ def reason(error: Exception) -> str:
     if (status := _status(error)) is not None:
         return f"the hub answered {status}"
     if "TimeoutException" in _names(error):
-        return "no answer in time (HF_HUB_ETAG_TIMEOUT, HF_HUB_DOWNLOAD_TIMEOUT)"
+        return f"no answer in time ({', '.join(TIMEOUTS)})"
     return (redacted(str(error).strip().split("\n")[0])[:160] or type(error).__name__).rstrip(".")
 
 
@@ -106,7 +100,7 @@ def explained(error: Exception, file: HubFile) -> DucklingError:
 
 def settings_fault(error: Exception) -> InputError:
     """Return the line for a client that cannot work with the user's settings, naming those that are set."""
-    named = [name for name in (*SETTINGS, *PROXIES, "NO_PROXY", "no_proxy") if name in os.environ]
+    named = [name for name in SETTINGS if name in os.environ]
     check = ", ".join(named) or "the network settings of this machine"
     return InputError(f"the hub's client cannot use your settings ({reason(error)}). Check {check}; {INSTEAD}")
 
