@@ -69,6 +69,12 @@ def file_faults(
         done(record.bytes)
 
 
+def first_fault(folder: Path, faults: Mapping[str, str]) -> str:
+    """Return the first of some files' differences as a line, which also names the other files."""
+    first, *others = faults
+    return f"{folder / first} {faults[first]}" + (f"; also {', '.join(others)}" if others else "")
+
+
 def added(found: Iterable[str], expected: Mapping[str, FileRecord]) -> list[str]:
     """Return the names that are there and have no record, sorted."""
     return sorted(set(found) - expected.keys())

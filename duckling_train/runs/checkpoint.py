@@ -17,7 +17,7 @@ from typing import Any
 from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import PARTIAL, replace_directory, sync_directory, write_bytes
-from duckling_data.base.records import FileRecord, decode, describe, file_faults, plain, short
+from duckling_data.base.records import FileRecord, added, decode, describe, file_faults, first_fault, plain, short
 from duckling_data.base.strict_json import digest_json, read_json, write_json
 from duckling_train.engines.base import Checkpoint
 from duckling_train.runs.layout import CHECKPOINTS, LOGS
@@ -99,11 +99,11 @@ class Checkpoints:
         outside = next((name for name in files if Path(name).name != name), None)
         if outside is not None:
             raise InputError(f"{path / CHECKPOINT}: file {short(outside)} is not in the checkpoint; {instead(path)}")
-        for name, fault in file_faults(path, files, links=False):
-            raise InputError(f"{path / name} is damaged: it {fault}; {instead(path)}")
-        extra = sorted({file.name for file in path.iterdir()} - {*files, CHECKPOINT})
-        if extra:
-            raise InputError(f"{path / extra[0]} was added: {CHECKPOINT} does not list it; {instead(path)}")
+        faults = dict(file_faults(path, files, links=False))
+        here = {file.name for file in path.iterdir()} - {CHECKPOINT}
+        faults |= dict.fromkeys(added(here, files), f"was added: {CHECKPOINT} does not list it")
+        if faults:
+            raise InputError(f"{first_fault(path, faults)}; {instead(path)}")
         return Checkpoint(path, step, decode(content.get("state"), dict[str, Any], str(path), instead(path)))
 
     def _read_record(self, step: int, path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from duckling_data.base.errors import CheckFailed, DucklingError, InputError
-from duckling_data.base.records import added, file_faults
+from duckling_data.base.records import added, file_faults, first_fault
 from duckling_data.base.strict_json import digest_json
 from duckling_data.tokens.mapping import MAPPING_FILE, read_mapping
 from duckling_train.config import TrainConfig
@@ -72,9 +72,7 @@ def _check_files(run_dir: Path, manifest: RunManifest) -> None:
     faults = dict(file_faults(run_dir, manifest.files, links=False))
     faults |= dict.fromkeys(added(_entries(run_dir), manifest.files), "was added: the run did not write it")
     if faults:
-        first, *others = faults
-        also = f"; also {', '.join(others)}" if others else ""
-        raise CheckFailed(f"{run_dir / first} {faults[first]}{also}")
+        raise CheckFailed(first_fault(run_dir, faults))
 
 
 def _entries(run_dir: Path) -> set[str]:

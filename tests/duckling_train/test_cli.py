@@ -105,7 +105,7 @@ def test_dry_run_of_a_preset_counts_the_originals_parameters(
 
 def test_an_option_before_a_subcommand_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     status, _, err = invoke(capsys, "--steps", "3", "compare", "x")
-    assert (status, "--steps stands before compare; write it after it." in err) == (2, True)
+    assert (status, "--steps comes before compare; write it after it." in err) == (2, True)
 
 
 @pytest.mark.parametrize("option", [["--out", "x"], ["--overwrite"], ["--dry-run"], ["--preset", "duckling-ii"]])
