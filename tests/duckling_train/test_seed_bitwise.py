@@ -63,7 +63,8 @@ def test_losses_and_weights_are_bitwise_those_of_the_seeds_cells(
     assert steps == [1, *range(10, STEPS[precision] + 1, 10)]
     assert [line["step"] for line in ran.metrics] == steps
     assert [line["loss"] for line in ran.metrics] == losses
-    assert losses[-1] < losses[0] - 0.5, "equal because both trained, not because neither did"
+    fall = 0.05 if precision == "bf16-mixed" else 0.5
+    assert losses[-1] < losses[0] - fall, "equal because both trained, not because neither did"
     saved = load_file(ran.run_dir / "model" / "model.safetensors")
     assert set(weights) - set(saved) == {"lm_head.weight"}
     assert torch.equal(weights.pop("lm_head.weight"), saved["transformer.wte.weight"])
