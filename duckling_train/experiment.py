@@ -26,10 +26,10 @@ from transformers import GPT2LMHeadModel, Trainer, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
 from duckling_data.base.errors import InputError
-from duckling_data.rows.write import schema
+from duckling_data.rows.layout import COLUMN, schema
 from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_train.config import TrainConfig
-from duckling_train.data import COLUMN, PackedRows, open_workspace
+from duckling_train.data import PackedRows, open_workspace
 from duckling_train.engines.reference.engine import CausalLMCollator, arguments_of
 from duckling_train.model import build_model, n_params, resolve_device
 from duckling_train.precision import cast_weights, optimizer_class

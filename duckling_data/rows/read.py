@@ -10,19 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import open_regular
 from duckling_data.base.strict_json import read_json
-from duckling_data.rows.write import COLUMN
+from duckling_data.rows.layout import COLUMN, TokenIds, row_type
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def read_rows(folder: Path) -> list[npt.NDArray[np.uint16]]:
+def read_rows(folder: Path) -> list[TokenIds]:
     """Return the rows of each batch, memory-mapped: uint16, shape (rows, ctx), in the shards' order.
 
     Raises ValueError if the shards are not whole or not of this layout, InputError if `state.json` is not one.
@@ -31,9 +28,9 @@ def read_rows(folder: Path) -> list[npt.NDArray[np.uint16]]:
     return [batch_rows(chunk) for table in shards for chunk in table.column(COLUMN).chunks if len(chunk)]
 
 
-def batch_rows(chunk: Any) -> npt.NDArray[np.uint16]:
+def batch_rows(chunk: Any) -> TokenIds:
     """Return a chunk of rows as a view: uint16, shape (rows, ctx). Raises ValueError where a row or token is null."""
-    tokens: npt.NDArray[np.uint16] = chunk.flatten().to_numpy(zero_copy_only=True)
+    tokens: TokenIds = chunk.flatten().to_numpy(zero_copy_only=True)
     return tokens.reshape(len(chunk), chunk.type.list_size)
 
 
@@ -100,6 +97,7 @@ def _field(metadata: bytes, table: int, number: int) -> int:
 def _check_layout(found: pa.Schema) -> None:
     import pyarrow as pa
 
+    ids = row_type(1).value_type
     kind = found.field(COLUMN).type if found.names == [COLUMN] else None
-    if not (kind and pa.types.is_fixed_size_list(kind) and kind.value_type == pa.uint16() and kind.list_size > 0):
-        raise ValueError(f"it holds {', '.join(found.names)[:60]!r}, expected {COLUMN} of fixed_size_list<uint16>")
+    if not (kind and pa.types.is_fixed_size_list(kind) and kind.value_type == ids and kind.list_size > 0):
+        raise ValueError(f"it holds {', '.join(found.names)[:60]!r}, expected {COLUMN} of fixed_size_list<{ids}>")

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from duckling_data.base.errors import InputError
-from duckling_data.tokens.gpt2 import tokenizer_json
+from duckling_data.rows.layout import TokenIds
+from duckling_data.tokens.gpt2 import GPT2
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,13 +41,13 @@ NEW_LEAD_BYTES = (b"\xe0", b"\xea", b"\xf0")
 class TokenBatch:
     """The tokens of a batch of stories."""
 
-    tokens: npt.NDArray[np.uint16]
+    tokens: TokenIds
     """GPT-2 ids of all stories, one after another, shape (sum of lengths,)."""
 
     lengths: npt.NDArray[np.int64]
     """Tokens in each story, in the batch's order, shape (stories,); 0 for an empty story."""
 
-    def stories(self) -> list[npt.NDArray[np.uint16]]:
+    def stories(self) -> list[TokenIds]:
         """Return each story's tokens, as views."""
         return np.split(self.tokens, np.cumsum(self.lengths)[:-1]) if len(self.lengths) else []
 
@@ -84,7 +85,7 @@ class _GigatokenEncoder:
     def __init__(self) -> None:
         import gigatoken
 
-        self._tokenizer = gigatoken.Tokenizer.from_json(tokenizer_json())
+        self._tokenizer = gigatoken.Tokenizer.from_json(GPT2.tokenizer_json)
 
     @cached_property
     def _exact(self) -> _TokenizersEncoder:
@@ -102,7 +103,7 @@ class _GigatokenEncoder:
         texts = _without_validity(texts)
         layout = self._tokenizer.encode_batch(ak.from_arrow(texts), parallel=False).layout
         offsets = layout.offsets.data
-        batch = TokenBatch(layout.content.data[offsets[0] : offsets[-1]].astype(np.uint16), np.diff(offsets))
+        batch = TokenBatch(layout.content.data[offsets[0] : offsets[-1]].astype(GPT2.id_dtype), np.diff(offsets))
         doubtful = _holding_new_characters(texts)
         return _replaced(batch, doubtful, self._exact.encode_batch(texts.take(doubtful))) if len(doubtful) else batch
 
@@ -115,7 +116,7 @@ class _TokenizersEncoder:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         from tokenizers import Tokenizer
 
-        self._tokenizer = Tokenizer.from_str(tokenizer_json())
+        self._tokenizer = Tokenizer.from_str(GPT2.tokenizer_json)
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
@@ -125,7 +126,7 @@ class _TokenizersEncoder:
         stories = _without_validity(texts).to_pylist()
         encodings = self._tokenizer.encode_batch_fast(stories, add_special_tokens=False)
         rows = [encoding.ids for encoding in encodings]
-        tokens = np.fromiter(chain.from_iterable(rows), dtype=np.uint16)
+        tokens = np.fromiter(chain.from_iterable(rows), dtype=GPT2.id_dtype)
         return TokenBatch(tokens, np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)))
 
 

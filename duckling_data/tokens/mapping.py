@@ -15,12 +15,11 @@ from typing import Any, NoReturn
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import read_bytes
 from duckling_data.base.strict_json import parse_json
-from duckling_data.tokens.gpt2 import GPT2_VOCAB_SIZE
+from duckling_data.rows.layout import MAX_VOCAB
+from duckling_data.tokens.gpt2 import GPT2
 
 MAPPING_FILE = "token_mapping.json"
 DECOMPOSE = "decompose"
-MAX_VOCAB = 65536
-"""Rows of tokens are uint16."""
 MAPPING_LIMIT = 8 << 20
 """The largest file that is read, in bytes; all of GPT-2's tokens live make 2.6 million."""
 MAX_DIGITS = 5
@@ -102,8 +101,8 @@ def _check_sizes(mapping: TokenMapping, where: str) -> None:
 
 def _check_tables(mapping: TokenMapping, where: str) -> None:
     live = mapping["live_tokens"]
-    to_gpt2 = _read_table(mapping, "compact_to_gpt2", live, GPT2_VOCAB_SIZE, where)
-    to_compact = _read_table(mapping, "gpt2_to_compact", GPT2_VOCAB_SIZE, live, where)
+    to_gpt2 = _read_table(mapping, "compact_to_gpt2", live, GPT2.vocab_size, where)
+    to_compact = _read_table(mapping, "gpt2_to_compact", GPT2.vocab_size, live, where)
     for compact, gpt2 in to_gpt2.items():
         if to_compact.get(gpt2) != compact:
             _refuse(where, f"maps compact {compact} to GPT-2 {gpt2}, but GPT-2 {gpt2} to {to_compact.get(gpt2)}")

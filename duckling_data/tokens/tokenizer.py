@@ -20,7 +20,7 @@ from transformers import PythonBackend
 
 from duckling_data.base.errors import InputError
 from duckling_data.tokens.encoders import Encoder, load_encoder
-from duckling_data.tokens.gpt2 import EOS_ID, EOS_TEXT, gpt2_parts, gpt2_vocabulary, split_to_live
+from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import (
     DECOMPOSE,
     MAPPING_FILE,
@@ -34,7 +34,7 @@ from duckling_data.tokens.mapping import (
 class DucklingTokenizer(PythonBackend):  # type: ignore[misc]  # transformers is not followed by mypy
     """A transformers tokenizer over the compact vocabulary; all its ids are compact ids, the model's.
 
-    `mapping` is a mapping or the path of its file; `encoder` one of `gpt2.ENCODERS`; the rest is transformers' own.
+    `mapping` is a mapping or the path of its file; `encoder` one of `encoders.ENCODERS`; the rest is transformers' own.
     Nothing is added to a text: there is no bos token, and no pad token until the user sets one (any live token, or
     `tokenizer.pad_token = tokenizer.eos_token` where `<|endoftext|>` is live). A compact id that no token has, dead or
     reserved for unknowns, has a name for `convert_ids_to_tokens` alone: no text encodes to a dead id, and `decode`
@@ -60,14 +60,13 @@ class DucklingTokenizer(PythonBackend):  # type: ignore[misc]  # transformers is
         self.unk_id: int = read["unk_id"]
         self._encoder_kind = encoder
         self._live = {int(gpt2): compact for gpt2, compact in self.mapping["gpt2_to_compact"].items()}
-        self._gpt2_tokens = {gpt2: token for token, gpt2 in gpt2_vocabulary().items()}
-        self._tokens = {compact: self._gpt2_tokens[gpt2] for gpt2, compact in self._live.items()}
+        self._tokens = {compact: GPT2.strings[gpt2] for gpt2, compact in self._live.items()}
         nameless = set(range(self.mapping["total_vocab"])) - self._tokens.keys()
         self._silent = {f"<|compact {compact}|>": compact for compact in sorted(nameless)}
         self._tokens |= {compact: name for name, compact in self._silent.items()}
         self._ids: dict[str, int] = {token: compact for compact, token in sorted(self._tokens.items())}
-        if EOS_ID in self._live:
-            kwargs.setdefault("eos_token", EOS_TEXT)
+        if GPT2.eos_id in self._live:
+            kwargs.setdefault("eos_token", GPT2.eos_text)
         for loaded_from in ("is_local", "local_files_only"):  # else save_pretrained would write where it was loaded
             kwargs.pop(loaded_from, None)
         super().__init__(**kwargs)
@@ -134,8 +133,8 @@ class DucklingTokenizer(PythonBackend):  # type: ignore[misc]  # transformers is
     def _tokenize(self, text: str, **_kwargs: Any) -> list[str]:
         ids = self._encoder.encode(text)
         if self.mapping.get("unk_policy") == DECOMPOSE:
-            ids = [piece for gpt2 in ids for piece in split_to_live(gpt2, self._live, gpt2_parts())]
-        return [self._gpt2_tokens[gpt2] for gpt2 in ids]
+            ids = [piece for gpt2 in ids for piece in GPT2.split(gpt2, self._live)]
+        return [GPT2.strings[gpt2] for gpt2 in ids]
 
     def _convert_token_to_id(self, token: str) -> int:
         return self._ids.get(token, self.unk_id)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from duckling_data.stages.count import LENGTH_BINS, TokenCounts
 from duckling_data.stages.counts_file import COUNTS_NAME, read_counts
-from duckling_data.tokens.gpt2 import BYTE_TOKENS, EOS_ID, EOS_TEXT, gpt2_parts, split_to_live
+from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import DECOMPOSE, MAPPING_FILE, TokenMapping, read_mapping
 from duckling_data.workspace.manifest import Manifest, StageRecord, refuse_unrecorded
 
@@ -22,10 +22,6 @@ SPACE = "·"
 """How a token's space is shown."""
 TOP_UNKNOWN = 30
 """Tokens without a live id that are shown."""
-
-_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-_BYTE_OF_TOKEN = bytes(_PRINTABLE + sorted(set(range(256)) - set(_PRINTABLE)))
-"""The byte that each of the first 256 GPT-2 ids stands for: the printable Latin-1 characters come first."""
 
 
 def gather(workspace: Path, manifest: Manifest) -> Facts:
@@ -90,7 +86,7 @@ class Facts:
         found = []
         for place in np.flatnonzero(~self.live)[:TOP_UNKNOWN]:
             token = int(self.counts.gpt2_id[place])
-            pieces = split_to_live(token, live, gpt2_parts()) if split else []
+            pieces = GPT2.split(token, live) if split else []
             found.append(Unknown(token, int(place) + 1, int(self.counts.count[place]), tuple(pieces)))
         return found
 
@@ -182,20 +178,13 @@ class Lengths:
         return int(self.stories[place:].sum()) if known else None
 
 
-def token_bytes(gpt2_id: int) -> bytes:
-    """Return the bytes of text that a GPT-2 token stands for; not always whole UTF-8 characters."""
-    if gpt2_id == EOS_ID:
-        return EOS_TEXT.encode()
-    return bytes(_BYTE_OF_TOKEN[piece] for piece in split_to_live(gpt2_id, range(BYTE_TOKENS), gpt2_parts()))
-
-
 def visible(gpt2_id: int, drawable: Container[int] | None = None) -> str:
     r"""Return a token's text so that every part of it can be seen; no two tokens give the same text.
 
     A space is `·`; bytes that are no whole UTF-8 character are `\xNN`; controls, combining marks, invisible characters
     and those whose code point is not in `drawable` (a font's, say) are escaped as in Python's strings.
     """
-    text = token_bytes(gpt2_id).decode("utf-8", "surrogateescape")
+    text = GPT2.token_bytes(gpt2_id).decode("utf-8", "surrogateescape")
     return "".join(_visible_character(character, drawable) for character in text)
 
 
