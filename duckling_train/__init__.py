@@ -1,14 +1,12 @@
 """Two files in, a recorded run out: the Duckling II model trained on the packed rows.
 
-For a notebook or a script, `duckling_ii` opens everything at once; the names below are imported when they are first
-used, so that importing the package costs nothing.
+For a notebook or a script, `duckling_ii` opens everything at once, and `open_run` a run that was trained. The names
+below are imported when they are first used, so that importing the package costs nothing.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-import warnings
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from duckling_data.base.lazy import lazy_names
 
 if TYPE_CHECKING:
     from duckling_train.config import TrainConfig
@@ -16,46 +14,33 @@ if TYPE_CHECKING:
     from duckling_train.experiment import Experiment, duckling_ii
     from duckling_train.recording.memory import WRecorder
     from duckling_train.runs.callbacks import LossTracker
+    from duckling_train.runs.open import Run, open_run
+
+    __version__: str
 
 __all__ = [
     "CausalLMCollator",
     "Experiment",
     "LossTracker",
+    "Run",
     "TrainConfig",
     "WRecorder",
     "duckling_ii",
     "make_training_args",
+    "open_run",
 ]
 
-_HOMES = {
-    "CausalLMCollator": "duckling_train.engines.reference.engine",
-    "Experiment": "duckling_train.experiment",
-    "LossTracker": "duckling_train.runs.callbacks",
-    "TrainConfig": "duckling_train.config",
-    "WRecorder": "duckling_train.recording.memory",
-    "duckling_ii": "duckling_train.experiment",
-    "make_training_args": "duckling_train.engines.reference.engine",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    _import_tqdm()
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value  # the next access finds it without this function
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
-
-def _import_tqdm() -> None:
-    """Import `tqdm.auto` before transformers and datasets do, without its warning in a notebook that has no ipywidgets.
-
-    Its bars are then plain text, which is all it warns of.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="IProgress not found")
-        import_module("tqdm.auto")
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "CausalLMCollator": "duckling_train.engines.reference.engine",
+        "Experiment": "duckling_train.experiment",
+        "LossTracker": "duckling_train.runs.callbacks",
+        "Run": "duckling_train.runs.open",
+        "TrainConfig": "duckling_train.config",
+        "WRecorder": "duckling_train.recording.memory",
+        "duckling_ii": "duckling_train.experiment",
+        "make_training_args": "duckling_train.engines.reference.engine",
+        "open_run": "duckling_train.runs.open",
+    },
+)

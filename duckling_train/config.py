@@ -38,7 +38,11 @@ NOT_IN_THE_NAME = ("steps", "seed", "device", "threads", "processes", "report_to
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The settings of one run. Raises InputError when a value is out of range."""
+    """The settings of one run. Raises InputError when a value is out of range.
+
+    >>> TrainConfig(n_layer=4).parameters
+    1907456
+    """
 
     steps: int = 10_000
     """Optimizer steps; the schedule is stretched over them."""

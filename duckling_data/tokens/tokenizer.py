@@ -1,9 +1,9 @@
-"""DucklingTokenizer: text to compact ids and back, at home in transformers.
+"""DucklingTokenizer: text to compact ids and back, as a tokenizer of transformers.
 
 It encodes with GPT-2's tokenizer and maps each GPT-2 id to its compact id; an id without one becomes `unk_id` or,
 under the policy `decompose`, is split back along the merges that made it. `token_mapping.json` is its whole
 vocabulary file: GPT-2's own files come with the package, so a saved folder is complete and opens without a network,
-with `DucklingTokenizer.from_pretrained(folder)` or, `duckling_data` imported, `AutoTokenizer.from_pretrained(folder)`.
+with `DucklingTokenizer.from_pretrained(folder)` or, once this class is imported, `AutoTokenizer.from_pretrained`.
 The seed's class of the same name reads the same file and gives the same ids and text.
 """
 
@@ -13,8 +13,10 @@ import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import transformers
 from tokenizers import decoders
 from transformers import PythonBackend
 
@@ -24,7 +26,6 @@ from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import (
     DECOMPOSE,
     MAPPING_FILE,
-    TokenMapping,
     check_mapping,
     mapping_bytes,
     read_mapping,
@@ -39,6 +40,10 @@ class DucklingTokenizer(PythonBackend):  # type: ignore[misc]  # transformers is
     `tokenizer.pad_token = tokenizer.eos_token` where `<|endoftext|>` is live). A compact id that no token has, dead or
     reserved for unknowns, has a name for `convert_ids_to_tokens` alone: no text encodes to a dead id, and `decode`
     skips them all. Raises InputError for a mapping that fails `check_mapping`.
+
+    >>> tokenizer = DucklingTokenizer("artifacts/token_mapping.json")
+    >>> tokenizer.decode(tokenizer.encode("One day, the little girl"))
+    'One day, the little girl'
     """
 
     vocab_files_names = {"mapping": MAPPING_FILE}  # noqa: RUF012  # transformers' own class attribute
@@ -53,11 +58,10 @@ class DucklingTokenizer(PythonBackend):  # type: ignore[misc]  # transformers is
     ) -> None:
         if mapping is None:
             raise InputError(f"no {MAPPING_FILE} to make a tokenizer of; `duckling-data build-vocab` makes it")
-        read = (
+        self.mapping = (
             read_mapping(mapping) if isinstance(mapping, str | os.PathLike) else check_mapping(mapping, "the mapping")
         )
-        self.mapping: TokenMapping = read
-        self.unk_id: int = read["unk_id"]
+        self.unk_id = self.mapping["unk_id"]
         self._encoder_kind = encoder
         self._live = {int(gpt2): compact for gpt2, compact in self.mapping["gpt2_to_compact"].items()}
         self._tokens = {compact: GPT2.strings[gpt2] for gpt2, compact in self._live.items()}
@@ -91,8 +95,7 @@ class DucklingTokenizer(PythonBackend):  # type: ignore[misc]  # transformers is
     @property
     def vocab_size(self) -> int:
         """The rows of the embedding: live and dead ids together."""
-        size: int = self.mapping["total_vocab"]
-        return size
+        return self.mapping["total_vocab"]
 
     @property
     def live_token_ids(self) -> range:
@@ -149,3 +152,10 @@ class DucklingTokenizer(PythonBackend):  # type: ignore[misc]  # transformers is
     def __getstate__(self) -> dict[str, Any]:
         """Leave the encoder behind: a copy in another process or thread makes its own."""
         return {name: value for name, value in self.__dict__.items() if name != "_encoder"}
+
+
+# AutoTokenizer, and so `pipeline`, looks for a saved tokenizer's class as an attribute of the module `transformers`.
+# The library replaces that module by a new one while it imports others, so the attribute is put on the module's type:
+# it is found whichever is imported first. `AutoTokenizer.register` would import torch.
+_lazy_module = type(transformers)
+setattr(transformers if _lazy_module is ModuleType else _lazy_module, DucklingTokenizer.__name__, DucklingTokenizer)

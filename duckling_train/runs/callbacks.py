@@ -20,7 +20,12 @@ BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remainin
 
 
 class LossTracker(TrainerCallback):  # type: ignore[misc]
-    """The seed's tracker: `losses[i]` is the mean loss (nats a token) logged at step `steps[i]`."""
+    """The seed's tracker: `losses[i]` is the mean loss (nats a token) logged at step `steps[i]`.
+
+    >>> tracker = LossTracker()  # one of a Trainer's callbacks; `Experiment.train` returns its own
+    >>> tracker.on_log(None, TrainerState(global_step=1), None, {"loss": 9.0}); tracker.losses
+    [9.0]
+    """
 
     def __init__(self) -> None:
         self.losses: list[float] = []

@@ -27,7 +27,12 @@ from duckling_train.processes import is_main_process
 
 
 class CausalLMCollator:
-    """The seed's collator over NumPy rows."""
+    """The seed's collator over NumPy rows.
+
+    >>> batch = CausalLMCollator()([experiment.dataset[0], experiment.dataset[1]])
+    >>> batch["input_ids"].shape
+    torch.Size([2, 512])
+    """
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Return `input_ids` and `labels` (a copy), each int64[batch, context]. The model shifts the labels."""
@@ -43,6 +48,9 @@ def make_training_args(
 
     bf16 is mixed precision over float32 weights; without an accelerator it needs `use_cpu=True`, given here. The
     library's own progress bar is off: the run has its own. Raises ValueError where the hardware has no bf16.
+
+    >>> make_training_args(100, learning_rate=1e-3).max_steps
+    100
     """
     accelerator = torch.cuda.is_available() or torch.backends.mps.is_available()
     seed_arguments: dict[str, Any] = {
