@@ -164,9 +164,9 @@ def inspect(workspace: Path, row: int, rows: int, validation: bool, text: str | 
 
     With --text, each GPT-2 token of the text: its id, how often it was counted, its rank, what it becomes.
     """
-    from duckling_data.inspect import decoded_rows, token_lines
+    from duckling_data.inspect import decoded_rows, mapped_tokens
 
-    lines = token_lines(workspace, text) if text is not None else decoded_rows(workspace, row, rows, validation)
+    lines = mapped_tokens(workspace, text) if text is not None else decoded_rows(workspace, row, rows, validation)
     for line in lines:
         click.echo(line)
 

@@ -48,7 +48,7 @@ def decoded_rows(workspace: Path, first: int, rows: int, validation: bool) -> It
         yield tokenizer.decode(row.tolist())
 
 
-def token_lines(workspace: Path, text: str) -> Iterator[str]:
+def mapped_tokens(workspace: Path, text: str) -> Iterator[str]:
     """Yield a line for each GPT-2 token of the text: id, how often it was counted, its rank, what it becomes.
 
     Raises CheckFailed for counts or a mapping that are not those recorded.

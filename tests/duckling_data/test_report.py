@@ -200,13 +200,13 @@ def test_the_unknown_tokens_are_the_most_frequent_beyond_the_live_ones(packed: P
 
 
 @pytest.mark.parametrize(
-    ("unk", "fate"),
-    [("reserved", "each becomes compact id 59, kept for them alone"), ("decompose", "each is split into pieces")],
+    ("unk", "mapped"),
+    [("reserved", "each becomes compact id 59, reserved for them"), ("decompose", "each is split into pieces")],
 )
-def test_each_policy_says_what_becomes_of_unknown_tokens(tmp_path: Path, stories: Path, unk: str, fate: str) -> None:
+def test_each_policy_says_what_becomes_of_unknown_tokens(tmp_path: Path, stories: Path, unk: str, mapped: str) -> None:
     make(tmp_path, stories, "pack", "report", settings={**SMALL, "unk": unk})
     facts, found = gather(tmp_path, Manifest(tmp_path)), read_page(tmp_path)
-    assert f"Tokens without a live id: {fate}" in found.text
+    assert f"Tokens without a live id: {mapped}" in found.text
     assert len(facts.unknown) == 30
     live = set(facts.mapping["live_token_ids"])
     for token in facts.unknown:
