@@ -144,7 +144,7 @@ def _without_validity(texts: pa.LargeStringArray) -> pa.LargeStringArray:
 
 
 def _holding_new_characters(texts: pa.LargeStringArray) -> pa.Array:
-    """Return which stories hold a character of `NEW_IN_UNICODE_17`; the batch's bytes are searched for lead bytes first."""
+    """Return which stories hold a character of `NEW_IN_UNICODE_17`, after a search of its bytes for lead bytes."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
