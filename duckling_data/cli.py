@@ -160,7 +160,7 @@ def verify(workspace: Path, workers: int | None, quiet: bool, **given: Any) -> N
 @click.option("--text", help="Show what becomes of each token of this text, instead of rows.  [default: rows]")
 @options(DEBUG)
 def inspect(workspace: Path, row: int, rows: int, validation: bool, text: str | None) -> None:
-    """Decode rows, or show the fate of tokens.
+    """Decode rows, or show how tokens are mapped.
 
     With --text, each GPT-2 token of the text: its id, how often it was counted, its rank, what it becomes.
     """
