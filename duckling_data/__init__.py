@@ -8,35 +8,24 @@ from typing import TYPE_CHECKING
 from duckling_data.base.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from duckling_data.base.errors import DucklingError, InputError
-    from duckling_data.corpus.demo.generator import demo_stories
-    from duckling_data.rows.read import Rows, open_rows
-    from duckling_data.tokens.mapping import TokenMapping, read_mapping
-    from duckling_data.tokens.tokenizer import DucklingTokenizer
+    from duckling_data.base.errors import DucklingError as DucklingError
+    from duckling_data.base.errors import InputError as InputError
+    from duckling_data.corpus.demo.generator import demo_stories as demo_stories
+    from duckling_data.rows.read import Rows as Rows
+    from duckling_data.rows.read import open_rows as open_rows
+    from duckling_data.tokens.mapping import TokenMapping as TokenMapping
+    from duckling_data.tokens.mapping import read_mapping as read_mapping
+    from duckling_data.tokens.tokenizer import DucklingTokenizer as DucklingTokenizer
 
     __version__: str
 
-__all__ = [
-    "DucklingError",
-    "DucklingTokenizer",
-    "InputError",
-    "Rows",
-    "TokenMapping",
-    "demo_stories",
-    "open_rows",
-    "read_mapping",
-]
-
-__getattr__, __dir__ = lazy_names(
+__all__, __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "DucklingError": "duckling_data.base.errors",
-        "DucklingTokenizer": "duckling_data.tokens.tokenizer",
-        "InputError": "duckling_data.base.errors",
-        "Rows": "duckling_data.rows.read",
-        "TokenMapping": "duckling_data.tokens.mapping",
-        "demo_stories": "duckling_data.corpus.demo",
-        "open_rows": "duckling_data.rows.read",
-        "read_mapping": "duckling_data.tokens.mapping",
+        "base.errors": ("DucklingError", "InputError"),
+        "corpus.demo.generator": ("demo_stories",),
+        "rows.read": ("Rows", "open_rows"),
+        "tokens.mapping": ("TokenMapping", "read_mapping"),
+        "tokens.tokenizer": ("DucklingTokenizer",),
     },
 )

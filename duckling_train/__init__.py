@@ -9,38 +9,26 @@ from typing import TYPE_CHECKING
 from duckling_data.base.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from duckling_train.config import TrainConfig
-    from duckling_train.engines.reference.engine import CausalLMCollator, make_training_args
-    from duckling_train.experiment import Experiment, duckling_ii
-    from duckling_train.recording.memory import WRecorder
-    from duckling_train.runs.callbacks import LossTracker
-    from duckling_train.runs.open import Run, open_run
+    from duckling_train.config import TrainConfig as TrainConfig
+    from duckling_train.engines.reference.engine import CausalLMCollator as CausalLMCollator
+    from duckling_train.engines.reference.engine import make_training_args as make_training_args
+    from duckling_train.experiment import Experiment as Experiment
+    from duckling_train.experiment import duckling_ii as duckling_ii
+    from duckling_train.recording.memory import WRecorder as WRecorder
+    from duckling_train.runs.callbacks import LossTracker as LossTracker
+    from duckling_train.runs.open import Run as Run
+    from duckling_train.runs.open import open_run as open_run
 
     __version__: str
 
-__all__ = [
-    "CausalLMCollator",
-    "Experiment",
-    "LossTracker",
-    "Run",
-    "TrainConfig",
-    "WRecorder",
-    "duckling_ii",
-    "make_training_args",
-    "open_run",
-]
-
-__getattr__, __dir__ = lazy_names(
+__all__, __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "CausalLMCollator": "duckling_train.engines.reference.engine",
-        "Experiment": "duckling_train.experiment",
-        "LossTracker": "duckling_train.runs.callbacks",
-        "Run": "duckling_train.runs.open",
-        "TrainConfig": "duckling_train.config",
-        "WRecorder": "duckling_train.recording.memory",
-        "duckling_ii": "duckling_train.experiment",
-        "make_training_args": "duckling_train.engines.reference.engine",
-        "open_run": "duckling_train.runs.open",
+        "config": ("TrainConfig",),
+        "engines.reference.engine": ("CausalLMCollator", "make_training_args"),
+        "experiment": ("Experiment", "duckling_ii"),
+        "recording.memory": ("WRecorder",),
+        "runs.callbacks": ("LossTracker",),
+        "runs.open": ("Run", "open_run"),
     },
 )

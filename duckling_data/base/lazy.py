@@ -11,15 +11,18 @@ from typing import Any
 DISTRIBUTION = "duckling"
 
 
-def lazy_names(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Return a package's `__getattr__` and `__dir__`: the module of each public name is in `modules`.
+def lazy_names(
+    package: str, names: Mapping[str, tuple[str, ...]]
+) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
+    """Return a package's `__all__`, `__getattr__` and `__dir__`, given the public names of each of its modules.
 
     `__version__` is the installed version of the distribution, one for both packages.
     """
+    modules = {name: f"{package}.{module}" for module, exported in names.items() for name in exported}
 
     def get(name: str) -> Any:
         if name == "__version__":
-            value: Any = import_module("importlib.metadata").version(DISTRIBUTION)
+            value = import_module("importlib.metadata").version(DISTRIBUTION)
         elif name in modules:
             _import_tqdm()
             value = getattr(import_module(modules[name]), name)
@@ -28,7 +31,7 @@ def lazy_names(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str]
         setattr(sys.modules[package], name, value)  # the next access does not come here
         return value
 
-    return get, lambda: sorted({*vars(sys.modules[package]), *modules, "__version__"})
+    return sorted(modules), get, lambda: sorted({*vars(sys.modules[package]), *modules, "__version__"})
 
 
 def _import_tqdm() -> None:

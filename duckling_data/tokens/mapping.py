@@ -149,7 +149,7 @@ def _check_table(name: str, mapping: dict[str, Any], expected: dict[str, int]) -
         raise ValueError(f"{name} is {short(table)}; expected an object")
     for key, value in table.items():
         if key not in expected:
-            raise ValueError(f"{name} has the key {short(key)}; expected the {len(expected):,} of live_token_ids")
+            raise ValueError(f"{name} has the key {short(key)}; expected the {len(expected):,} ids of live_token_ids")
         if type(value) is not int or value != expected[key]:
             raise ValueError(f"{name}[{key!r}] is {short(value)}; expected {expected[key]} by live_token_ids")
     for key in expected:

@@ -67,7 +67,7 @@ BAD = {
     "gpt2_to_compact['7'] is False; expected 0": tables(GOOD, BACK | {"7": False}),
     "gpt2_to_compact['8'] is 1.0; expected 1": tables(GOOD, BACK | {"8": 1.0}),
     "gpt2_to_compact has no key '10'; expected 3": tables(GOOD, {"7": 0, "8": 1, "9": 2}),
-    "compact_to_gpt2 has the key '3'; expected the 3 of live_token_ids": {
+    "compact_to_gpt2 has the key '3'; expected the 3 ids of live_token_ids": {
         **RESERVED, **tables({"0": 7, "1": 8, "3": 9}), "unk_id": 3,
     },
     "live_token_ids has 3 entries; expected a list of 4": tables(GOOD, BACK, [7, 8, 9]),
