@@ -160,13 +160,13 @@ def verify(workspace: Path, workers: int | None, quiet: bool, **given: Any) -> N
 @click.option("--text", help="Show what becomes of each token of this text, instead of rows.  [default: rows]")
 @options(DEBUG)
 def inspect(workspace: Path, row: int, rows: int, validation: bool, text: str | None) -> None:
-    """Decode rows, or show the fate of tokens.
+    """Decode rows, or show how tokens are mapped.
 
     With --text, each GPT-2 token of the text: its id, how often it was counted, its rank, what it becomes.
     """
-    from duckling_data.inspect import decoded_rows, token_fates
+    from duckling_data.inspect import decoded_rows, mapped_tokens
 
-    lines = token_fates(workspace, text) if text is not None else decoded_rows(workspace, row, rows, validation)
+    lines = mapped_tokens(workspace, text) if text is not None else decoded_rows(workspace, row, rows, validation)
     for line in lines:
         click.echo(line)
 

@@ -1,4 +1,4 @@
-"""Shows what is in a workspace to a person: rows decoded, and the fate of each token of a text."""
+"""Shows what is in a workspace to a person: rows decoded, and the compact ids of each token of a text."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from duckling_data.base.errors import InputError
 from duckling_data.rows.read import read_rows
 from duckling_data.stages.context import DATASET_NAMES
 from duckling_data.stages.counts_file import COUNTS_NAME, read_counts
-from duckling_data.tokens.compact import NONE, CompactTable
+from duckling_data.tokens.compact import CompactTable
 from duckling_data.tokens.encoders import load_encoder
+from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import MAPPING_FILE, read_mapping
 from duckling_data.workspace.manifest import Manifest, refuse_unrecorded
 
@@ -44,10 +45,10 @@ def decoded_rows(workspace: Path, first: int, rows: int, validation: bool) -> It
         chunk = int(np.searchsorted(ends, number, side="right"))
         row = chunks[chunk][number - int(ends[chunk])]
         yield f"--- row {number:,} of {total:,} ({folder.name})"
-        yield tokenizer.decode(row.tolist())
+        yield str(tokenizer.decode(row.tolist()))
 
 
-def token_fates(workspace: Path, text: str) -> Iterator[str]:
+def mapped_tokens(workspace: Path, text: str) -> Iterator[str]:
     """Yield a line for each GPT-2 token of the text: id, how often it was counted, its rank, what it becomes.
 
     Raises CheckFailed for counts or a mapping that are not those recorded.
@@ -68,21 +69,6 @@ def token_fates(workspace: Path, text: str) -> Iterator[str]:
     for token in ids:
         rank, count = place.get(token, (0, 0))
         becomes = [int(table.first[token]), *table.more.get(token, np.empty(0, int)).tolist()]
-        kind = "live" if table.live[token] != NONE else "split" if len(becomes) > 1 else "unknown"
-        shown = repr(token_text(token))
+        kind = "live" if table.live[token] != table.none else "split" if len(becomes) > 1 else "unknown"
+        shown = repr(GPT2.token_bytes(token).decode("utf-8", "replace"))
         yield f"{shown:<20} {token:>8} {count:>12,} {rank or '-':>7}  {kind}: {' '.join(map(str, becomes))}"
-
-
-def token_text(token: int) -> str:
-    """Return the text of a GPT-2 id; bytes that are no UTF-8 by themselves are shown as the replacement character."""
-    from tokenizers import decoders
-
-    from duckling_data.tokens.gpt2 import gpt2_vocabulary
-
-    if not _TEXTS:
-        _TEXTS.update({token: text for text, token in gpt2_vocabulary().items()})
-    text: str = decoders.ByteLevel().decode([_TEXTS[token]])
-    return text
-
-
-_TEXTS: dict[int, str] = {}

@@ -41,7 +41,11 @@ NOT_IN_THE_NAME = ("steps", "seed", "device", "threads", "processes", "report_to
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The settings of one run. Raises InputError when a value is out of range."""
+    """The settings of one run. Raises InputError when a value is out of range.
+
+    >>> TrainConfig(n_layer=4).parameters
+    1907456
+    """
 
     engine: str = "reference"
     """What trains: one of ENGINES. `reference` is the Hugging Face Trainer, bitwise the seed's notebook."""

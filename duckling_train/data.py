@@ -8,17 +8,14 @@ what the workspace's manifest says is refused.
 from __future__ import annotations
 
 import hashlib
-import sys
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from duckling_data.base.errors import InputError
-from duckling_data.rows.read import batch_rows, read_shards
+from duckling_data.rows.layout import COLUMN as COLUMN
+from duckling_data.rows.layout import TokenIds
+from duckling_data.rows.read import Rows, open_rows
 from duckling_data.tokens.mapping import TokenMapping, read_mapping
 from duckling_data.workspace.manifest import Manifest
 from duckling_train.config import TrainConfig
@@ -26,38 +23,24 @@ from duckling_train.config import TrainConfig
 DATASET = "tokenized_dataset"
 VALIDATION = "tokenized_validation"
 MAPPING = "token_mapping.json"
-COLUMN = "input_ids"
 NO_ROWS = "{} holds no rows: run duckling-data pack on more stories"
-
-Chunk = npt.NDArray[np.uint16]
 
 
 class PackedRows:
     """The rows as a map-style dataset: item `i` is `{"input_ids": uint16[context]}`, as in the seed; a view."""
 
-    def __init__(self, chunks: list[Chunk]) -> None:
-        self.chunks = chunks
-        self._ends = np.cumsum([len(chunk) for chunk in chunks])
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, Chunk]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"row {index} of {len(self)}")
-        number = int(np.searchsorted(self._ends, index, side="right"))
-        return {COLUMN: self.chunks[number][index - int(self._ends[number])]}
-
-    def max_id(self) -> int:
-        """Return the largest token id of all rows."""
-        return max(int(chunk.max()) for chunk in self.chunks)
+    def __getitem__(self, index: int) -> dict[str, TokenIds]:
+        return {COLUMN: self.rows[index]}
 
     def payload_digest(self) -> str:
-        """Return the SHA-256 over the rows' tokens, little-endian uint16, in order."""
-        digest = hashlib.sha256()
-        for chunk in self.chunks:
-            digest.update(np.ascontiguousarray(chunk if sys.byteorder == "little" else chunk.byteswap()).data)
-        return digest.hexdigest()
+        """Return the SHA-256 over the rows' tokens, little-endian, in order."""
+        return self.rows.payload_sha256()
 
 
 @dataclass(frozen=True)
@@ -149,15 +132,20 @@ def inputs_of(data: TrainingData, validation: PackedRows | None) -> dict[str, An
 
 def _read_rows(path: Path, mapping: TokenMapping, config: TrainConfig) -> PackedRows:
     """Open a directory of rows; InputError where it is empty, of another context, or holds an id that is not live."""
-    rows = PackedRows(read_chunks(path, config.n_positions))
+    rows = open_rows(path)
     if not len(rows):
         raise InputError(NO_ROWS.format(path))
+    if any(chunk.shape[1] != config.n_positions for chunk in rows.chunks):
+        raise InputError(
+            f"{path} holds rows of {rows.ctx} tokens, expected {config.n_positions}: "
+            f"run duckling-data pack --ctx {config.n_positions}, or give the dataset's --ctx"
+        )
     highest, live = rows.max_id(), mapping["live_tokens"]
     if highest >= live:
         raise InputError(
             f"{path} holds id {highest}, but {MAPPING}'s live ids end at {live - 1}: run duckling-data pack"
         )
-    return rows
+    return PackedRows(rows)
 
 
 def _check_recorded(workspace: Path, data: TrainingData) -> None:
@@ -175,41 +163,3 @@ def _check_recorded(workspace: Path, data: TrainingData) -> None:
         )
     if pack.inputs["mapping"] != data.mapping_sha256:
         raise InputError(f"{workspace / MAPPING} is not what {DATASET} was packed with: run duckling-data pack")
-
-
-def read_chunks(dataset_path: Path, context: int) -> list[Chunk]:
-    """Return the dataset's record batches in order, each uint16[rows, context], memory-mapped.
-
-    Raises InputError when the directory cannot be opened or its column is not `fixed_size_list<uint16>[context]`.
-    """
-    try:
-        tables = read_shards(dataset_path, partial(_check_schema, dataset_path, context))
-        chunks = [chunk for table in tables for chunk in table.column(COLUMN).chunks if len(chunk)]
-        return [batch_rows(chunk) for chunk in chunks]
-    except ValueError as error:
-        raise InputError(f"cannot open {dataset_path}: {error}; run duckling-data pack") from error
-
-
-def _check_schema(dataset_path: Path, context: int, schema: Any) -> None:
-    import pyarrow as pa
-
-    if schema.names != [COLUMN]:
-        names = ", ".join(map(repr, schema.names[:8]))
-        raise InputError(f"{dataset_path} has columns [{names}], expected [{COLUMN!r}]: run duckling-data pack")
-    found, expected = schema.field(COLUMN).type, pa.list_(pa.uint16(), context)
-    if not _same_layout(found, expected):
-        raise InputError(
-            f"{dataset_path} holds {str(found)[:80]}, expected {expected}: "
-            f"run duckling-data pack --ctx {context}, or give the dataset's --ctx"
-        )
-
-
-def _same_layout(found: Any, expected: Any) -> bool:
-    """Whether two Arrow types are fixed-size lists of equal values and length; the inner field's name is not layout."""
-    import pyarrow as pa
-
-    return bool(
-        pa.types.is_fixed_size_list(found)
-        and found.value_type == expected.value_type
-        and found.list_size == expected.list_size
-    )

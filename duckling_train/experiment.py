@@ -25,10 +25,11 @@ from transformers import GPT2LMHeadModel, Trainer, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
 from duckling_data.base.errors import InputError
-from duckling_data.rows.write import schema
+from duckling_data.rows.layout import COLUMN, schema
+from duckling_data.tokens.mapping import TokenMapping
 from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_train.config import TrainConfig
-from duckling_train.data import COLUMN, PackedRows, open_workspace
+from duckling_train.data import PackedRows, open_workspace
 from duckling_train.engines.reference.callbacks import LossTracker, ProgressLines
 from duckling_train.engines.reference.engine import CausalLMCollator, arguments_of
 from duckling_train.model import build_model, n_params, resolve_device
@@ -41,7 +42,12 @@ Trainer's to do."""
 
 @dataclass
 class Experiment:
-    """What `duckling_ii` opens: the seed's names as attributes. Training changes `model` in place."""
+    """What `duckling_ii` opens: the seed's names as attributes. Training changes `model` in place.
+
+    >>> experiment = duckling_ii("artifacts")
+    >>> experiment.W.shape, len(experiment.dead_token_ids)
+    (torch.Size([8192, 128]), 2048)
+    """
 
     model: GPT2LMHeadModel
     """The model, untrained, on the CPU; a Trainer moves it to `device`."""
@@ -55,7 +61,7 @@ class Experiment:
     tokenizer: DucklingTokenizer
     """Text to compact ids and back: `encode`, `decode`."""
 
-    token_mapping: dict[str, Any]
+    token_mapping: TokenMapping
     """The content of `token_mapping.json`."""
 
     dead_token_ids: set[int]
@@ -139,6 +145,9 @@ def duckling_ii(workspace: str | Path = "artifacts", **settings: Any) -> Experim
 
     Raises InputError for a setting that is unknown, out of range, or means nothing here, for an absent device, and for
     a workspace that `data.open_workspace` refuses.
+
+    >>> duckling_ii("artifacts", n_layer=4, seed=7)
+    Duckling II on ...: 1,907,456 parameters, ... rows of 512 tokens, 6,144 live and 2,048 dead ids, seed 7
     """
     config = _config(settings)
     if config.threads is not None:
@@ -170,7 +179,7 @@ def dataset_of(rows: PackedRows, context: int, payload_sha256: str) -> Dataset:
     layout = schema(context)
     arrays = [
         pa.FixedSizeListArray.from_arrays(pa.array(chunk.reshape(-1)), type=layout.field(COLUMN).type)
-        for chunk in rows.chunks
+        for chunk in rows.rows.chunks
     ]
     table = pa.Table.from_arrays([pa.chunked_array(arrays, layout.field(COLUMN).type)], schema=layout)
     info = DatasetInfo(features=Features.from_arrow_schema(layout))

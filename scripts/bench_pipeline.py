@@ -112,7 +112,7 @@ def time_parts(parquet: Path, megabytes: float) -> dict[str, float]:
     from duckling_data.tokens.compact import CompactTable
     from duckling_data.tokens.encoders import load_encoder
     from duckling_data.tokens.encoding import EncodedBatch
-    from duckling_data.tokens.gpt2 import GPT2_VOCAB_SIZE
+    from duckling_data.tokens.gpt2 import GPT2
 
     encoder = load_encoder()
     texts = [block.parse() for block in read_blocks(parquet, "text")]
@@ -123,7 +123,7 @@ def time_parts(parquet: Path, megabytes: float) -> dict[str, float]:
         batches.append(EncodedBatch(np.arange(first, first + len(part)), encoded.tokens, encoded.lengths, len(part), 0))
         first += len(part)
     places = sample_places(first, CountSettings(sample=None))
-    earliest = np.full(GPT2_VOCAB_SIZE, NO_PLACE, np.int32)
+    earliest = np.full(GPT2.vocab_size, NO_PLACE, np.int32)
     tally = Tally.zero()
     for batch in batches:
         tally.add(tally_batch(batch, places, earliest))

@@ -25,7 +25,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from duckling_data.tokens.encoders import ENCODERS, load_encoder
-from duckling_data.tokens.gpt2 import EOS_TEXT, MERGES_FILE, VOCABULARY_FILE, gpt2_folder, read_checked
+from duckling_data.tokens.gpt2 import GPT2, MERGES_FILE, VOCABULARY_FILE, gpt2_folder, read_checked
 
 BATCH = 5_000
 SURROGATES = range(0xD800, 0xE000)
@@ -40,6 +40,7 @@ WORDS = SENTENCES.split()
 SPACES = [" ", "\n", "\r\n", "\r", "\t", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x1f", "\x85", "\xa0", "\u1680", "\u180e"]
 SPACES += [chr(code) for code in (*range(0x2000, 0x2010), 0x2028, 0x2029, 0x202F, 0x205F, 0x2060, 0x3000, 0xFEFF)]
 CONTRACTIONS = [q + s for q in "'’‘´`" for s in ("s", "t", "re", "ve", "m", "ll", "d", "S", "T", "RE", "Ll", "ſ", "")]
+EOS_TEXT = GPT2.eos_text
 EOS_PARTS = [EOS_TEXT, EOS_TEXT * 2, EOS_TEXT[:-1], EOS_TEXT[1:], EOS_TEXT[:5], EOS_TEXT.upper(), f" {EOS_TEXT} ", "<|"]
 EOS_PARTS += [f"{EOS_TEXT}\n", f"\n\n{EOS_TEXT}", f"a{EOS_TEXT}b", "<" + EOS_TEXT, EOS_TEXT + ">", "|>", "<|endof|>"]
 MARKS = ["\u0301", "\u0308", "\u20dd", "\u093f", "\u200c", "\u200d", "\ufe0f", "👩‍👩‍👧", "🏽", "🇩🇪", "\u202e", "\x00"]

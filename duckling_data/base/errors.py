@@ -11,6 +11,9 @@ class DucklingError(Exception):
     """The root of every error that a user can meet; never raised itself.
 
     What a message quotes may come from anywhere: what is not printable in it is escaped, a line break too.
+
+    >>> issubclass(InputError, DucklingError), DucklingError("one\\ntwo").args
+    (True, ('one\\\\ntwo',))
     """
 
     exit_status = 2
@@ -30,7 +33,12 @@ def printable(text: str, breaks: str = "") -> str:
 
 
 class InputError(DucklingError):
-    """The user's input or settings: a missing file, broken JSON, an option out of range. Exit status 2."""
+    """The user's input or settings: a missing file, broken JSON, an option out of range. Exit status 2.
+
+    >>> read_mapping("nowhere.json")
+    Traceback (most recent call last):
+    duckling_data.base.errors.InputError: nowhere.json: cannot be read (No such file or directory); ...
+    """
 
 
 class CheckFailed(DucklingError):

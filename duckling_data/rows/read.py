@@ -1,49 +1,118 @@
 """Reads a dataset directory's shards, which may come from anywhere, as arrays.
 
-Nothing in the directory is run, no name leads out of it, and what a shard claims is held against its size first.
+Nothing in the directory is run, no name leads out of it, and what a shard claims is compared with its size first.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 import struct
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
-import numpy.typing as npt
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import open_regular
 from duckling_data.base.strict_json import read_json
-from duckling_data.rows.write import COLUMN
+from duckling_data.rows.layout import COLUMN, TokenIds, row_dtype, row_type
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def read_rows(folder: Path) -> list[npt.NDArray[np.uint16]]:
-    """Return the rows of each batch, memory-mapped: uint16, shape (rows, ctx), in the shards' order.
+class Rows:
+    """Rows of token ids, in memory or memory-mapped: `rows[i]` is a view of shape (ctx,), `rows[a:b]` a copy (n, ctx).
 
-    Raises ValueError if the shards are not whole or not of this layout, InputError if `state.json` is not one.
+    >>> rows = open_rows("artifacts/tokenized_dataset")
+    >>> rows[0].dtype, rows[0].shape, rows[:3].shape
+    (dtype('uint16'), (512,), (3, 512))
     """
-    shards = read_shards(folder, _check_layout)
-    return [batch_rows(chunk) for table in shards for chunk in table.column(COLUMN).chunks if len(chunk)]
+
+    def __init__(self, chunks: Sequence[TokenIds]) -> None:
+        """`chunks` hold the rows in order, each of shape (rows, ctx)."""
+        self.chunks = list(chunks)
+        self._ends = np.cumsum([len(chunk) for chunk in chunks], dtype=np.int64)
+
+    @property
+    def ctx(self) -> int:
+        """Tokens in a row; 0 where there are no rows."""
+        return self.chunks[0].shape[1] if self.chunks else 0
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    @overload
+    def __getitem__(self, index: int) -> TokenIds: ...
+    @overload
+    def __getitem__(self, index: slice) -> TokenIds: ...
+    def __getitem__(self, index: int | slice) -> TokenIds:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step != 1:
+                raise ValueError(f"rows are sliced with step {step}; expected 1")
+            return self.between(start, stop)
+        row = index + len(self) if index < 0 else index
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        number = int(np.searchsorted(self._ends, row, side="right"))
+        tokens: TokenIds = self.chunks[number][row - int(self._ends[number])]
+        return tokens
+
+    def __iter__(self) -> Iterator[TokenIds]:
+        for chunk in self.chunks:
+            yield from chunk
+
+    def between(self, start: int, stop: int) -> TokenIds:
+        """Return the rows from `start` to `stop`, as many of them as there are: shape (n, ctx)."""
+        parts = [np.empty((0, self.ctx), row_dtype(0))]
+        for chunk, end in zip(self.chunks, self._ends.tolist(), strict=True):
+            first = end - len(chunk)
+            if first < stop and end > start:
+                parts.append(chunk[max(start - first, 0) : stop - first])
+        return np.concatenate(parts)
+
+    def max_id(self) -> int:
+        """Return the largest id of all rows, or -1 where there are none. Reads them all."""
+        return max((int(chunk.max()) for chunk in self.chunks), default=-1)
+
+    def payload_sha256(self) -> str:
+        """Return the SHA-256 of the tokens, little-endian, in order. Reads all rows."""
+        payload = hashlib.sha256()
+        for chunk in self.chunks:
+            payload.update(np.ascontiguousarray(chunk, chunk.dtype.newbyteorder("<")).data)
+        return payload.hexdigest()
 
 
-def batch_rows(chunk: Any) -> npt.NDArray[np.uint16]:
-    """Return a chunk of rows as a view: uint16, shape (rows, ctx). Raises ValueError where a row or token is null."""
-    tokens: npt.NDArray[np.uint16] = chunk.flatten().to_numpy(zero_copy_only=True)
+def open_rows(folder: str | os.PathLike[str]) -> Rows:
+    """Return the rows of a dataset directory, memory-mapped: each shard is found whole, no token is read yet.
+
+    Raises InputError for a directory that is missing, damaged, or holds something else.
+
+    >>> len(open_rows("artifacts/tokenized_dataset")) > 0
+    True
+    """
+    try:
+        return Rows(read_rows(Path(folder)))
+    except ValueError as error:
+        raise InputError(f"cannot open {folder}: {error}; run duckling-data pack") from error
+
+
+def read_rows(folder: Path) -> list[TokenIds]:
+    """Return the rows of each batch, memory-mapped, of shape (rows, ctx), in the order of the shards.
+
+    Raises ValueError, which names the shard, if one is not whole or not of this layout, InputError if `state.json` is
+    not one.
+    """
+    shards = [_read_shard(path) for path in _shard_paths(folder)]
+    return [_batch_rows(chunk) for table in shards for chunk in table.column(COLUMN).chunks if len(chunk)]
+
+
+def _batch_rows(chunk: pa.FixedSizeListArray) -> TokenIds:
+    tokens: TokenIds = chunk.flatten().to_numpy(zero_copy_only=True)
     return tokens.reshape(len(chunk), chunk.type.list_size)
-
-
-def read_shards(folder: Path, check: Callable[[pa.Schema], None]) -> list[pa.Table]:
-    """Return the shards that `state.json` names, memory-mapped, each found whole; `check` sees each schema first.
-
-    They may come from anywhere: nothing in the directory is run, no name leads out of it, and what a shard claims is
-    held against its size before a byte of it is read. Raises ValueError that names a bad shard, InputError.
-    """
-    return [_read_shard(path, check) for path in _shard_paths(folder)]
 
 
 def _shard_paths(folder: Path) -> list[Path]:
@@ -60,7 +129,7 @@ def _shard_paths(folder: Path) -> list[Path]:
     return paths
 
 
-def _read_shard(path: Path, check: Callable[[pa.Schema], None]) -> pa.Table:
+def _read_shard(path: Path) -> pa.Table:
     import pyarrow as pa
 
     try:
@@ -70,7 +139,7 @@ def _read_shard(path: Path, check: Callable[[pa.Schema], None]) -> pa.Table:
                 if message.type == "record batch" and _is_compressed(message.metadata.to_pybytes()):
                     raise ValueError("it is compressed, which rows of tokens never are")
         reader = pa.ipc.open_stream(pa.memory_map(str(path)))
-        check(reader.schema)
+        _check_layout(reader.schema)
         table = reader.read_all()
         table.validate()
         if any(chunk.null_count or chunk.flatten().null_count for chunk in table.column(COLUMN).chunks):
@@ -89,7 +158,7 @@ def _is_compressed(metadata: bytes) -> bool:
 
 
 def _field(metadata: bytes, table: int, number: int) -> int:
-    """Return where a flatbuffer table's field stands, or 0 where it is absent."""
+    """Return the offset of a flatbuffer table's field, or 0 where it is absent."""
     vtable = table - int(struct.unpack_from("<i", metadata, table)[0])
     size = int(struct.unpack_from("<H", metadata, vtable)[0])
     entry = 4 + 2 * number
@@ -100,6 +169,8 @@ def _field(metadata: bytes, table: int, number: int) -> int:
 def _check_layout(found: pa.Schema) -> None:
     import pyarrow as pa
 
+    ids = row_type(1).value_type
     kind = found.field(COLUMN).type if found.names == [COLUMN] else None
-    if not (kind and pa.types.is_fixed_size_list(kind) and kind.value_type == pa.uint16() and kind.list_size > 0):
-        raise ValueError(f"it holds {', '.join(found.names)[:60]!r}, expected {COLUMN} of fixed_size_list<uint16>")
+    if not (kind and pa.types.is_fixed_size_list(kind) and kind.value_type == ids and kind.list_size > 0):
+        columns = ", ".join(f"{name[:20]} of {str(found.field(i).type)[:60]}" for i, name in enumerate(found.names[:4]))
+        raise ValueError(f"it holds {columns!r}, expected {COLUMN!r} of fixed_size_list<{ids}>")

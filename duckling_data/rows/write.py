@@ -18,18 +18,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from duckling_data.base.disk import Needed, disk_errors, make_directory
 from duckling_data.base.files import PARTIAL, replace_directory, sync_directory, write_bytes
 from duckling_data.base.parallel import Background
+from duckling_data.rows.layout import MAX_VOCAB, TokenIds, dataset_info, row_dtype, schema
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 ROWS_PER_BATCH = 1024
 ROWS_PER_SHARD = 1 << 16
-COLUMN = "input_ids"
 
 
 class HashingFile:
@@ -70,19 +69,21 @@ class RowWriter:
     `discard()`. The bytes depend on the rows alone, not on how many come in one call.
     """
 
-    def __init__(self, place: Path, ctx: int, split: str) -> None:
+    def __init__(self, place: Path, ctx: int, split: str, total_vocab: int = MAX_VOCAB) -> None:
         self._place = place
         self._partial = place.with_name(place.name + PARTIAL)
         self._ctx = ctx
         self._split = split
-        self._held: list[npt.NDArray[np.uint16]] = []
+        self._dtype = row_dtype(total_vocab)
+        self._held: list[TokenIds] = []
         self._held_rows = 0
         self._share: float | None = None
         self._shard_files: list[tuple[Path, dict[str, Any]]] = []
         self._file: HashingFile | None = None
         self._stream: Any = None
         self._shard_rows = 0
-        self._schema = schema(ctx)
+        self._schema = schema(ctx, total_vocab)
+        self._info = dataset_info(ctx, total_vocab)
         self._payload = hashlib.sha256()
         self._disk = Background()
         self._handed = 0
@@ -92,7 +93,7 @@ class RowWriter:
 
     @property
     def payload_sha256(self) -> str:
-        """SHA-256 of the rows' tokens so far, little-endian uint16, in order."""
+        """SHA-256 of the rows' tokens so far, little-endian, in order."""
         return self._payload.hexdigest()
 
     def __enter__(self) -> Self:
@@ -121,15 +122,15 @@ class RowWriter:
                 self._file.close()
         self.discard()
 
-    def write(self, rows: npt.NDArray[np.uint16], share: float | None = None) -> None:
-        """Append rows: uint16, shape (n, ctx). `share`: how much of the whole is in hand with them, above 0, up to 1.
+    def write(self, rows: TokenIds, share: float | None = None) -> None:
+        """Append rows of shape (n, ctx). `share`: how much of the whole is in hand with them, above 0, up to 1.
 
         A full disk is told with the room for the rest, where `share` says how much that is.
         """
         self._share = share
         if len(rows) == 0:
             return
-        rows = np.ascontiguousarray(rows, dtype="<u2")
+        rows = np.ascontiguousarray(rows, self._dtype.newbyteorder("<"))
         self._payload.update(rows.data)
         self.rows += len(rows)
         self._held.append(rows)
@@ -139,26 +140,28 @@ class RowWriter:
 
     def _drain(self, *, whole_batches: bool) -> None:
         """Write what is held, in batches of ROWS_PER_BATCH; the rest stays held if only whole batches are wanted."""
-        rows = np.concatenate(self._held) if self._held else np.empty((0, self._ctx), np.uint16)
+        rows = np.concatenate(self._held) if self._held else np.empty((0, self._ctx), self._dtype)
         end = len(rows) - len(rows) % ROWS_PER_BATCH if whole_batches else len(rows)
         # Hashing and writing the file is half of a row's cost: it goes on beside the cutting of the next rows.
         self._disk.submit(self._write_batches, (rows[:end], self._needed(rows[:end])))
         self._held, self._held_rows = ([rows[end:].copy()], len(rows) - end) if end < len(rows) else ([], 0)
 
-    def _needed(self, rows: npt.NDArray[np.uint16]) -> Needed:
+    def _needed(self, rows: TokenIds) -> Needed:
         """Return the room for these rows and those after them."""
         self._handed += len(rows)
         if self._share is None:
             return Needed(rows.nbytes, "at least ")
-        return Needed(rows.nbytes + max(0, round(self.rows / self._share) - self._handed) * self._ctx * 2)
+        return Needed(
+            rows.nbytes + max(0, round(self.rows / self._share) - self._handed) * self._ctx * self._dtype.itemsize
+        )
 
-    def _write_batches(self, task: tuple[npt.NDArray[np.uint16], Needed]) -> None:
+    def _write_batches(self, task: tuple[TokenIds, Needed]) -> None:
         rows, needed = task
         with disk_errors(self._partial, needed):
             for start in range(0, len(rows), ROWS_PER_BATCH):
                 self._write_batch(rows[start : start + ROWS_PER_BATCH])
 
-    def _write_batch(self, rows: npt.NDArray[np.uint16]) -> None:
+    def _write_batch(self, rows: TokenIds) -> None:
         import pyarrow as pa
 
         if self._stream is None:
@@ -191,7 +194,7 @@ class RowWriter:
                 path.rename(path.with_name(names[-1]))
                 self.outputs[names[-1]] = described
         for name, value in (
-            ("dataset_info.json", _dataset_info(self._ctx)),
+            ("dataset_info.json", self._info),
             ("state.json", _state(names, self._split, self.payload_sha256)),
         ):
             data = json.dumps(value, indent=2).encode()
@@ -207,22 +210,6 @@ class RowWriter:
     def discard(self) -> None:
         """Remove the finished directory, which is not to be put in place."""
         shutil.rmtree(self._partial, ignore_errors=True)
-
-
-def schema(ctx: int) -> pa.Schema:
-    """Return the Arrow schema of the rows: one column, `fixed_size_list<uint16>[ctx]`, with datasets' metadata."""
-    import pyarrow as pa
-
-    metadata = {"huggingface": json.dumps({"info": {"features": _features(ctx)}})}
-    return pa.schema([pa.field(COLUMN, pa.list_(pa.uint16(), ctx))], metadata=metadata)
-
-
-def _features(ctx: int) -> dict[str, Any]:
-    return {COLUMN: {"feature": {"dtype": "uint16", "_type": "Value"}, "length": ctx, "_type": "Sequence"}}
-
-
-def _dataset_info(ctx: int) -> dict[str, Any]:
-    return {"citation": "", "description": "", "features": _features(ctx), "homepage": "", "license": ""}
 
 
 def _state(names: list[str], split: str, payload_sha256: str) -> dict[str, Any]:

@@ -17,8 +17,9 @@ import numpy.typing as npt
 from duckling_data.base.errors import InputError
 from duckling_data.base.progress import Reporter
 from duckling_data.corpus.splits import Split
+from duckling_data.rows.layout import TokenIds
 from duckling_data.tokens.encoding import EncodedBatch, EncodedSplit
-from duckling_data.tokens.gpt2 import GPT2_VOCAB_SIZE
+from duckling_data.tokens.gpt2 import GPT2
 
 COVERAGE_LEVELS = (0.9, 0.95, 0.99, 0.995, 0.999)
 LENGTH_BIN = 16
@@ -105,7 +106,7 @@ class Tally:
     def zero(cls) -> Tally:
         """Return the tally of no stories."""
         return cls(
-            np.zeros(GPT2_VOCAB_SIZE, np.int64), np.full(GPT2_VOCAB_SIZE, NEVER), np.zeros(LENGTH_BINS, np.int64)
+            np.zeros(GPT2.vocab_size, np.int64), np.full(GPT2.vocab_size, NEVER), np.zeros(LENGTH_BINS, np.int64)
         )
 
     def add(self, other: Tally) -> None:
@@ -146,7 +147,7 @@ def tally_batch(batch: EncodedBatch, places: npt.NDArray[np.int32], earliest: np
     tally.stories = len(mine)
     tally.empty = int(np.count_nonzero(lengths == 0))
     tally.lengths = np.bincount(np.minimum(lengths // LENGTH_BIN, LENGTH_BINS - 1), minlength=LENGTH_BINS)
-    tally.count = np.bincount(tokens, minlength=GPT2_VOCAB_SIZE)
+    tally.count = np.bincount(tokens, minlength=GPT2.vocab_size)
     candidates = np.flatnonzero(np.repeat(mine, lengths) < earliest.take(tokens))
     starts = np.cumsum(lengths) - lengths
     story = np.searchsorted(starts, candidates, side="right") - 1
@@ -157,7 +158,7 @@ def tally_batch(batch: EncodedBatch, places: npt.NDArray[np.int32], earliest: np
 
 def _sampled(
     batch: EncodedBatch, mine: npt.NDArray[np.int32]
-) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+) -> tuple[TokenIds, npt.NDArray[np.int64], npt.NDArray[np.int32]]:
     """Return (tokens, lengths, places) of the batch's sampled stories."""
     sampled = mine >= 0
     if sampled.all():
@@ -175,7 +176,7 @@ def count_tokens(
     split = encoded.split
     places = sample_places(split.stories, settings)
     total = Tally.zero()
-    earliest = np.full(GPT2_VOCAB_SIZE, NO_PLACE, np.int32)
+    earliest = np.full(GPT2.vocab_size, NO_PLACE, np.int32)
 
     def tally(batch: EncodedBatch) -> tuple[Tally, int]:
         return tally_batch(batch, places, earliest), batch.read
@@ -207,7 +208,7 @@ def _figures(counts: TokenCounts, tally: Tally, split: Split) -> dict[str, Any]:
 
 def occurring_ids(encoded: EncodedSplit, reporter: Reporter) -> npt.NDArray[np.int64]:
     """Return the GPT-2 ids that occur anywhere in the split, ascending."""
-    seen = np.zeros(GPT2_VOCAB_SIZE, bool)
+    seen = np.zeros(GPT2.vocab_size, bool)
     with reporter.bar("scan", encoded.split.stories, "stories") as bar:
         for ids, read in encoded.map(lambda batch: (np.unique(batch.tokens), batch.read)):
             seen[ids] = True

@@ -12,11 +12,11 @@ from duckling_data.base.disk import Needed
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import open_regular, replacing
 from duckling_data.stages.count import TokenCounts
-from duckling_data.tokens.gpt2 import GPT2_VOCAB_SIZE
+from duckling_data.tokens.gpt2 import GPT2
 
 COUNTS_NAME = "token_counts.parquet"
 
-COLUMNS = {"gpt2_id": "uint16", "count": "int64", "first_seen": "int32"}
+COLUMNS = {"gpt2_id": GPT2.id_dtype.name, "count": "int64", "first_seen": "int32"}
 """The columns of `token_counts.parquet` and their types."""
 
 
@@ -26,7 +26,7 @@ def write_counts(path: Path, counts: TokenCounts) -> None:
     import pyarrow.parquet as pq
 
     columns = {
-        "gpt2_id": pa.array(counts.gpt2_id.astype(np.uint16)),
+        "gpt2_id": pa.array(counts.gpt2_id.astype(GPT2.id_dtype)),
         "count": pa.array(counts.count),
         "first_seen": pa.array(counts.first_seen.astype(np.int32)),
     }
@@ -51,8 +51,8 @@ def read_counts(path: Path) -> TokenCounts:
             raise ValueError("it has nulls")
         columns: Iterator[npt.NDArray[np.int64]] = (c.to_numpy().astype(np.int64) for c in table.columns)
         counts = TokenCounts(*columns)
-        if counts.gpt2_id.max(initial=0) >= GPT2_VOCAB_SIZE:
-            raise ValueError(f"it has the id {counts.gpt2_id.max()}, expected GPT-2's, below {GPT2_VOCAB_SIZE}")
+        if counts.gpt2_id.max(initial=0) >= GPT2.vocab_size:
+            raise ValueError(f"it has the id {counts.gpt2_id.max()}, expected GPT-2's, below {GPT2.vocab_size}")
         return counts
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -18,10 +18,11 @@ import numpy.typing as npt
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.progress import Reporter
+from duckling_data.rows.layout import TokenIds, row_dtype
 from duckling_data.rows.write import RowWriter
 from duckling_data.tokens.compact import Compacted, CompactTable
 from duckling_data.tokens.encoding import EncodedBatch, EncodedSplit
-from duckling_data.tokens.gpt2 import EOS_ID
+from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import TokenMapping
 
 SEPARATORS = ("none", "eos")
@@ -55,10 +56,10 @@ class RowPacker:
         self.group = group
         self.dropped = 0
         """Tokens in the tails dropped so far."""
-        self._carry = np.empty(0, np.uint16)
+        self._carry: TokenIds = np.empty(0, row_dtype(0))
         self._in_group = 0
 
-    def add(self, tokens: npt.NDArray[np.uint16], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.uint16]:
+    def add(self, tokens: TokenIds, lengths: npt.NDArray[np.int64]) -> TokenIds:
         """Return the rows that these stories complete: uint16, shape (n, ctx).
 
         `tokens` holds the stories one after the other, `lengths` their numbers of tokens. What is left of an
@@ -77,11 +78,11 @@ class RowPacker:
         self._carry = stream[len(stream) - int(tails[-1]) :].copy()
         return self._cut(stream, starts)
 
-    def _cut(self, stream: npt.NDArray[np.uint16], starts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint16]:
+    def _cut(self, stream: TokenIds, starts: npt.NDArray[np.int64]) -> TokenIds:
         if len(starts) == 0:
-            return np.empty((0, self.ctx), np.uint16)
+            return np.empty((0, self.ctx), stream.dtype)
         windows = np.lib.stride_tricks.sliding_window_view(stream, self.ctx)
-        rows: npt.NDArray[np.uint16] = windows[starts]
+        rows: TokenIds = windows[starts]
         return rows
 
     def _group_ends(self, lengths: npt.NDArray[np.int64], offset: int) -> npt.NDArray[np.int64]:
@@ -96,7 +97,7 @@ class RowPacker:
     def finish(self) -> None:
         """Drop the tail of the last group."""
         self.dropped += len(self._carry)
-        self._carry = np.empty(0, np.uint16)
+        self._carry = self._carry[:0]
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def pack_split(
         return table.compact(batch.tokens, batch.lengths, separator), batch
 
     with (
-        RowWriter(place, settings.ctx, name) as writer,
+        RowWriter(place, settings.ctx, name, mapping["total_vocab"]) as writer,
         reporter.bar(f"pack {name}", encoded.split.stories, "stories") as bar,
     ):
         for part, batch in encoded.map(compact, last=True):
@@ -157,7 +158,7 @@ def pack_split(
 def _separator(mapping: TokenMapping, settings: PackSettings) -> int | None:
     if settings.separator == "none":
         return None
-    compact: int | None = mapping["gpt2_to_compact"].get(str(EOS_ID))
+    compact: int | None = mapping["gpt2_to_compact"].get(str(GPT2.eos_id))
     if compact is None:
         raise InputError(
             "--separator eos: <|endoftext|> has no live id in this mapping. "

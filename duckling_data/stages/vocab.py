@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from duckling_data.base.errors import InputError
+from duckling_data.rows.layout import MAX_VOCAB
 from duckling_data.stages.count import TokenCounts
-from duckling_data.tokens.gpt2 import EOS_ID, GPT2_VOCAB_SIZE, gpt2_parts
-from duckling_data.tokens.mapping import DECOMPOSE, MAX_VOCAB, TokenMapping
+from duckling_data.tokens.gpt2 import GPT2
+from duckling_data.tokens.mapping import DECOMPOSE, TokenMapping
 
 POLICIES = ("most-frequent", "reserved", DECOMPOSE)
 
@@ -88,8 +89,8 @@ def _frequent_live_ids(counts: TokenCounts, settings: VocabSettings, room: int, 
     `--eos` puts `<|endoftext|>` last unless it is among the most frequent already.
     """
     tail = list(base)
-    if settings.eos and EOS_ID not in tail and EOS_ID not in counts.gpt2_id[: room - len(tail)]:
-        tail.append(EOS_ID)
+    if settings.eos and GPT2.eos_id not in tail and GPT2.eos_id not in counts.gpt2_id[: room - len(tail)]:
+        tail.append(GPT2.eos_id)
     whole = counts.gpt2_id[~np.isin(counts.gpt2_id, tail)][: room - len(tail)]
     if len(whole) + len(tail) < room:
         raise InputError(
@@ -106,7 +107,7 @@ def _lossless_live_ids(counts: TokenCounts, settings: VocabSettings, occurring: 
     """
     base: list[int] = []
     while True:
-        least = len(base) + (settings.eos and EOS_ID not in base)
+        least = len(base) + (settings.eos and GPT2.eos_id not in base)
         if least > settings.live:
             pieces = "single bytes" + " and <|endoftext|>" * (least > len(base))
             raise InputError(
@@ -123,7 +124,7 @@ def _lossless_live_ids(counts: TokenCounts, settings: VocabSettings, occurring: 
 
 def base_pieces(tokens: npt.NDArray[np.int64], live: Sequence[int]) -> set[int]:
     """Return the pieces without a merge that the tokens are split into where they are not live."""
-    parts, live_set = gpt2_parts(), set(live)
+    parts, live_set = GPT2.parts, set(live)
     todo = [int(token) for token in tokens if int(token) not in live_set]
     seen: set[int] = set()
     reached: set[int] = set()
@@ -141,7 +142,7 @@ def base_pieces(tokens: npt.NDArray[np.int64], live: Sequence[int]) -> set[int]:
 
 def mapping_figures(mapping: TokenMapping, counts: TokenCounts) -> dict[str, Any]:
     """Return the figures of the manifest: what part of the counted tokens has a live id of its own."""
-    live = np.zeros(GPT2_VOCAB_SIZE, bool)
+    live = np.zeros(GPT2.vocab_size, bool)
     live[mapping["live_token_ids"]] = True
     covered = int(counts.count[live[counts.gpt2_id]].sum())
     return {

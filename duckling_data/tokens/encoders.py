@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from duckling_data.base.errors import InputError
-from duckling_data.tokens.gpt2 import tokenizer_json
+from duckling_data.rows.layout import TokenIds
+from duckling_data.tokens.gpt2 import GPT2
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,22 +32,22 @@ _NEW_SPANS = (
 )
 _NEW_RANGES = ("-".join(chr(int(code, 16)) for code in span.split("-")) for span in _NEW_SPANS.split())
 NEW_IN_UNICODE_17 = f"[{''.join(_NEW_RANGES)}]"
-"""A regular expression for one letter or number that Unicode 17 added: gigatoken knows it as such, tokenizers not."""
+"""A regular expression for one letter or number that Unicode 17 added: gigatoken knows them, tokenizers does not."""
 NEW_LEAD_BYTES = (b"\xe0", b"\xea", b"\xf0")
-"""In UTF-8 every such character begins with one of these bytes, and none of them occurs inside a character."""
+"""In UTF-8 every such character begins with one of these bytes, which occur nowhere else in a character."""
 
 
 @dataclass(frozen=True)
 class TokenBatch:
     """The tokens of a batch of stories."""
 
-    tokens: npt.NDArray[np.uint16]
+    tokens: TokenIds
     """GPT-2 ids of all stories, one after another, shape (sum of lengths,)."""
 
     lengths: npt.NDArray[np.int64]
     """Tokens in each story, in the batch's order, shape (stories,); 0 for an empty story."""
 
-    def stories(self) -> list[npt.NDArray[np.uint16]]:
+    def stories(self) -> list[TokenIds]:
         """Return each story's tokens, as views."""
         return np.split(self.tokens, np.cumsum(self.lengths)[:-1]) if len(self.lengths) else []
 
@@ -73,26 +74,26 @@ def load_encoder(kind: str = "gigatoken") -> Encoder:
 class _GigatokenEncoder:
     """gigatoken's byte-level BPE. It releases the GIL, but a lock inside lets one thread at a time use an encoder.
 
-    A sweep over all 1,112,064 Unicode scalar values showed one difference: gigatoken 0.10 knows the letters and
-    numbers of Unicode 17, tokenizers those of Unicode 16, so the 4,657 `NEW_IN_UNICODE_17` end a word in one and
-    continue it in the other. A text that holds one of them goes to tokenizers.
+    Over all 1,112,064 Unicode scalar values there is one difference: gigatoken 0.10 knows the letters and numbers of
+    Unicode 17, tokenizers those of Unicode 16, so the 4,657 `NEW_IN_UNICODE_17` continue a word in one and end it in
+    the other. A text that holds one of them is encoded by tokenizers.
 
-    gigatoken gives uint32. The cast to uint16 costs 3 % and is repaid by the table lookup that follows it, which
-    reads half the bytes; and a batch that waits in a queue takes half the memory.
+    gigatoken gives uint32. The cast to uint16 costs 3 %, and the table look-up after it, which reads half the bytes,
+    gains more; a batch that waits in a queue takes half the memory.
     """
 
     def __init__(self) -> None:
         import gigatoken
 
-        self._tokenizer = gigatoken.Tokenizer.from_json(tokenizer_json())
+        self._tokenizer = gigatoken.Tokenizer.from_json(GPT2.tokenizer_json)
 
     @cached_property
-    def _exact(self) -> _TokenizersEncoder:
+    def _fallback(self) -> _TokenizersEncoder:
         return _TokenizersEncoder()
 
     def encode(self, text: str) -> list[int]:
         if re.search(NEW_IN_UNICODE_17, text):
-            return self._exact.encode(text)
+            return self._fallback.encode(text)
         ids: list[int] = self._tokenizer.encode(text).tolist()
         return ids
 
@@ -102,9 +103,9 @@ class _GigatokenEncoder:
         texts = _without_validity(texts)
         layout = self._tokenizer.encode_batch(ak.from_arrow(texts), parallel=False).layout
         offsets = layout.offsets.data
-        batch = TokenBatch(layout.content.data[offsets[0] : offsets[-1]].astype(np.uint16), np.diff(offsets))
+        batch = TokenBatch(layout.content.data[offsets[0] : offsets[-1]].astype(GPT2.id_dtype), np.diff(offsets))
         doubtful = _holding_new_characters(texts)
-        return _replaced(batch, doubtful, self._exact.encode_batch(texts.take(doubtful))) if len(doubtful) else batch
+        return _replaced(batch, doubtful, self._fallback.encode_batch(texts.take(doubtful))) if len(doubtful) else batch
 
 
 class _TokenizersEncoder:
@@ -115,7 +116,7 @@ class _TokenizersEncoder:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         from tokenizers import Tokenizer
 
-        self._tokenizer = Tokenizer.from_str(tokenizer_json())
+        self._tokenizer = Tokenizer.from_str(GPT2.tokenizer_json)
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
@@ -125,7 +126,7 @@ class _TokenizersEncoder:
         stories = _without_validity(texts).to_pylist()
         encodings = self._tokenizer.encode_batch_fast(stories, add_special_tokens=False)
         rows = [encoding.ids for encoding in encodings]
-        tokens = np.fromiter(chain.from_iterable(rows), dtype=np.uint16)
+        tokens = np.fromiter(chain.from_iterable(rows), dtype=GPT2.id_dtype)
         return TokenBatch(tokens, np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)))
 
 
@@ -143,14 +144,14 @@ def _without_validity(texts: pa.LargeStringArray) -> pa.LargeStringArray:
 
 
 def _holding_new_characters(texts: pa.LargeStringArray) -> pa.Array:
-    """Return which stories hold a character of `NEW_IN_UNICODE_17`, by one fast look at the batch's bytes first."""
+    """Return which stories hold a character of `NEW_IN_UNICODE_17`, after a search of its bytes for lead bytes."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     _validity, offsets, content = texts.buffers()
     first, last = np.frombuffer(offsets, np.int64)[[texts.offset, texts.offset + len(texts)]]
     octets = memoryview(content)[first:last]
-    # Most batches are ASCII: their largest byte alone, found without a copy, clears them.
+    # Most batches are ASCII: their largest byte, found without a copy, shows it.
     if first == last or np.frombuffer(octets, np.uint8).max() < min(NEW_LEAD_BYTES)[0]:
         return pa.array([], type=pa.int64())
     held = octets.tobytes()

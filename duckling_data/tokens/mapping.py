@@ -1,7 +1,7 @@
-"""The mapping file, `token_mapping.json`: which GPT-2 tokens are live, and under which compact ids.
+"""The mapping file, `token_mapping.json`: which GPT-2 tokens are live, and their compact ids.
 
 Its keys, their order and its bytes are the seed's: `json.dumps(mapping, indent=2)`. The policy `decompose` adds one
-last key, `unk_policy`. A mapping is checked whole whenever it is read, so that nothing after has to doubt it.
+last key, `unk_policy`. A mapping is checked completely whenever it is read.
 """
 
 from __future__ import annotations
@@ -10,38 +10,50 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NotRequired, TypedDict, cast
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import read_bytes
+from duckling_data.base.records import short
 from duckling_data.base.strict_json import parse_json
-from duckling_data.tokens.gpt2 import GPT2_VOCAB_SIZE
+from duckling_data.rows.layout import MAX_VOCAB
+from duckling_data.tokens.gpt2 import GPT2
 
 MAPPING_FILE = "token_mapping.json"
 DECOMPOSE = "decompose"
-MAX_VOCAB = 65536
-"""Rows of tokens are uint16."""
 MAPPING_LIMIT = 8 << 20
-"""The largest file that is read, in bytes; all of GPT-2's tokens live make 2.6 million."""
-MAX_DIGITS = 5
-"""Digits of the largest id."""
+"""The largest file that is read, in bytes; one with all of GPT-2's tokens live has 2.6 million."""
 
 
-TokenMapping = dict[str, Any]
-"""The mapping as JSON holds it, with these keys in this order:
+class TokenMapping(TypedDict):
+    """The mapping as JSON holds it, with its keys in this order.
 
-live_tokens      compact ids 0 to live_tokens - 1 are live
-dead_tokens      the ids from live_tokens to total_vocab - 1: no token has them
-total_vocab      their sum, the rows of the embedding
-unk_id           the compact id of a GPT-2 token that is not live; under `reserved` the last live id, which no token has
-gpt2_to_compact  GPT-2 id, as a decimal string, -> compact id, in compact order
-compact_to_gpt2  its inverse
-live_token_ids   the live GPT-2 ids in compact order: most frequent first
-unk_policy       "decompose", or absent
-"""
+    >>> mapping = read_mapping("artifacts/token_mapping.json")
+    >>> mapping["live_tokens"] + mapping["dead_tokens"] == mapping["total_vocab"]
+    True
+    """
+
+    live_tokens: int
+    """Compact ids 0 to live_tokens - 1 are live."""
+    dead_tokens: int
+    """The ids from live_tokens to total_vocab - 1 are dead: no token has them."""
+    total_vocab: int
+    """Their sum, the rows of the embedding."""
+    unk_id: int
+    """The compact id of a GPT-2 token that is not live; under `reserved` the last live id, which no token has."""
+    gpt2_to_compact: dict[str, int]
+    """GPT-2 id, as a decimal string, to compact id, in compact order."""
+    compact_to_gpt2: dict[str, int]
+    """Its inverse."""
+    live_token_ids: list[int]
+    """The live GPT-2 ids in compact order: most frequent first."""
+    unk_policy: NotRequired[str]
+    """`decompose`, or absent."""
+
+
 SIZES = ("live_tokens", "dead_tokens", "total_vocab", "unk_id")
-REQUIRED_KEYS = (*SIZES, "gpt2_to_compact", "compact_to_gpt2", "live_token_ids")
-KEYS = (*REQUIRED_KEYS, "unk_policy")
+KEYS = tuple(TokenMapping.__annotations__)
+REQUIRED_KEYS = KEYS[:-1]
 
 
 def mapping_bytes(mapping: Mapping[str, object]) -> bytes:
@@ -53,11 +65,15 @@ def read_mapping(path: str | os.PathLike[str]) -> TokenMapping:
     """Return the checked mapping in the file `path`.
 
     Raises InputError when the file cannot be read, is larger than MAPPING_LIMIT, is not JSON, or fails `check_mapping`.
+
+    >>> mapping = read_mapping("artifacts/token_mapping.json")
+    >>> mapping["compact_to_gpt2"]["0"] == mapping["live_token_ids"][0]
+    True
     """
     try:
         content = read_bytes(Path(path), MAPPING_LIMIT)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; `duckling-data build-vocab` makes it") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror}); `duckling-data build-vocab` makes it") from error
     return parse_mapping(content, str(path))
 
 
@@ -66,93 +82,81 @@ def parse_mapping(content: bytes, where: str) -> TokenMapping:
     try:
         mapping = parse_json(content)
     except ValueError as error:
-        _refuse(where, f"is not JSON ({error})")
+        raise _bad(where, f"not JSON ({error})") from error
     return check_mapping(mapping, where)
 
 
 def check_mapping(mapping: object, where: str) -> TokenMapping:
-    """Return `mapping` as it is, having found it whole: its sizes, ids and the three tables agree.
+    """Return `mapping` itself if its sizes, ids and the three tables agree.
 
     Raises InputError, which names `where` (the file) and the first bad value, otherwise.
     """
-    if not isinstance(mapping, dict):
-        _refuse(where, f"holds {_short(mapping)}, expected an object with the keys {', '.join(REQUIRED_KEYS)}")
+    try:
+        if not isinstance(mapping, dict):
+            raise ValueError(f"holds {short(mapping)}; expected an object with the keys {', '.join(REQUIRED_KEYS)}")
+        _check_keys(mapping)
+        _check_sizes(mapping)
+        _check_tables(mapping)
+    except ValueError as error:
+        raise _bad(where, str(error)) from error
+    return cast(TokenMapping, mapping)
+
+
+def _bad(where: str, fault: str) -> InputError:
+    return InputError(f"{where}: {fault}; `duckling-data build-vocab` makes it again")
+
+
+def _check_keys(mapping: dict[str, Any]) -> None:
     for key in REQUIRED_KEYS:
         if key not in mapping:
-            _refuse(where, f"has no key {key!r}")
+            raise ValueError(f"has no key {key!r}")
     for key in mapping:
         if key not in KEYS:
-            _refuse(where, f"has an unknown key {_short(key)}")
+            raise ValueError(f"has an unknown key {short(key)}; expected {', '.join(KEYS)}")
     if mapping.get("unk_policy", DECOMPOSE) != DECOMPOSE:
-        _refuse(where, f"has unk_policy {_short(mapping['unk_policy'])}, expected {DECOMPOSE!r} or no such key")
-    _check_sizes(mapping, where)
-    _check_tables(mapping, where)
-    return mapping
+        raise ValueError(f"unk_policy is {short(mapping['unk_policy'])}; expected {DECOMPOSE!r} or no such key")
 
 
-def _check_sizes(mapping: TokenMapping, where: str) -> None:
+def _check_sizes(mapping: dict[str, Any]) -> None:
     live, dead, total = mapping["live_tokens"], mapping["dead_tokens"], mapping["total_vocab"]
-    _check_integer(live, 1, MAX_VOCAB, "live_tokens", where)
-    _check_integer(dead, 0, MAX_VOCAB, "dead_tokens", where)
-    _check_integer(total, 1, MAX_VOCAB, "total_vocab", where)
+    _check_integer("live_tokens", live, 1, MAX_VOCAB)
+    _check_integer("dead_tokens", dead, 0, MAX_VOCAB)
+    _check_integer("total_vocab", total, 1, MAX_VOCAB)
     if live + dead != total:
-        _refuse(where, f"has total_vocab {total}, expected live_tokens + dead_tokens = {live + dead}")
-    _check_integer(mapping["unk_id"], 0, live - 1, "unk_id", where)
+        raise ValueError(f"total_vocab is {total}; expected live_tokens + dead_tokens = {live + dead}")
+    _check_integer("unk_id", mapping["unk_id"], 0, live - 1)
 
 
-def _check_tables(mapping: TokenMapping, where: str) -> None:
-    live = mapping["live_tokens"]
-    to_gpt2 = _read_table(mapping, "compact_to_gpt2", live, GPT2_VOCAB_SIZE, where)
-    to_compact = _read_table(mapping, "gpt2_to_compact", GPT2_VOCAB_SIZE, live, where)
-    for compact, gpt2 in to_gpt2.items():
-        if to_compact.get(gpt2) != compact:
-            _refuse(where, f"maps compact {compact} to GPT-2 {gpt2}, but GPT-2 {gpt2} to {to_compact.get(gpt2)}")
-    for gpt2, compact in to_compact.items():
-        if to_gpt2.get(compact) != gpt2:
-            _refuse(where, f"maps GPT-2 {gpt2} to compact {compact}, but compact {compact} to {to_gpt2.get(compact)}")
-    reserved = live - 1 if mapping["unk_id"] == live - 1 else None
-    for compact in range(live):
-        if compact not in to_gpt2 and compact != reserved:
-            _refuse(where, f"has no entry for the live id {compact} in compact_to_gpt2")
-    ids = mapping["live_token_ids"]
-    expected = [to_gpt2[compact] for compact in sorted(to_gpt2)]
-    if not isinstance(ids, list) or len(ids) != len(expected):
-        size = len(ids) if isinstance(ids, list) else _short(ids)
-        _refuse(where, f"has live_token_ids of {size}, expected a list of {len(expected)} GPT-2 ids")
-    for compact, (found, gpt2) in enumerate(zip(ids, expected, strict=True)):
-        if type(found) is not int or found != gpt2:
-            _refuse(where, f"has live_token_ids[{compact}] = {_short(found)}, but compact {compact} is GPT-2 {gpt2}")
+def _check_tables(mapping: dict[str, Any]) -> None:
+    """Check the list of live tokens; then both tables are what follows from it."""
+    live, ids = mapping["live_tokens"], mapping["live_token_ids"]
+    reserved = mapping["unk_id"] == live - 1  # then the last live id need not have a token
+    if not isinstance(ids, list) or not live - reserved <= len(ids) <= live:
+        found = f"has {len(ids):,} entries" if isinstance(ids, list) else f"is {short(ids)}"
+        raise ValueError(f"live_token_ids {found}; expected a list of {live:,} GPT-2 ids, one for each live id")
+    first: dict[int, int] = {}
+    for compact, gpt2 in enumerate(ids):
+        _check_integer(f"live_token_ids[{compact}]", gpt2, 0, GPT2.vocab_size - 1)
+        if first.setdefault(gpt2, compact) != compact:
+            raise ValueError(f"live_token_ids[{compact}] is {gpt2}, as live_token_ids[{first[gpt2]}]; expected once")
+    _check_table("compact_to_gpt2", mapping, {str(compact): gpt2 for compact, gpt2 in enumerate(ids)})
+    _check_table("gpt2_to_compact", mapping, {str(gpt2): compact for compact, gpt2 in enumerate(ids)})
 
 
-def _read_table(mapping: TokenMapping, name: str, keys: int, values: int, where: str) -> dict[int, int]:
-    """Return one of the two tables with integer keys, all below `keys`, and values, all below `values`."""
+def _check_table(name: str, mapping: dict[str, Any], expected: dict[str, int]) -> None:
     table = mapping[name]
     if not isinstance(table, dict):
-        _refuse(where, f"has {name} = {_short(table)}, expected an object")
-    result = {}
+        raise ValueError(f"{name} is {short(table)}; expected an object")
     for key, value in table.items():
-        if not (isinstance(key, str) and key.isascii() and key.isdecimal() and _is_id(key)):
-            _refuse(where, f"has the key {_short(key)} in {name}, expected a decimal string")
-        _check_integer(int(key), 0, keys - 1, f"the key of {name}", where)
-        _check_integer(value, 0, values - 1, f"{name}[{key!r}]", where)
-        result[int(key)] = value
-    return result
+        if key not in expected:
+            raise ValueError(f"{name} has the key {short(key)}; expected the {len(expected):,} ids of live_token_ids")
+        if type(value) is not int or value != expected[key]:
+            raise ValueError(f"{name}[{key!r}] is {short(value)}; expected {expected[key]} by live_token_ids")
+    for key in expected:
+        if key not in table:
+            raise ValueError(f"{name} has no key {key!r}; expected {expected[key]} there by live_token_ids")
 
 
-def _is_id(digits: str) -> bool:
-    return len(digits) <= MAX_DIGITS and str(int(digits)) == digits
-
-
-def _check_integer(value: object, low: int, high: int, name: str, where: str) -> None:
+def _check_integer(name: str, value: object, low: int, high: int) -> None:
     if type(value) is not int or not low <= value <= high:
-        _refuse(where, f"has {name} = {_short(value)}, expected an integer from {low} to {high}")
-
-
-def _short(value: object) -> str:
-    """Return a value as one short line."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _refuse(where: str, fault: str) -> NoReturn:
-    raise InputError(f"{where} {fault}; `duckling-data build-vocab` rebuilds it")
+        raise ValueError(f"{name} is {short(value)}; expected an integer from {low} to {high}")

@@ -1,9 +1,9 @@
-"""DucklingTokenizer: text to compact ids and back, at home in transformers.
+"""DucklingTokenizer: text to compact ids and back, as a tokenizer of transformers.
 
 It encodes with GPT-2's tokenizer and maps each GPT-2 id to its compact id; an id without one becomes `unk_id` or,
 under the policy `decompose`, is split back along the merges that made it. `token_mapping.json` is its whole
 vocabulary file: GPT-2's own files come with the package, so a saved folder is complete and opens without a network,
-with `DucklingTokenizer.from_pretrained(folder)` or, `duckling_data` imported, `AutoTokenizer.from_pretrained(folder)`.
+with `DucklingTokenizer.from_pretrained(folder)` or, once this class is imported, `AutoTokenizer.from_pretrained`.
 The seed's class of the same name reads the same file and gives the same ids and text.
 """
 
@@ -13,32 +13,37 @@ import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import transformers
 from tokenizers import decoders
 from transformers import PythonBackend
 
 from duckling_data.base.errors import InputError
 from duckling_data.tokens.encoders import Encoder, load_encoder
-from duckling_data.tokens.gpt2 import EOS_ID, EOS_TEXT, gpt2_parts, gpt2_vocabulary, split_to_live
+from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import (
     DECOMPOSE,
     MAPPING_FILE,
-    TokenMapping,
     check_mapping,
     mapping_bytes,
     read_mapping,
 )
 
 
-class DucklingTokenizer(PythonBackend):  # type: ignore[misc]  # transformers is not followed by mypy
+class DucklingTokenizer(PythonBackend):
     """A transformers tokenizer over the compact vocabulary; all its ids are compact ids, the model's.
 
-    `mapping` is a mapping or the path of its file; `encoder` one of `gpt2.ENCODERS`; the rest is transformers' own.
+    `mapping` is a mapping or the path of its file; `encoder` one of `encoders.ENCODERS`; the rest is transformers' own.
     Nothing is added to a text: there is no bos token, and no pad token until the user sets one (any live token, or
     `tokenizer.pad_token = tokenizer.eos_token` where `<|endoftext|>` is live). A compact id that no token has, dead or
     reserved for unknowns, has a name for `convert_ids_to_tokens` alone: no text encodes to a dead id, and `decode`
     skips them all. Raises InputError for a mapping that fails `check_mapping`.
+
+    >>> tokenizer = DucklingTokenizer("artifacts/token_mapping.json")
+    >>> tokenizer.decode(tokenizer.encode("One day, the little girl"))
+    'One day, the little girl'
     """
 
     vocab_files_names = {"mapping": MAPPING_FILE}  # noqa: RUF012  # transformers' own class attribute
@@ -53,24 +58,22 @@ class DucklingTokenizer(PythonBackend):  # type: ignore[misc]  # transformers is
     ) -> None:
         if mapping is None:
             raise InputError(f"no {MAPPING_FILE} to make a tokenizer of; `duckling-data build-vocab` makes it")
-        read = (
+        self.mapping = (
             read_mapping(mapping) if isinstance(mapping, str | os.PathLike) else check_mapping(mapping, "the mapping")
         )
-        self.mapping: TokenMapping = read
-        self.unk_id: int = read["unk_id"]
+        self.unk_id = self.mapping["unk_id"]
         self._encoder_kind = encoder
         self._live = {int(gpt2): compact for gpt2, compact in self.mapping["gpt2_to_compact"].items()}
-        self._gpt2_tokens = {gpt2: token for token, gpt2 in gpt2_vocabulary().items()}
-        self._tokens = {compact: self._gpt2_tokens[gpt2] for gpt2, compact in self._live.items()}
+        self._tokens = {compact: GPT2.strings[gpt2] for gpt2, compact in self._live.items()}
         nameless = set(range(self.mapping["total_vocab"])) - self._tokens.keys()
         self._silent = {f"<|compact {compact}|>": compact for compact in sorted(nameless)}
         self._tokens |= {compact: name for name, compact in self._silent.items()}
         self._ids: dict[str, int] = {token: compact for compact, token in sorted(self._tokens.items())}
-        if EOS_ID in self._live:
-            kwargs.setdefault("eos_token", EOS_TEXT)
+        if GPT2.eos_id in self._live:
+            kwargs.setdefault("eos_token", GPT2.eos_text)
         for loaded_from in ("is_local", "local_files_only"):  # else save_pretrained would write where it was loaded
             kwargs.pop(loaded_from, None)
-        super().__init__(**kwargs)
+        super().__init__(**kwargs)  # type: ignore[no-untyped-call]
 
     @classmethod
     def from_mapping(cls, path: str | os.PathLike[str]) -> DucklingTokenizer:
@@ -92,8 +95,7 @@ class DucklingTokenizer(PythonBackend):  # type: ignore[misc]  # transformers is
     @property
     def vocab_size(self) -> int:
         """The rows of the embedding: live and dead ids together."""
-        size: int = self.mapping["total_vocab"]
-        return size
+        return self.mapping["total_vocab"]
 
     @property
     def live_token_ids(self) -> range:
@@ -120,9 +122,9 @@ class DucklingTokenizer(PythonBackend):  # type: ignore[misc]  # transformers is
         text: str = decoders.ByteLevel().decode([token for token in tokens if token not in self._silent])
         return text
 
-    def tokenize(self, text: str, **kwargs: Any) -> list[str]:
+    def tokenize(self, text: str, *args: Any, **kwargs: Any) -> list[str]:
         """Return the text's GPT-2 tokens as strings, live or not; split as far as `decompose` splits them."""
-        return super().tokenize(text, **kwargs) if self._added_tokens_encoder else self._tokenize(text)
+        return super().tokenize(text, *args, **kwargs) if self._added_tokens_encoder else self._tokenize(text)
 
     def _add_tokens(self, new_tokens: list[Any], special_tokens: bool = False) -> int:
         # A token of the vocabulary that is made special (a pad token, say) must not cut words out of texts: with "."
@@ -134,8 +136,8 @@ class DucklingTokenizer(PythonBackend):  # type: ignore[misc]  # transformers is
     def _tokenize(self, text: str, **_kwargs: Any) -> list[str]:
         ids = self._encoder.encode(text)
         if self.mapping.get("unk_policy") == DECOMPOSE:
-            ids = [piece for gpt2 in ids for piece in split_to_live(gpt2, self._live, gpt2_parts())]
-        return [self._gpt2_tokens[gpt2] for gpt2 in ids]
+            ids = [piece for gpt2 in ids for piece in GPT2.split(gpt2, self._live)]
+        return [GPT2.strings[gpt2] for gpt2 in ids]
 
     def _convert_token_to_id(self, token: str) -> int:
         return self._ids.get(token, self.unk_id)
@@ -150,3 +152,10 @@ class DucklingTokenizer(PythonBackend):  # type: ignore[misc]  # transformers is
     def __getstate__(self) -> dict[str, Any]:
         """Leave the encoder behind: a copy in another process or thread makes its own."""
         return {name: value for name, value in self.__dict__.items() if name != "_encoder"}
+
+
+# AutoTokenizer, and so `pipeline`, looks for a saved tokenizer's class as an attribute of the module `transformers`.
+# The library replaces that module by a new one while it imports others, so the attribute is put on the module's type:
+# it is found whichever is imported first. `AutoTokenizer.register` would import torch.
+_lazy_module = type(transformers)
+setattr(transformers if _lazy_module is ModuleType else _lazy_module, DucklingTokenizer.__name__, DucklingTokenizer)

@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from duckling_data.base.files import sha256_file
+from duckling_data.rows.layout import TokenIds, row_dtype
 from duckling_data.rows.read import read_rows
 from duckling_data.rows.write import ROWS_PER_SHARD
 from duckling_data.stages.context import DATASET_NAMES
 from duckling_data.stages.pack import PackSettings, RowPacker
 from duckling_data.tokens.compact import Compacted, CompactTable
 from duckling_data.tokens.encoding import EncodedBatch
-from duckling_data.tokens.gpt2 import EOS_ID
+from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import MAPPING_FILE, TokenMapping, read_mapping
 from duckling_data.verify.derive import Stories, figure_faults
 from duckling_data.workspace.manifest import StageRecord
@@ -30,8 +31,6 @@ from duckling_data.workspace.settings import resolve
 SAMPLE_ROWS = 1000
 """Rows of a split that the other encoder makes again."""
 SAMPLE_SEED = 0
-
-Rows = npt.NDArray[np.uint16]
 
 
 def pack_faults(workspace: Path, record: StageRecord, stories: Stories | None) -> Iterator[str]:
@@ -74,14 +73,14 @@ class StoredRows:
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
-    def between(self, start: int, stop: int) -> Rows:
+    def between(self, start: int, stop: int) -> TokenIds:
         """Return the rows from `start` to `stop`, as many of them as there are: uint16, shape (n, ctx)."""
         parts = []
         for chunk, end in zip(self._chunks, self._ends.tolist(), strict=True):
             first = end - len(chunk)
             if first < stop and end > start:
                 parts.append(chunk[max(start - first, 0) : stop - first])
-        return np.concatenate(parts) if parts else np.empty((0, 0), np.uint16)
+        return np.concatenate(parts) if parts else np.empty((0, 0), row_dtype(0))
 
     def payload_sha256(self) -> str:
         """Return the SHA-256 of the tokens, little-endian uint16, in order."""
@@ -107,7 +106,7 @@ class StoredRows:
         shards = max(1, -(-len(self) // ROWS_PER_SHARD))
         return f"{self.name}/data-{row // ROWS_PER_SHARD:05d}-of-{shards:05d}.arrow row {row:,}"
 
-    def difference(self, start: int, expected: Rows) -> str | None:
+    def difference(self, start: int, expected: TokenIds) -> str | None:
         """Return the first place where the rows from `start` on are not the `expected` ones, or None."""
         found = self.between(start, start + len(expected))
         count = min(len(found), len(expected))
@@ -128,7 +127,7 @@ class SplitRoad:
         self._settings = settings
         self._stories = stories
         self._table = CompactTable.from_mapping(mapping)
-        self._separator = mapping["gpt2_to_compact"][str(EOS_ID)] if settings.separator == "eos" else None
+        self._separator = mapping["gpt2_to_compact"][str(GPT2.eos_id)] if settings.separator == "eos" else None
         self._lengths: list[npt.NDArray[np.int64]] = []
         """Compact tokens in each story, in the split's order."""
 
@@ -179,9 +178,9 @@ class SplitRoad:
                 return f"{difference} (by the encoder {self._stories.other})"
         return None
 
-    def _encode_again(self, wanted: npt.NDArray[np.bool_]) -> dict[int, Rows]:
+    def _encode_again(self, wanted: npt.NDArray[np.bool_]) -> dict[int, TokenIds]:
         """Return the compact tokens of the wanted stories, by story, from the other encoder."""
-        again: dict[int, Rows] = {}
+        again: dict[int, TokenIds] = {}
         for part, batch in self._stories.encoded(self._split, self._stories.other).map(self._compact, wanted):
             tokens = np.split(part.tokens, np.cumsum(part.lengths)[:-1])
             again |= dict(zip(batch.stories.tolist(), tokens, strict=False))
@@ -207,13 +206,13 @@ def row_begins(lengths: npt.NDArray[np.int64], settings: PackSettings) -> npt.ND
     return begins
 
 
-def _row_difference(stored: StoredRows, row: int, derived: Rows) -> str | None:
+def _row_difference(stored: StoredRows, row: int, derived: TokenIds) -> str | None:
     found = stored.between(row, row + 1)[0]
     if len(derived) < len(found):
         return f"{stored.place(row)} column {len(derived)}: its stories end here, found {found[len(derived)]}"
     return stored.difference(row, derived[np.newaxis])
 
 
-def _amounts(part: Compacted, batch: EncodedBatch, rows: Rows) -> tuple[int, ...]:
+def _amounts(part: Compacted, batch: EncodedBatch, rows: TokenIds) -> tuple[int, ...]:
     """Return the batch's stories, null stories, GPT-2 tokens, unknown tokens, tokens and rows."""
     return len(part.lengths), batch.nulls, len(batch.tokens), part.unknown, len(part.tokens), len(rows)

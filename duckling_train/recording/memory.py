@@ -20,6 +20,12 @@ class WRecorder(TrainerHook):
     of one in 100 steps, 42 GB at every step, and `torch.stack` needs as much again.
 
     Raises InputError where `record_every` is below 1.
+
+    >>> recorder = WRecorder(record_every=1)
+    >>> tracker = experiment.train(2, callbacks=[recorder])
+    step ...
+    >>> [(step, W.shape) for step, W in recorder.snapshots]
+    [(1, torch.Size([8192, 128])), (2, torch.Size([8192, 128]))]
     """
 
     def __init__(self, record_every: int = 100) -> None:

@@ -125,8 +125,8 @@ def open_model(run_dir: Path) -> tuple[GPT2LMHeadModel, DucklingTokenizer]:
 
     Raises InputError for a run that has no model yet and for a damaged one.
     """
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what it warns of is refused here
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # what it warns of is refused here
     place = model_directory(run_dir)
     try:
         opened: Any = GPT2LMHeadModel.from_pretrained(

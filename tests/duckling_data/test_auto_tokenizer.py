@@ -1,4 +1,4 @@
-"""`import duckling_data` costs nothing, and makes `AutoTokenizer` open a Duckling folder, in any order of imports."""
+"""Importing `DucklingTokenizer` makes `AutoTokenizer` open a folder that it was saved in, in any order of imports."""
 
 from __future__ import annotations
 
@@ -13,19 +13,16 @@ from duckling_data.tokens.tokenizer import DucklingTokenizer
 from tests.duckling_data.test_tokenizer import STORIES, make_mapping
 
 OPEN = "AutoTokenizer.from_pretrained(sys.argv[1])"
+TOKENIZER = "from duckling_data import DucklingTokenizer"
 ORDERS = {
-    "duckling_data first": "import duckling_data; from transformers import AutoTokenizer",
-    "AutoTokenizer first": "from transformers import AutoTokenizer; import duckling_data",
-    "Trainer after the tokenizer": (
-        "import duckling_data.tokens.tokenizer; from transformers import Trainer, AutoTokenizer"
-    ),
-    "Trainer before": "from transformers import Trainer; import duckling_data; from transformers import AutoTokenizer",
-    "torch between": "import duckling_data, torch; from transformers import pipeline, AutoTokenizer",
-    "duckling_data twice": (
-        "import duckling_data, importlib; importlib.reload(duckling_data); from transformers import AutoTokenizer"
-    ),
+    "DucklingTokenizer first": f"{TOKENIZER}; from transformers import AutoTokenizer",
+    "AutoTokenizer first": f"from transformers import AutoTokenizer; {TOKENIZER}",
+    "Trainer after the tokenizer": f"{TOKENIZER}; from transformers import Trainer, AutoTokenizer",
+    "Trainer before": f"from transformers import Trainer; {TOKENIZER}; from transformers import AutoTokenizer",
+    "torch between": f"{TOKENIZER}; import torch; from transformers import pipeline, AutoTokenizer",
+    "duckling_train alone": "from duckling_train import duckling_ii; from transformers import AutoTokenizer",
     "AutoTokenizer anew": (
-        "import duckling_data, importlib; import transformers.models.auto.tokenization_auto as auto; "
+        f"{TOKENIZER}; import importlib; import transformers.models.auto.tokenization_auto as auto; "
         "AutoTokenizer = importlib.reload(auto).AutoTokenizer"
     ),
 }
@@ -64,20 +61,10 @@ def test_without_the_import_the_class_is_unknown_to_auto_tokenizer(folder: Path)
     assert "DucklingTokenizer" not in done.stdout
 
 
-def test_importing_the_package_loads_nothing_but_the_standard_library() -> None:
-    code = """if True:
-        import sys
-        before = set(sys.modules)
-        import duckling_data
-        new = {name.split(".")[0] for name in set(sys.modules) - before}
-        print(sorted(new - set(sys.stdlib_module_names)))
-    """
-    assert child(code).stdout == "['duckling_data']\n"
-
-
 def test_a_gpt2_model_of_others_keeps_its_own_tokenizer(tmp_path: Path) -> None:
     code = """if True:
-        import sys, duckling_data
+        import sys
+        from duckling_data import DucklingTokenizer
         from transformers import AutoTokenizer, GPT2Config, GPT2TokenizerFast
         from duckling_data.tokens.gpt2 import gpt2_merges, gpt2_vocabulary
         GPT2Config().save_pretrained(sys.argv[1])

@@ -17,8 +17,9 @@ from transformers import GPT2TokenizerFast
 from duckling_data.base.errors import InputError
 from duckling_data.tokens import encoders, gpt2
 from duckling_data.tokens.encoders import Encoder
-from duckling_data.tokens.gpt2 import EOS_ID, EOS_TEXT, GPT2_VOCAB_SIZE
+from duckling_data.tokens.gpt2 import GPT2
 
+EOS_ID, EOS_TEXT = GPT2.eos_id, GPT2.eos_text
 ROOT = Path(__file__).parents[2]
 
 HOSTILE = [
@@ -78,16 +79,16 @@ def batch_ids(encoder: Encoder, texts: list[str] | pa.LargeStringArray) -> list[
 
 def test_merge_i_made_token_256_plus_i() -> None:
     ids, merges = gpt2.gpt2_vocabulary(), gpt2.gpt2_merges()
-    assert len(ids) == GPT2_VOCAB_SIZE
-    assert sorted(ids.values()) == list(range(GPT2_VOCAB_SIZE))
+    assert len(ids) == GPT2.vocab_size
+    assert sorted(ids.values()) == list(range(GPT2.vocab_size))
     assert len(merges) == 50_000
     assert [ids[left + right] for left, right in merges] == list(range(256, 50_256))
     assert ids[EOS_TEXT] == EOS_ID
-    assert all(len(token) == 1 for token, token_id in ids.items() if token_id < gpt2.BYTE_TOKENS)
+    assert all(len(token) == 1 for token, token_id in ids.items() if token_id < GPT2.byte_tokens)
 
 
 def test_a_merge_joins_only_older_tokens() -> None:
-    assert all(max(parts) < whole for whole, parts in gpt2.gpt2_parts().items())
+    assert all(max(parts) < whole for whole, parts in GPT2.parts.items())
 
 
 def test_ids_are_gpt2s_own() -> None:
@@ -132,7 +133,7 @@ def test_importing_is_light_and_never_runs_the_wheels_code() -> None:
 
 
 def test_tokenizer_json_is_what_transformers_runs(oracle: GPT2TokenizerFast) -> None:
-    ours, theirs = json.loads(gpt2.tokenizer_json()), json.loads(oracle.backend_tokenizer.to_str())
+    ours, theirs = json.loads(GPT2.tokenizer_json), json.loads(oracle.backend_tokenizer.to_str())
     assert theirs.pop("post_processor")["single"] == [{"Sequence": {"id": "A", "type_id": 0}}]  # adds nothing
     assert ours.pop("post_processor") is None
     assert ours == theirs
@@ -224,18 +225,18 @@ def test_an_unknown_encoder_is_refused() -> None:
 
 
 def test_a_token_splits_into_live_pieces_in_text_order() -> None:
-    ids, parts = gpt2.gpt2_vocabulary(), gpt2.gpt2_parts()
+    ids = gpt2.gpt2_vocabulary()
     pieces = ["Ġz", "e", "b", "r", "a"]
     zebra = encoders.load_encoder().encode(" zebra")
     live = {ids["Ġz"]: 0, ids["e"]: 1}
-    assert [ids[p] for p in pieces] == [p for token in zebra for p in gpt2.split_to_live(token, live, parts)]
+    assert [ids[p] for p in pieces] == [p for token in zebra for p in GPT2.split(token, live)]
 
 
 @pytest.mark.parametrize("live", [set(), {EOS_ID}, set(range(0, 50_257, 3)), set(range(256)), set(range(50_257))])
 def test_splitting_loses_no_byte_and_stops_only_at_live_ids_and_single_pieces(live: set[int]) -> None:
-    names, parts = {i: token for token, i in gpt2.gpt2_vocabulary().items()}, gpt2.gpt2_parts()
+    names = {i: token for token, i in gpt2.gpt2_vocabulary().items()}
     for token_id, name in names.items():
-        pieces = gpt2.split_to_live(token_id, live, parts)
+        pieces = GPT2.split(token_id, live)
         assert "".join(names[piece] for piece in pieces) == name
         assert all(piece in live or piece < 256 or piece == EOS_ID for piece in pieces)
         assert pieces == [token_id] or token_id not in live

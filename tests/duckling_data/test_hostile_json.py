@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import open_regular, sha256_file
+from duckling_data.base.records import short
 from duckling_data.base.strict_json import JSON_DEPTH, JSON_LIMIT, parse_json, write_json
 from duckling_data.rows.read import read_rows
 from duckling_data.stages.count import CountSettings
@@ -250,7 +251,7 @@ def test_a_mapping_with_a_key_that_is_no_id_is_refused(tmp_path: Path, key: str)
     sizes = {"live_tokens": 1, "dead_tokens": 0, "total_vocab": 1, "unk_id": 0}
     tables = {"gpt2_to_compact": {key: 0}, "compact_to_gpt2": {"0": 13}, "live_token_ids": [13]}
     (tmp_path / "token_mapping.json").write_text(json.dumps(sizes | tables))
-    assert "expected a decimal string" in refused(tmp_path, "token_mapping.json")
+    assert f"gpt2_to_compact has the key {short(key)}; expected" in refused(tmp_path, "token_mapping.json")
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "token_mapping.json", "corpus/source.json"])

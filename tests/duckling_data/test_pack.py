@@ -14,14 +14,22 @@ from hypothesis import strategies as st
 from duckling_data.base.errors import InputError
 from duckling_data.corpus.demo import demo_stories
 from duckling_data.stages.pack import PackSettings, RowPacker
-from duckling_data.tokens.gpt2 import EOS_ID, EOS_TEXT
+from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_data.workspace.manifest import Manifest
 from tests import reference_pipeline as reference
 from tests.duckling_data.conftest import build, read_json, rows_of, write_jsonl
 
 Stories = list[list[int]]
-TEXTS = [*demo_stories(0, 50).to_pylist(), "", "a 🦆", f"one{EOS_TEXT} two", *demo_stories(50, 53).to_pylist(), "", ""]
+TEXTS = [
+    *demo_stories(0, 50).to_pylist(),
+    "",
+    "a 🦆",
+    f"one{GPT2.eos_text} two",
+    *demo_stories(50, 53).to_pylist(),
+    "",
+    "",
+]
 SETTINGS: dict[str, Any] = {"sample": "all", "live": 400, "dead": 9}
 
 
@@ -95,7 +103,7 @@ def test_under_every_policy_rows_are_the_tokenizers_ids(tmp_path: Path, texts: P
     build(tmp_path, texts, **given_settings, ctx=24, group=3)
     mapping = read_json(tmp_path / "token_mapping.json")
     tokenizer = DucklingTokenizer(mapping)
-    behind = [mapping["gpt2_to_compact"][str(EOS_ID)]] if separator == "eos" else []
+    behind = [mapping["gpt2_to_compact"][str(GPT2.eos_id)]] if separator == "eos" else []
     rows, dropped = cut([tokenizer.encode(text) + behind for text in TEXTS], ctx=24, group=3)
     assert rows_of(tmp_path).tolist() == rows
     figures = figures_of(tmp_path)
@@ -124,7 +132,7 @@ def test_unknown_tokens_are_those_that_a_counter_finds(tmp_path: Path, gpt2: Any
 
 def test_a_separator_stands_behind_every_story_the_empty_ones_too(tmp_path: Path, texts: Path) -> None:
     build(tmp_path, texts, **SETTINGS, eos=True, separator="eos", ctx=1, group="all")
-    eos = read_json(tmp_path / "token_mapping.json")["gpt2_to_compact"][str(EOS_ID)]
+    eos = read_json(tmp_path / "token_mapping.json")["gpt2_to_compact"][str(GPT2.eos_id)]
     ids = rows_of(tmp_path).ravel()
     assert np.count_nonzero(ids == eos) == len(TEXTS) + 1  # one story holds the text <|endoftext|>
     assert ids[-3:].tolist() == [eos] * 3  # the last two stories are empty
@@ -135,7 +143,7 @@ def test_stories_that_are_all_empty_are_packed_as_their_separators(tmp_path: Pat
     mapping = tmp_path / "first" / "token_mapping.json"
     write_jsonl(tmp_path / "empty.jsonl", ["", "", ""])
     build(tmp_path / "w", tmp_path / "empty.jsonl", mapping=mapping, separator="eos", ctx=1)
-    assert rows_of(tmp_path / "w").ravel().tolist() == [read_json(mapping)["gpt2_to_compact"][str(EOS_ID)]] * 3
+    assert rows_of(tmp_path / "w").ravel().tolist() == [read_json(mapping)["gpt2_to_compact"][str(GPT2.eos_id)]] * 3
 
 
 def test_a_separator_without_a_live_id_is_refused(tmp_path: Path, stories: Path) -> None:

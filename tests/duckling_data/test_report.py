@@ -21,10 +21,10 @@ from duckling_data.base.errors import CheckFailed
 from duckling_data.base.progress import Reporter
 from duckling_data.pipeline import Pipeline, Request
 from duckling_data.stages.report import draw_report, write_report
-from duckling_data.stages.report.facts import Lengths, gather, percent, token_bytes, visible
+from duckling_data.stages.report.facts import Lengths, gather, percent, visible
 from duckling_data.stages.report.page import page
 from duckling_data.stages.report.plots import _drawable, draw
-from duckling_data.tokens.gpt2 import gpt2_vocabulary
+from duckling_data.tokens.gpt2 import GPT2, gpt2_vocabulary
 from duckling_data.workspace.manifest import Manifest
 
 FILES = ["coverage.png", "zipf.png", "story_length.png", "unknown.png", "index.html"]
@@ -200,13 +200,13 @@ def test_the_unknown_tokens_are_the_most_frequent_beyond_the_live_ones(packed: P
 
 
 @pytest.mark.parametrize(
-    ("unk", "fate"),
-    [("reserved", "each becomes compact id 59, kept for them alone"), ("decompose", "each is split into pieces")],
+    ("unk", "mapped"),
+    [("reserved", "each becomes compact id 59, reserved for them"), ("decompose", "each is split into pieces")],
 )
-def test_each_policy_says_what_becomes_of_unknown_tokens(tmp_path: Path, stories: Path, unk: str, fate: str) -> None:
+def test_each_policy_says_what_becomes_of_unknown_tokens(tmp_path: Path, stories: Path, unk: str, mapped: str) -> None:
     make(tmp_path, stories, "pack", "report", settings={**SMALL, "unk": unk})
     facts, found = gather(tmp_path, Manifest(tmp_path)), read_page(tmp_path)
-    assert f"Tokens without a live id: {fate}" in found.text
+    assert f"Tokens without a live id: {mapped}" in found.text
     assert len(facts.unknown) == 30
     live = set(facts.mapping["live_token_ids"])
     for token in facts.unknown:
@@ -214,7 +214,7 @@ def test_each_policy_says_what_becomes_of_unknown_tokens(tmp_path: Path, stories
         assert len(cells) == (5 if unk == "decompose" else 4)
         if unk == "decompose":
             assert live.issuperset(token.pieces)
-            assert b"".join(map(token_bytes, token.pieces)) == token_bytes(token.gpt2_id)
+            assert b"".join(map(GPT2.token_bytes, token.pieces)) == GPT2.token_bytes(token.gpt2_id)
             assert cells[4] == " + ".join(map(visible, token.pieces))
 
 
@@ -294,11 +294,11 @@ def test_token_bytes_are_gpt2s() -> None:
     decode = decoders.ByteLevel().decode
     whole = 0
     for token, gpt2_id in gpt2_vocabulary().items():
-        found, expected = token_bytes(gpt2_id), decode([token])
+        found, expected = GPT2.token_bytes(gpt2_id), decode([token])
         assert found.decode("utf-8", "replace") == expected
         whole += "\ufffd" not in expected
     assert whole > 49_000
-    assert {token_bytes(token) for token in range(256)} == {bytes([value]) for value in range(256)}
+    assert {GPT2.token_bytes(token) for token in range(256)} == {bytes([value]) for value in range(256)}
 
 
 @pytest.mark.parametrize(

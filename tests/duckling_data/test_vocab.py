@@ -17,7 +17,7 @@ from duckling_data.corpus.demo import demo_stories
 from duckling_data.stages.count import TokenCounts
 from duckling_data.stages.vocab import VocabSettings, build_mapping
 from duckling_data.tokens.compact import CompactTable
-from duckling_data.tokens.gpt2 import EOS_ID, EOS_TEXT, gpt2_parts
+from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import check_mapping
 from duckling_data.tokens.tokenizer import DucklingTokenizer
 from tests import reference_pipeline as reference
@@ -100,7 +100,7 @@ def test_reserved_keeps_the_last_live_id_for_unknown_tokens_alone(tmp_path: Path
 def test_decompose_loses_nothing_of_the_whole_corpus_and_uses_every_live_id(
     tmp_path: Path, gpt2: Any, sample: int | str, live: int, eos: bool
 ) -> None:
-    texts = [*demo_stories(0, 60).to_pylist(), RARE, f"a literal {EOS_TEXT}{EOS_TEXT}", ""]
+    texts = [*demo_stories(0, 60).to_pylist(), RARE, f"a literal {GPT2.eos_text}{GPT2.eos_text}", ""]
     write_jsonl(tmp_path / "s.jsonl", texts)
     workspace = tmp_path / "w"
     build(
@@ -110,10 +110,12 @@ def test_decompose_loses_nothing_of_the_whole_corpus_and_uses_every_live_id(
     ids = rows_of(workspace).ravel().tolist()
     assert gpt2.decode([mapping["compact_to_gpt2"][str(i)] for i in ids]) == "".join(texts)
     assert set(ids) == set(range(live))  # so no byte piece is there in vain
-    assert mapping["live_token_ids"].count(EOS_ID) == 1
+    assert mapping["live_token_ids"].count(GPT2.eos_id) == 1
 
 
-pieces = st.sampled_from([" the", "the", " cat", "cats", "s", "aaa", " ", "\n\n", "é", "🦆", EOS_TEXT, ".", "\x00"])
+pieces = st.sampled_from(
+    [" the", "the", " cat", "cats", "s", "aaa", " ", "\n\n", "é", "🦆", GPT2.eos_text, ".", "\x00"]
+)
 corpora = st.lists(st.one_of(st.lists(pieces, max_size=12).map("".join), st.text(max_size=8)), min_size=1, max_size=6)
 
 
@@ -140,8 +142,8 @@ def test_decompose_is_lossless_and_minimal_for_any_corpus_and_sample(
     tokens = table.compact(np.array(corpus, np.uint16), np.array([len(corpus)])).tokens.tolist()
     assert gpt2.decode([mapping["live_token_ids"][i] for i in tokens]) == "".join(texts)
     assert set(tokens) == set(range(live))
-    whole = [token for token in mapping["live_token_ids"] if token in gpt2_parts()]
-    frequent = [token for token in counts_of(sample).gpt2_id.tolist() if token in gpt2_parts()]
+    whole = [token for token in mapping["live_token_ids"] if token in GPT2.parts]
+    frequent = [token for token in counts_of(sample).gpt2_id.tolist() if token in GPT2.parts]
     assert whole == frequent[: len(whole)]  # the most frequent ones, in their order
 
 
@@ -152,7 +154,7 @@ def test_under_decompose_a_byte_without_a_live_token_becomes_unk_id(tmp_path: Pa
     tokenizer = DucklingTokenizer(mapping)
     assert mapping["unk_id"] == 0
     assert tokenizer.decode(tokenizer.encode("abba")) == "abba"
-    assert tokenizer.encode("\x07") == tokenizer.encode(EOS_TEXT) == [0]
+    assert tokenizer.encode("\x07") == tokenizer.encode(GPT2.eos_text) == [0]
     assert tokenizer.encode("é") == [0, 0]
 
 
@@ -170,21 +172,21 @@ def test_eos_gives_endoftext_one_live_id_where_it_never_occurs(unk: str) -> None
     ids = [5, 5, 5, 6, 6, 7, 8]
     mapping = build_mapping(counts_of(ids), VocabSettings(4, 1, unk, eos=True), np.unique([5, 6]))
     check_mapping(mapping, "here")
-    expected = [5, 6, EOS_ID] if unk == "reserved" else [5, 6, 7, EOS_ID]
+    expected = [5, 6, GPT2.eos_id] if unk == "reserved" else [5, 6, 7, GPT2.eos_id]
     assert mapping["live_token_ids"] == expected
-    assert mapping["gpt2_to_compact"][str(EOS_ID)] == len(expected) - 1
+    assert mapping["gpt2_to_compact"][str(GPT2.eos_id)] == len(expected) - 1
 
 
 @pytest.mark.parametrize("unk", ["most-frequent", "reserved"])
 @pytest.mark.parametrize("rank", range(5))
 def test_eos_changes_nothing_where_endoftext_is_live_already(unk: str, rank: int) -> None:
     order = [5, 6, 7, 8]
-    order.insert(rank, EOS_ID)
+    order.insert(rank, GPT2.eos_id)
     counts = counts_of([token for place, token in enumerate(order) for _ in range(9 - place)])
     plain, with_eos = (build_mapping(counts, VocabSettings(4, 1, unk, eos=eos)) for eos in (False, True))
     room = 3 if unk == "reserved" else 4
     assert (with_eos == plain) == (rank < room)
-    assert with_eos["live_token_ids"].count(EOS_ID) == 1
+    assert with_eos["live_token_ids"].count(GPT2.eos_id) == 1
     assert plain["live_token_ids"] == order[:room]
 
 

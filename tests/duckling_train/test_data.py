@@ -11,6 +11,7 @@ import pytest
 from datasets import Dataset, Features, Sequence, Value, load_from_disk
 
 from duckling_data.base.errors import InputError
+from duckling_data.rows.read import Rows
 from duckling_train.config import TrainConfig
 from duckling_train.data import PackedRows, open_validation, open_workspace
 
@@ -36,24 +37,24 @@ def test_rows_are_the_datasets_rows(workspace: Path) -> None:
     rows = open_workspace(workspace, TrainConfig()).rows
     expected = np.array(load_from_disk(str(workspace / "tokenized_dataset"))["input_ids"])
     assert np.array_equal([rows[index]["input_ids"] for index in range(len(rows))], expected)
-    assert rows.max_id() == expected.max()
+    assert rows.rows.max_id() == expected.max()
 
 
 def test_rows_are_views_across_chunks() -> None:
     chunks = [np.arange(4, dtype=np.uint16).reshape(2, 2), np.arange(4, 10, dtype=np.uint16).reshape(3, 2)]
-    rows = PackedRows(chunks)
+    rows = PackedRows(Rows(chunks))
     assert [rows[index]["input_ids"].tolist() for index in range(len(rows))] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
     assert np.shares_memory(rows[4]["input_ids"], chunks[1])
-    for outside in (-1, 5):
+    for outside in (-6, 5):
         with pytest.raises(IndexError):
             rows[outside]
 
 
 def test_payload_digest_does_not_depend_on_the_chunks() -> None:
     tokens = np.arange(12, dtype=np.uint16).reshape(6, 2)
-    whole, cut = PackedRows([tokens]), PackedRows([tokens[:1], tokens[1:4], tokens[4:]])
-    assert whole.payload_digest() == cut.payload_digest()
-    assert whole.payload_digest() != PackedRows([tokens[::-1]]).payload_digest()
+    whole, cut = Rows([tokens]), Rows([tokens[:1], tokens[1:4], tokens[4:]])
+    assert whole.payload_sha256() == cut.payload_sha256()
+    assert whole.payload_sha256() != Rows([tokens[::-1]]).payload_sha256()
 
 
 def test_missing_files_name_the_command_that_makes_them(copy: Path) -> None:
@@ -66,7 +67,7 @@ def test_missing_files_name_the_command_that_makes_them(copy: Path) -> None:
 def test_another_context_is_refused(copy: Path) -> None:
     features = Features({"input_ids": Sequence(Value("uint16"), 256)})
     put_dataset(copy, features, {"input_ids": np.zeros((3, 256), dtype=np.uint16)})
-    refused(copy, r"\[256\], expected .*\[512\]: run duckling-data pack --ctx 512")
+    refused(copy, r"rows of 256 tokens, expected 512: run duckling-data pack --ctx 512")
 
 
 def test_another_type_is_refused(copy: Path) -> None:
@@ -77,7 +78,7 @@ def test_another_type_is_refused(copy: Path) -> None:
 
 def test_another_column_is_refused(copy: Path) -> None:
     put_dataset(copy, Features({"text": Value("string")}), {"text": ["a"]})
-    refused(copy, r"columns \['text'\]")
+    refused(copy, "it holds 'text of string', expected 'input_ids' of fixed_size_list<uint16>; run duckling-data pack")
 
 
 def test_a_dead_id_in_the_rows_is_refused(copy: Path) -> None:

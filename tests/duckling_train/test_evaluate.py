@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import set_seed
 
+from duckling_data.rows.read import Rows
 from duckling_train.config import TrainConfig
 from duckling_train.data import PackedRows
 from duckling_train.model import build_model
@@ -27,7 +28,7 @@ def model() -> torch.nn.Module:
 
 @pytest.fixture(scope="module")
 def rows() -> PackedRows:
-    return PackedRows([np.random.default_rng(5).integers(0, 60, (2 * ROWS_A_BATCH + 1, 32)).astype(np.uint16)])
+    return PackedRows(Rows([np.random.default_rng(5).integers(0, 60, (2 * ROWS_A_BATCH + 1, 32)).astype(np.uint16)]))
 
 
 def by_hand(model: torch.nn.Module, row: np.ndarray) -> list[tuple[int, float]]:
@@ -41,7 +42,7 @@ def by_hand(model: torch.nn.Module, row: np.ndarray) -> list[tuple[int, float]]:
 
 @pytest.mark.parametrize("limit", [1, ROWS_A_BATCH, None])
 def test_losses_are_means_over_every_prediction(model: torch.nn.Module, rows: PackedRows, limit: int | None) -> None:
-    taken = rows.chunks[0][:limit]
+    taken = rows.rows.chunks[0][:limit]
     losses = [prediction for row in taken for prediction in by_hand(model, row)]
     result = evaluate(model, rows, limit, UNK, autocast=False)
     assert result["rows"] == len(taken)
@@ -53,7 +54,7 @@ def test_losses_are_means_over_every_prediction(model: torch.nn.Module, rows: Pa
 
 
 def test_no_known_target_gives_no_loss_and_no_warning(model: torch.nn.Module) -> None:
-    rows = PackedRows([np.full((2, 32), UNK, dtype=np.uint16)])
+    rows = PackedRows(Rows([np.full((2, 32), UNK, dtype=np.uint16)]))
     assert evaluate(model, rows, None, UNK, autocast=False)["loss_known"] is None
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel
 
-from duckling_data.tokens.gpt2 import EOS_ID
+from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import read_mapping
 from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_train.config import TrainConfig
@@ -52,9 +52,9 @@ def mapping_with_eos(mapping: dict[str, Any]) -> dict[str, Any]:
     gpt2_to_compact = {key: value for key, value in mapping["gpt2_to_compact"].items() if value != compact}
     return {
         **mapping,
-        "gpt2_to_compact": {**gpt2_to_compact, str(EOS_ID): compact},
-        "compact_to_gpt2": {**mapping["compact_to_gpt2"], str(compact): EOS_ID},
-        "live_token_ids": [*mapping["live_token_ids"][:-1], EOS_ID],
+        "gpt2_to_compact": {**gpt2_to_compact, str(GPT2.eos_id): compact},
+        "compact_to_gpt2": {**mapping["compact_to_gpt2"], str(compact): GPT2.eos_id},
+        "live_token_ids": [*mapping["live_token_ids"][:-1], GPT2.eos_id],
     }
 
 

@@ -50,6 +50,10 @@ def demo_stories(start: int, stop: int, *, seed: int = 0, split: str = "train") 
 
     The splits "train" and "validation" are independent streams. Any 0 <= start <= stop and any seed from 0 to
     2**64 - 1 will do; other arguments raise InputError. Safe to call from many threads.
+
+    >>> stories = demo_stories(0, 3)
+    >>> len(stories), stories[0] == demo_stories(0, 1)[0]
+    (3, True)
     """
     _check(start, stop, seed, split)
     compiled = tables()

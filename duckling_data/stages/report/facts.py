@@ -14,18 +14,14 @@ import numpy.typing as npt
 
 from duckling_data.stages.count import LENGTH_BINS, TokenCounts
 from duckling_data.stages.counts_file import COUNTS_NAME, read_counts
-from duckling_data.tokens.gpt2 import BYTE_TOKENS, EOS_ID, EOS_TEXT, gpt2_parts, split_to_live
+from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import DECOMPOSE, MAPPING_FILE, TokenMapping, read_mapping
 from duckling_data.workspace.manifest import Manifest, StageRecord, refuse_unrecorded
 
 SPACE = "·"
-"""How a token's space is shown."""
+"""How a space in a token is shown."""
 TOP_UNKNOWN = 30
-"""Tokens without a live id that are shown."""
-
-_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-_BYTE_OF_TOKEN = bytes(_PRINTABLE + sorted(set(range(256)) - set(_PRINTABLE)))
-"""The byte that each of the first 256 GPT-2 ids stands for: the printable Latin-1 characters come first."""
+"""How many tokens without a live id are shown."""
 
 
 def gather(workspace: Path, manifest: Manifest) -> Facts:
@@ -78,7 +74,7 @@ class Facts:
 
     @cached_property
     def beyond(self) -> npt.NDArray[np.int64]:
-        """(n,) how many of the tokens counted are none of the first i + 1 ids; the last is 0."""
+        """(n,) how many of the tokens counted are not among the first i + 1 ids; the last is 0."""
         rest: npt.NDArray[np.int64] = self.counts.total - np.cumsum(self.counts.count)
         return rest
 
@@ -88,10 +84,10 @@ class Facts:
         split = self.mapping.get("unk_policy") == DECOMPOSE
         live = set(self.mapping["live_token_ids"])
         found = []
-        for place in np.flatnonzero(~self.live)[:TOP_UNKNOWN]:
-            token = int(self.counts.gpt2_id[place])
-            pieces = split_to_live(token, live, gpt2_parts()) if split else []
-            found.append(Unknown(token, int(place) + 1, int(self.counts.count[place]), tuple(pieces)))
+        for index in np.flatnonzero(~self.live)[:TOP_UNKNOWN].tolist():
+            token = int(self.counts.gpt2_id[index])
+            pieces = GPT2.split(token, live) if split else []
+            found.append(Unknown(token, index + 1, int(self.counts.count[index]), tuple(pieces)))
         return found
 
     @property
@@ -104,14 +100,14 @@ class Facts:
         millionths = 1e6 * count / self.counts.total
         return f"{millionths:,.2f}" if millionths >= 0.1 else f"{millionths:.2g}"
 
-    def fate(self, show: Callable[[int], str]) -> str:
-        """Return what becomes of a token without a live id, in a few words; `show` writes a GPT-2 id's text."""
+    def unknown_become(self, show: Callable[[int], str]) -> str:
+        """Return how tokens without a live id are mapped, in a few words; `show` writes a GPT-2 id's text."""
         if self.mapping.get("unk_policy") == DECOMPOSE:
             return "each is split into pieces that are live"
         unk = self.mapping["unk_id"]
         token = self.mapping["compact_to_gpt2"].get(str(unk))
         if token is None:
-            return f"each becomes compact id {unk:,}, kept for them alone"
+            return f"each becomes compact id {unk:,}, reserved for them"
         return f"each becomes “{show(token)}” (compact id {unk:,})"
 
     @cached_property
@@ -158,44 +154,36 @@ class Lengths:
 
     @property
     def open_ended(self) -> bool:
-        """Whether the last bin also holds stories longer than a bin: then where they end is not known."""
+        """Whether the last bin also holds longer stories: then the longest story's length is not known."""
         return len(self.stories) == LENGTH_BINS
 
     def quantile(self, share: float) -> float:
-        """Return the length that this share of the stories stays below, interpolated within its bin."""
+        """Return the length below which this share of the stories is, interpolated within its bin."""
         below = np.cumsum(self.stories)
         wanted = share * self.total
-        place = int(np.searchsorted(below, wanted))
-        inside = 1 - (below[place] - wanted) / self.stories[place]
-        return float((place + inside) * self.bin)
+        number = int(np.searchsorted(below, wanted))
+        inside = 1 - (below[number] - wanted) / self.stories[number]
+        return float((number + inside) * self.bin)
 
     @property
     def median(self) -> tuple[float, str]:
-        """The median, as near as the bins tell, and how it reads."""
+        """The median, as near as the bins tell, and its text."""
         median, last = self.quantile(0.5), (LENGTH_BINS - 1) * self.bin
         return (last, f"{last:,} or more") if median > last else (median, f"about {median:,.0f}")
 
     def at_least(self, tokens: int) -> int | None:
-        """Return how many stories have so many tokens or more, where the bins tell."""
-        place = tokens // self.bin
-        known = tokens % self.bin == 0 and place < LENGTH_BINS
-        return int(self.stories[place:].sum()) if known else None
-
-
-def token_bytes(gpt2_id: int) -> bytes:
-    """Return the bytes of text that a GPT-2 token stands for; not always whole UTF-8 characters."""
-    if gpt2_id == EOS_ID:
-        return EOS_TEXT.encode()
-    return bytes(_BYTE_OF_TOKEN[piece] for piece in split_to_live(gpt2_id, range(BYTE_TOKENS), gpt2_parts()))
+        """Return how many stories have at least so many tokens, or None where that is not the edge of a bin."""
+        number, rest = divmod(tokens, self.bin)
+        return int(self.stories[number:].sum()) if rest == 0 and number < LENGTH_BINS else None
 
 
 def visible(gpt2_id: int, drawable: Container[int] | None = None) -> str:
-    r"""Return a token's text so that every part of it can be seen; no two tokens give the same text.
+    r"""Return a token's text with every part of it visible; no two tokens give the same text.
 
     A space is `·`; bytes that are no whole UTF-8 character are `\xNN`; controls, combining marks, invisible characters
     and those whose code point is not in `drawable` (a font's, say) are escaped as in Python's strings.
     """
-    text = token_bytes(gpt2_id).decode("utf-8", "surrogateescape")
+    text = GPT2.token_bytes(gpt2_id).decode("utf-8", "surrogateescape")
     return "".join(_visible_character(character, drawable) for character in text)
 
 
@@ -203,7 +191,7 @@ def _visible_character(character: str, drawable: Container[int] | None) -> str:
     code = ord(character)
     if character == " ":
         return SPACE
-    if 0xDC80 <= code <= 0xDCFF:  # how surrogateescape marks a byte that is no part of a character
+    if 0xDC80 <= code <= 0xDCFF:  # surrogateescape's mark of a byte that is not UTF-8
         return f"\\x{code - 0xDC00:02x}"
     seen = character.isprintable() and not unicodedata.category(character).startswith("M")
     if seen and character not in ("\\", SPACE) and (drawable is None or code in drawable):
@@ -213,12 +201,12 @@ def _visible_character(character: str, drawable: Container[int] | None) -> str:
 
 
 def percent(share: float, digits: int = 2) -> str:
-    """Return a share in percent, with more digits where fewer would show it as 0 or 100 % though it is neither."""
+    """Return a share in percent, with more digits where it would else be rounded to 0 or 100 %."""
     while 0 < share < 1 and digits < 9 and float(f"{share:.{digits + 2}f}") in (0, 1):
         digits += 1
     return f"{100 * share:.{digits}f} %"
 
 
 def level_name(level: str) -> str:
-    """Return a level of coverage as the manifest's `ids_for_coverage` names it, `99.0%`, in the report's form."""
+    """Return a level of the manifest's `ids_for_coverage`, such as `99.0%`, as the report shows it."""
     return level.removesuffix("%").removesuffix(".0") + " %"

@@ -6,7 +6,6 @@ give equal bytes. Tokens are shown in what matplotlib's own font can draw; the r
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -17,14 +16,14 @@ from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
-from duckling_data.base.plotting import default_settings
+from duckling_data.base.plotting import COLOURS, default_settings, png
 from duckling_data.stages.report.facts import SPACE, level_name, percent, visible
 
 if TYPE_CHECKING:
     from duckling_data.stages.report.facts import Facts, Lengths
 
-LIVE, UNKNOWN, MARK, SECOND, QUIET = "#0072B2", "#D55E00", "#222222", "#009E73", "#6B6B6B"
-"""Okabe and Ito's blue, vermilion and green, which colour-blind readers tell apart, and two greys."""
+LIVE, UNKNOWN, SECOND = COLOURS[:3]
+MARK, QUIET = "#222222", "#6B6B6B"
 
 SANS, MONO = "DejaVu Sans", "DejaVu Sans Mono"
 """The fonts that come with matplotlib."""
@@ -58,7 +57,7 @@ def draw(facts: Facts) -> Iterator[tuple[str, bytes]]:
     """Yield (file name, PNG) of each of FIGURES, in the page's order."""
     for plot in FIGURES:
         with default_settings(STYLE):
-            content = _png(plot(facts))
+            content = png(plot(facts))
         yield f"{plot.__name__}.png", content
 
 
@@ -78,7 +77,7 @@ def coverage(facts: Facts) -> Figure:
     deepest = min([level for level in left_out if level > 0] + [1.0])
     floor = max(deepest, min(1e-3, 1 - facts.coverage or 1.0) / 8)
     lower.set(ylabel="share left out", yscale="log", ylim=(floor / 1.5, 1.5), xlabel=f"ids kept, {MOST_FREQUENT}")
-    lower.yaxis.set_major_formatter(FuncFormatter(lambda share, _place: f"{100 * share:.10g} %"))
+    lower.yaxis.set_major_formatter(FuncFormatter(lambda share, _position: f"{100 * share:.10g} %"))
     lower.yaxis.set_minor_formatter(NullFormatter())
     _log_axis(lower.xaxis)
     lower.set_xlim(left=0.9)
@@ -102,13 +101,13 @@ def _mark_cut(upper: Any, lower: Any, facts: Facts) -> None:
         axes.axvline(facts.cut, color=UNKNOWN, linewidth=1.8, linestyle="--")
         if share > 0:
             axes.plot([facts.cut], [share], "o", color=UNKNOWN, markersize=10, zorder=5)
-    # The label stands on the wider side: the axis is logarithmic, its middle the square root.
+    # The label is on the wider side: the axis is logarithmic, its middle the square root.
     right = facts.cut**2 > len(facts.counts.count)
     side, shift = ("right", -10) if right else ("left", 10)
-    place, look = (facts.cut, 0.06), {"color": UNKNOWN, "weight": "bold", "fontsize": 15}
+    point, look = (facts.cut, 0.06), {"color": UNKNOWN, "weight": "bold", "fontsize": 15}
     label = f"{facts.cut:,} ids: {percent(facts.coverage)}"
     across = upper.get_xaxis_transform()
-    upper.annotate(label, place, (shift, 0), xycoords=across, textcoords="offset points", ha=side, **look)
+    upper.annotate(label, point, (shift, 0), xycoords=across, textcoords="offset points", ha=side, **look)
 
 
 def zipf(facts: Facts) -> Figure:
@@ -145,16 +144,16 @@ def story_length(facts: Facts) -> Figure:
     figure = _figure(f"Story length: {lengths.mean:,.0f} tokens on average")
     axes = figure.subplots()
     shown = min(len(lengths.stories), math.ceil(lengths.quantile(TAIL_SHOWN) / lengths.bin) + 1)
-    places = np.arange(shown) * lengths.bin
-    axes.bar(places, lengths.stories[:shown], lengths.bin, align="edge", color=LIVE, edgecolor="white", linewidth=0.8)
+    edges = np.arange(shown) * lengths.bin
+    axes.bar(edges, lengths.stories[:shown], lengths.bin, align="edge", color=LIVE, edgecolor="white", linewidth=0.8)
     median, about = lengths.median
     marks = [(lengths.mean, UNKNOWN, "-", f"mean {lengths.mean:,.1f}"), (median, MARK, "--", f"median {about}")]
     end = max(shown * lengths.bin, lengths.mean)
     if ctx:
         marks.append((ctx, SECOND, "-.", _row_label(lengths, ctx)))
         end = max(end, min(ctx, 2 * end))
-    for place, color, line, label in marks:
-        axes.axvline(place, ymax=0.9, color=color, linewidth=2.2, linestyle=line, label=label)
+    for length, color, line, label in marks:
+        axes.axvline(length, ymax=0.9, color=color, linewidth=2.2, linestyle=line, label=label)
     axes.set(xlim=(0, end * 1.02), ylim=(0, 1.16 * lengths.stories.max()))  # room for the legend above
     axes.set_title(_counted(facts) + _tail(lengths, shown))
     axes.set_xlabel("tokens in the story")
@@ -185,22 +184,22 @@ def unknown(facts: Facts) -> Figure:
     if not facts.unknown:
         return _figure("Every token counted has a live id of its own")
     drawable = _drawable()
-    figure = _figure(f"Tokens without a live id: {facts.fate(lambda token: _label(token, drawable))}")
+    figure = _figure(f"Tokens without a live id: {facts.unknown_become(lambda token: _label(token, drawable))}")
     axes = figure.subplots()
-    places, counts = range(len(facts.unknown)), [token.count for token in facts.unknown]
-    axes.barh(places, counts, 0.72, color=UNKNOWN)
-    for place, count in zip(places, counts, strict=True):
+    bars, counts = range(len(facts.unknown)), [token.count for token in facts.unknown]
+    axes.barh(bars, counts, 0.72, color=UNKNOWN)
+    for bar, count in zip(bars, counts, strict=True):
         label = f"{count:,}  ({facts.ppm(count)} ppm)"
-        axes.annotate(label, (count, place), (6, 0), textcoords="offset points", va="center", fontsize=11)
-    axes.set_yticks(places, [_label(t.gpt2_id, drawable) for t in facts.unknown], family=MONO, fontsize=12)
+        axes.annotate(label, (count, bar), (6, 0), textcoords="offset points", va="center", fontsize=11)
+    axes.set_yticks(bars, [_label(t.gpt2_id, drawable) for t in facts.unknown], family=MONO, fontsize=12)
     axes.tick_params(axis="y", length=0)
-    axes.set_ylim(max(len(places), 10) - 0.4, -0.6)
+    axes.set_ylim(max(len(bars), 10) - 0.4, -0.6)
     axes.set_xlim(0, counts[0] * 1.17)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _plain_numbers(axes.xaxis)
     axes.grid(visible=False)
     share = percent(1 - facts.coverage, 4)
-    which = f"the {len(places)} most frequent of {facts.unknown_ids:,}"
+    which = f"the {len(bars)} most frequent of {facts.unknown_ids:,}"
     axes.set_title(f"{which}, which together are {share} of the tokens counted; {SPACE} is a space")
     axes.set_xlabel("count in the stories counted (and per million tokens)")
     return figure
@@ -226,7 +225,7 @@ def _log_axis(axis: Any) -> None:
 
 def _plain_numbers(*axes: Any) -> None:
     for axis in axes:
-        axis.set_major_formatter(FuncFormatter(lambda value, _place: f"{value:,.10g}"))
+        axis.set_major_formatter(FuncFormatter(lambda value, _position: f"{value:,.10g}"))
 
 
 def _drawable() -> set[int]:
@@ -238,12 +237,6 @@ def _drawable() -> set[int]:
 def _label(gpt2_id: int, drawable: set[int]) -> str:
     text = visible(gpt2_id, drawable)
     return text if len(text) <= LABEL_LIMIT else f"{text[: LABEL_LIMIT - 1]}…"
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
 
 
 FIGURES = (coverage, zipf, story_length, unknown)

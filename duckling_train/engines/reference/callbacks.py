@@ -109,7 +109,12 @@ class TrainerHook(TrainerCallback, Hook):
 
 
 class LossTracker(TrainerCallback):
-    """The seed's tracker: `losses[i]` is the mean loss (nats a token) logged at step `steps[i]`."""
+    """The seed's tracker: `losses[i]` is the mean loss (nats a token) logged at step `steps[i]`.
+
+    >>> tracker = LossTracker()  # one of a Trainer's callbacks; `Experiment.train` returns its own
+    >>> tracker.on_log(None, TrainerState(global_step=1), None, {"loss": 9.0}); tracker.losses
+    [9.0]
+    """
 
     def __init__(self) -> None:
         self.losses: list[float] = []

@@ -34,7 +34,12 @@ TENSORBOARD = "tensorboard"
 
 
 class CausalLMCollator:
-    """The seed's collator over NumPy rows."""
+    """The seed's collator over NumPy rows.
+
+    >>> batch = CausalLMCollator()([experiment.dataset[0], experiment.dataset[1]])
+    >>> batch["input_ids"].shape
+    torch.Size([2, 512])
+    """
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Return `input_ids` and `labels` (a copy), each int64[batch, context]. The model shifts the labels."""
@@ -50,6 +55,9 @@ def make_training_args(
 
     bf16 is mixed precision over float32 weights; without an accelerator it needs `use_cpu=True`, given here. The
     library's own progress bar is off: the run has its own. Raises ValueError where the hardware has no bf16.
+
+    >>> make_training_args(100, learning_rate=1e-3).max_steps
+    100
     """
     accelerator = torch.cuda.is_available() or torch.backends.mps.is_available()
     seed_arguments: dict[str, Any] = {
@@ -130,7 +138,7 @@ class ReferenceEngine:
 
     def fit(self, jobs: Sequence[Job], hooks: Sequence[Sequence[Hook]]) -> None:
         """Train each job's model in place. The first process of several calls the hooks."""
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        transformers_logging.disable_progress_bar()
         for job, watching in zip(jobs, hooks, strict=True):
             _fit(job, watching if is_main_process() else ())
         PartialState().destroy_process_group()
@@ -168,7 +176,7 @@ def _purge_events(trainer: DucklingTrainer, step: int) -> None:
     trainer.remove_callback(TensorBoardCallback)
     directory = os.environ["TENSORBOARD_LOGGING_DIR"]
     writer = SummaryWriter(directory, purge_step=step + 1)
-    trainer.add_callback(TensorBoardCallback(writer))  # type: ignore[no-untyped-call]
+    trainer.add_callback(TensorBoardCallback(writer))
 
 
 def _optimizer(config: TrainConfig) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
