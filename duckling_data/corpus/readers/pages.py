@@ -8,7 +8,7 @@ memory: it does not decode the DELTA encodings, and it keeps every value of a ro
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
 PAGE_LIMIT = 256 << 20
@@ -55,35 +55,40 @@ class _Recorder(io.FileIO):
         return b""
 
 
-def rows_at_once(content: IO[bytes], metadata: Any, group: int, column: str, limit: int) -> int:
-    """Return how many rows of a row group decode to at most `limit` bytes and two pages, or to a single story.
+def rows_at_once(
+    content: IO[bytes], metadata: Any, groups: Iterable[int], column: str, limit: int
+) -> Iterator[tuple[int, int]]:
+    """Yield (row group, rows): so many rows decode to at most `limit` bytes and two pages, or are a single story.
 
     Raises ValueError for pages that are not whole, or larger than PAGE_LIMIT; pyarrow's errors for damaged metadata.
     """
-    start, size = _column_range(content, metadata, group, column)
-    with open(content.fileno(), "rb", closefd=False) as headers:
-        pages = list(read_pages(headers, start, size, metadata.row_group(group).num_rows))
-    if max((page.bytes for page in pages), default=0) > PAGE_LIMIT:
-        raise ValueError(f"a page of more than {PAGE_LIMIT >> 20} MiB")
-    return max(1, limit // max([1, *(page.row_bytes for page in pages)]))
+    import pyarrow.parquet as pq
+
+    recorder = _Recorder(content.fileno(), closefd=False)
+    with pq.ParquetFile(recorder, metadata=metadata, pre_buffer=False) as file:
+        for group in groups:
+            start, size = _column_range(file, recorder, group, column)
+            with open(content.fileno(), "rb", closefd=False) as headers:
+                pages = list(read_pages(headers, start, size, metadata.row_group(group).num_rows))
+            if max((page.bytes for page in pages), default=0) > PAGE_LIMIT:
+                raise ValueError(f"a page of more than {PAGE_LIMIT >> 20} MiB")
+            yield group, max(1, limit // max([1, *(page.row_bytes for page in pages)]))
 
 
-def _column_range(content: IO[bytes], metadata: Any, group: int, column: str) -> tuple[int, int]:
+def _column_range(file: Any, recorder: _Recorder, group: int, column: str) -> tuple[int, int]:
     """Return (offset, size) of what pyarrow reads for a column of a row group.
 
     pyarrow itself is asked: `metadata.row_group(...).column(...)` ends the process at some damaged metadata, where its
     reader raises an error.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    recorder = _Recorder(content.fileno(), closefd=False)
-    with pq.ParquetFile(recorder, metadata=metadata, pre_buffer=False) as file:
-        try:
-            next(file.iter_batches(1, row_groups=[group], columns=[column], use_threads=False), None)
-        except (pa.ArrowException, OSError):
-            if recorder.asked is None:
-                raise
+    recorder.asked = None
+    try:
+        next(file.iter_batches(1, row_groups=[group], columns=[column], use_threads=False), None)
+    except (pa.ArrowException, OSError):
+        if recorder.asked is None:
+            raise
     return recorder.asked or (0, 0)
 
 

@@ -165,7 +165,7 @@ def _read_row_groups(
     held: list[pa.Array] = []
     size = 0
     with _open_parquet(path, None, metadata) as (file, content), refusing(path):
-        for piece in _pieces(file, content, groups, text_field):
+        for piece in _pieces(file, content, groups, text_field, GROUP_TEXT):
             held.append(piece)
             size += piece.nbytes
             if size > GROUP_TEXT:
@@ -179,10 +179,11 @@ def _read_row_groups(
     return large_strings(column, path, first_row)
 
 
-def _pieces(file: Any, content: IO[bytes], groups: Iterable[int], text_field: str) -> Iterator[pa.Array]:
-    """Yield the text of these row groups, in pieces of BATCH_STORIES rows or PIECE_BYTES (see `rows_at_once`)."""
-    for group in groups:
-        rows = min(BATCH_STORIES, rows_at_once(content, file.metadata, group, text_field, PIECE_BYTES))
-        batches = file.iter_batches(batch_size=rows, row_groups=[group], columns=[text_field], use_threads=False)
-        for batch in batches:
+def _pieces(
+    file: Any, content: IO[bytes], groups: Iterable[int], text_field: str, limit: int = PIECE_BYTES
+) -> Iterator[pa.Array]:
+    """Yield the text of these row groups, in pieces of BATCH_STORIES rows or `limit` bytes (see `rows_at_once`)."""
+    for group, rows in rows_at_once(content, file.metadata, groups, text_field, limit):
+        size = min(rows, BATCH_STORIES)
+        for batch in file.iter_batches(batch_size=size, row_groups=[group], columns=[text_field], use_threads=False):
             yield batch.column(0)
