@@ -48,7 +48,7 @@ class MetricsWriter(TrainerCallback):  # type: ignore[misc]
 def append_line(path: Path, record: dict[str, Any]) -> None:
     """Append a record to a JSON Lines file. Raises OutsideError when the disk fails."""
     line = json.dumps(record, allow_nan=False) + "\n"
-    with disk_errors(path, len(line)), path.open("a", encoding="utf-8", newline="\n") as file:
+    with disk_errors(path), path.open("a", encoding="utf-8", newline="\n") as file:
         file.write(line)
 
 

@@ -80,16 +80,14 @@ class Checkpoints:
         place = self.run_dir / CHECKPOINTS / NAME.format(step)
         partial = place.with_name(place.name + PARTIAL)
         try:
-            with disk_errors(place, sum(map(len, files.values()))):
+            with disk_errors(place):
                 remove(partial)
                 partial.mkdir(parents=True)
                 for name in self.logs:
                     if (self.run_dir / name).exists():
                         files = {**files, name: (self.run_dir / name).read_bytes()}
-                needed = sum(map(len, files.values()))
                 for name, content in files.items():
-                    write_bytes(partial / name, content, needed)
-                    needed -= len(content)
+                    write_bytes(partial / name, content)
                 described = {name: describe_output(partial / name) for name in sorted(files)}
                 record = {"format": FORMAT_VERSION, "step": step, **self.identity, "files": described, "state": state}
                 write_json(partial / CHECKPOINT, {**record, RECORD_DIGEST: digest_json(record)})

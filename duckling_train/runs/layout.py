@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from duckling_data.base.command_line import USERS_FAULT
-from duckling_data.base.disk import Needed, disk_errors
+from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import PARTIAL, replace_directory, sync_directory
 from duckling_data.base.strict_json import write_json
@@ -107,7 +107,7 @@ def save_model(run_dir: Path, model: Any, tokenizer: Any) -> None:
     """Write `model/`: safetensors, their configuration, and the tokenizer, so that `from_pretrained` opens it."""
     place = run_dir / MODEL
     partial = place.with_name(MODEL + PARTIAL)
-    with disk_errors(place, Needed(sum(tensor.nbytes for tensor in model.parameters()))):
+    with disk_errors(place):
         if partial.exists():  # of a process that was killed
             shutil.rmtree(partial)
         try:

@@ -105,7 +105,7 @@ def copy_from_cache(file: HubFile, folder: Path, known: str | None, learn: Learn
         handle.truncate(0)
         with source.open("rb") as original:
             while data := original.read(1 << 20):
-                with disk_errors(incomplete, file.size - handle.tell()):
+                with disk_errors(incomplete):
                     handle.write(data)
         with disk_errors(incomplete):
             handle.flush()

@@ -94,7 +94,7 @@ def explained(error: Exception, file: HubFile, path: Path) -> DucklingError:
         return InputError(f"{file.repo}: {forbids} forbids the download of {file.name}. {ADVICE}")
     if of_the_disk(error):
         try:
-            with disk_errors(path, file.size - (path.stat().st_size if path.is_file() else 0)):
+            with disk_errors(path):
                 raise error
         except DucklingError as failure:
             return failure

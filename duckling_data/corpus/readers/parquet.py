@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from duckling_data.base.disk import disk_errors
+from duckling_data.base.disk import check_room, disk_errors
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import open_regular, write_all
 from duckling_data.base.parallel import prefetch
@@ -60,7 +60,10 @@ def _open_parquet(path: Path, codec: str | None, metadata: object = None) -> Ite
         with refusing(path):
             content: IO[bytes] = stack.enter_context(open_regular(path))
         if codec:
-            with disk_errors(folder := Path(tempfile.gettempdir()), instead=OTHER_FOLDER):
+            folder = Path(tempfile.gettempdir())
+            # Parquet is compressed within: compressed again it is hardly smaller.
+            check_room(folder, path.stat().st_size, f"the unpacked {path.name}", OTHER_FOLDER)
+            with disk_errors(folder, OTHER_FOLDER):
                 content = stack.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0))
             _unpack(path, codec, content, folder)
         with refusing(path):
@@ -76,7 +79,7 @@ def _unpack(path: Path, codec: str, place: IO[bytes], folder: Path) -> None:
     for data in decompressed(path, codec, BLOCK_BYTES):
         if place.tell() + len(data) > limit:
             raise InputError(f"{path}: unpacks to more than {limit:,} bytes, too much for a Parquet file of its size.")
-        with disk_errors(folder, instead=OTHER_FOLDER):
+        with disk_errors(folder, OTHER_FOLDER):
             write_all(place, data)
 
 
