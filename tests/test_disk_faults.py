@@ -49,7 +49,7 @@ def test_the_shim_counts_and_fails_every_kind_of_write(disk: Disk, cases: dict[s
     assert {"open", "write", "fsync", "rename", "mkdir"} <= calls
 
 
-def test_a_full_disk_while_the_weights_are_written_is_told_with_the_room_needed(
+def test_a_full_disk_while_the_weights_are_written_is_told_with_the_room_that_is_free(
     disk: Disk, cases: dict[str, Case]
 ) -> None:
     """safetensors writes them, and passes on what the system says as text."""

@@ -1,4 +1,4 @@
-"""What a disk may refuse, in one line: the path, and the room that is needed where it is full."""
+"""Room on a disk, checked before much is written, and what a disk refuses, told in one line."""
 
 from __future__ import annotations
 
@@ -8,24 +8,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from duckling_data.base.errors import InputError, OutsideError
 
 FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your quota of the disk is used up"}
 """What a system says that has no room left, and how a person is told."""
 
-
-class Needed(NamedTuple):
-    """The room that a write still needs on the disk."""
-
-    bytes: int
-    sure: str = "about "
-    """How sure that is, as it reads before the number: `about `, `at least `, or nothing where it is exact."""
-
-
-SOME_ROOM = Needed(4096, "at least ")
-"""What a directory, a name or another small thing needs: one block of the usual file systems."""
+OTHER_WORKSPACE = "choose another --workspace"
 
 
 def make_directory(path: Path) -> None:
@@ -42,14 +31,24 @@ def make_directory(path: Path) -> None:
         raise InputError(f"{path}: not writable. Choose another --workspace, or change its permissions.")
 
 
-@contextlib.contextmanager
-def disk_errors(
-    path: Path, needed: int | Needed | None = None, instead: str = "choose another --workspace"
-) -> Iterator[None]:
-    """Turn an operating system's refusal to write into one line that names the path, and the room if the disk is full.
+def check_room(path: Path, needed: int, what: str, instead: str = OTHER_WORKSPACE) -> None:
+    """Raise OutsideError if the disk of a path, there or not, has fewer than `needed` bytes free for `what`.
 
-    `needed` is what the write still needs: bytes, or an estimate; None stands for something small. `instead` is the
-    way out where none can be freed. Raises InputError for what is not permitted, OutsideError for all else.
+    To be called once, before much is written. A system that does not say what is free is taken to have enough.
+    """
+    free = free_bytes(path)
+    if free is not None and free < needed:
+        raise OutsideError(
+            f"{path}: needs about {in_bytes(needed)} for {what}, {in_bytes(free)} free; free some or {instead}."
+        )
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path, instead: str = OTHER_WORKSPACE) -> Iterator[None]:
+    """Turn an operating system's refusal to write into one line: the path, and what is free where the disk is full.
+
+    Raises InputError for what is not permitted, OutsideError for all else. `instead` is the way out where no room can
+    be freed.
     """
     try:
         yield
@@ -59,13 +58,9 @@ def disk_errors(
         place = error.filename or path
         if error.errno not in FULL:
             raise OutsideError(f"{place}: cannot be written ({error.strerror or error}).") from error
-        room = Needed(needed, "") if isinstance(needed, int) else needed or SOME_ROOM
         free = free_bytes(path)
         known = "" if free is None else f", {in_bytes(free)} free"
-        raise OutsideError(
-            f"{place}: {FULL[error.errno]}: {room.sure}{in_bytes(room.bytes)} more are needed{known}. "
-            f"Free some, or {instead}."
-        ) from error
+        raise OutsideError(f"{place}: {FULL[error.errno]}{known}; free some or {instead}.") from error
 
 
 def free_bytes(path: Path) -> int | None:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from duckling_data.base.disk import Needed, disk_errors
+from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import InputError
 
 NOT_OFFERED = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM)
@@ -55,13 +55,10 @@ def sha256_file(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, needed: int | Needed | None = None) -> Iterator[IO[bytes]]:
-    """Open `path` for writing under a partial name; at the end flush it and rename it into its place.
-
-    `needed` is the room that it takes, for the line that a full disk ends in.
-    """
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Open `path` for writing under a partial name; at the end flush it and rename it into its place."""
     partial = path.with_name(path.name + PARTIAL)
-    with disk_errors(path, needed):
+    with disk_errors(path):
         try:
             with partial.open("wb") as file:
                 yield file
@@ -81,9 +78,9 @@ def write_all(file: IO[bytes], data: memoryview | bytes) -> None:
         rest = rest[file.write(rest) :]
 
 
-def write_bytes(path: Path, data: bytes, needed: int | None = None) -> None:
-    """Write a file as `replacing` does. `needed`: the room for it and what will follow it, where that is known."""
-    with replacing(path, len(data) if needed is None else needed) as file:
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file as `replacing` does."""
+    with replacing(path) as file:
         file.write(data)
 
 

@@ -20,8 +20,8 @@ from duckling_data.corpus.readers.blocks import Block
 if TYPE_CHECKING:
     import pyarrow as pa
 
-DEMO_BLOCK = 4096
-"""Demo stories generated at a time."""
+DEMO_BLOCK, DEMO_STORY_BYTES = 4096, 900
+"""Demo stories generated at a time, and the text of one on average."""
 
 
 class Split(Protocol):
@@ -31,8 +31,12 @@ class Split(Protocol):
     def stories(self) -> int:
         """How many stories there are."""
 
+    @property
+    def text_bytes(self) -> int:
+        """About how many bytes of text there are: in compressed files more than this."""
+
     def describe(self) -> dict[str, Any]:
-        """Return what the manifest keeps of it, without any place on this machine."""
+        """Return what the manifest keeps of it, without any path on this machine."""
 
     def identity(self) -> object:
         """Return what decides the stories' text: equal identities, equal stories."""
@@ -65,6 +69,11 @@ class FileSplit:
         """How many stories the files hold together."""
         return sum(file.stories for file in self.files)
 
+    @property
+    def text_bytes(self) -> int:
+        """The size of the files together."""
+        return sum(file.bytes for file in self.files)
+
     def describe(self) -> dict[str, Any]:
         """Return the files' names, sizes, hashes and counts."""
         files = [{"name": f.name, "bytes": f.bytes, "sha256": f.sha256, "stories": f.stories} for f in self.files]
@@ -86,6 +95,11 @@ class DemoSplit:
 
     split: str
     stories: int
+
+    @property
+    def text_bytes(self) -> int:
+        """The number of stories by the bytes of an average one."""
+        return self.stories * DEMO_STORY_BYTES
 
     def describe(self) -> dict[str, Any]:
         """Return the number of stories and the hash of the first of them."""

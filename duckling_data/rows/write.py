@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from duckling_data.base.disk import Needed, disk_errors, make_directory
+from duckling_data.base.disk import disk_errors, make_directory
 from duckling_data.base.files import PARTIAL, replace_directory, sync_directory, write_bytes
 from duckling_data.base.parallel import Background
 from duckling_data.rows.layout import MAX_VOCAB, TokenIds, dataset_info, row_dtype, schema
@@ -77,7 +77,6 @@ class RowWriter:
         self._dtype = row_dtype(total_vocab)
         self._held: list[TokenIds] = []
         self._held_rows = 0
-        self._share: float | None = None
         self._shard_files: list[tuple[Path, dict[str, Any]]] = []
         self._file: HashingFile | None = None
         self._stream: Any = None
@@ -86,7 +85,6 @@ class RowWriter:
         self._info = dataset_info(ctx, total_vocab)
         self._payload = hashlib.sha256()
         self._disk = Background()
-        self._handed = 0
         self.rows = 0
         self.outputs: dict[str, dict[str, Any]] = {}
         """After the `with`: size and SHA-256 of each file, by its name inside the directory."""
@@ -122,12 +120,8 @@ class RowWriter:
                 self._file.close()
         self.discard()
 
-    def write(self, rows: TokenIds, share: float | None = None) -> None:
-        """Append rows of shape (n, ctx). `share`: how much of the whole is in hand with them, above 0, up to 1.
-
-        A full disk is told with the room for the rest, where `share` says how much that is.
-        """
-        self._share = share
+    def write(self, rows: TokenIds) -> None:
+        """Append rows: ids of the rows' dtype, shape (n, ctx)."""
         if len(rows) == 0:
             return
         rows = np.ascontiguousarray(rows, self._dtype.newbyteorder("<"))
@@ -142,22 +136,12 @@ class RowWriter:
         """Write what is held, in batches of ROWS_PER_BATCH; the rest stays held if only whole batches are wanted."""
         rows = np.concatenate(self._held) if self._held else np.empty((0, self._ctx), self._dtype)
         end = len(rows) - len(rows) % ROWS_PER_BATCH if whole_batches else len(rows)
-        # Hashing and writing the file is half of a row's cost: it goes on beside the cutting of the next rows.
-        self._disk.submit(self._write_batches, (rows[:end], self._needed(rows[:end])))
+        # Hashing and writing the file is half of a row's cost: a thread does it beside the cutting of the next rows.
+        self._disk.submit(self._write_batches, rows[:end])
         self._held, self._held_rows = ([rows[end:].copy()], len(rows) - end) if end < len(rows) else ([], 0)
 
-    def _needed(self, rows: TokenIds) -> Needed:
-        """Return the room for these rows and those after them."""
-        self._handed += len(rows)
-        if self._share is None:
-            return Needed(rows.nbytes, "at least ")
-        return Needed(
-            rows.nbytes + max(0, round(self.rows / self._share) - self._handed) * self._ctx * self._dtype.itemsize
-        )
-
-    def _write_batches(self, task: tuple[TokenIds, Needed]) -> None:
-        rows, needed = task
-        with disk_errors(self._partial, needed):
+    def _write_batches(self, rows: TokenIds) -> None:
+        with disk_errors(self._partial):
             for start in range(0, len(rows), ROWS_PER_BATCH):
                 self._write_batch(rows[start : start + ROWS_PER_BATCH])
 

@@ -15,7 +15,7 @@ from duckling_data.base.files import write_bytes
 from duckling_data.base.progress import Reporter
 from duckling_data.stages.count import CountSettings, count_tokens, occurring_ids
 from duckling_data.stages.counts_file import COUNTS_NAME, read_counts, write_counts
-from duckling_data.stages.pack import PackedSplit, PackSettings, pack_split
+from duckling_data.stages.pack import PackedSplit, PackSettings, check_rows_room, pack_split
 from duckling_data.stages.vocab import VocabSettings, build_mapping, mapping_figures
 from duckling_data.tokens.encoding import EncodedSplit
 from duckling_data.tokens.mapping import MAPPING_FILE, TokenMapping, check_mapping, mapping_bytes, read_mapping
@@ -124,6 +124,8 @@ def check_own_mapping(manifest: Manifest) -> None:
 def pack(context: Context, settings: PackSettings) -> Made:
     """Make `tokenized_dataset/`, and `tokenized_validation/` where there is a validation split."""
     mapping = read_given_mapping(context.workspace / MAPPING_FILE).mapping
+    if counted := context.manifest.stages.get("count"):
+        check_rows_room(context.workspace, context.encoded, counted.figures)
     packed: dict[str, PackedSplit] = {}
     try:
         for split, encoded in context.encoded.items():

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from duckling_data.base.disk import Needed
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import open_regular, replacing
 from duckling_data.stages.count import TokenCounts
@@ -31,7 +30,7 @@ def write_counts(path: Path, counts: TokenCounts) -> None:
         "first_seen": pa.array(counts.first_seen.astype(np.int32)),
     }
     table = pa.table(columns)
-    with replacing(path, Needed(table.nbytes)) as file:
+    with replacing(path) as file:
         pq.write_table(table, file, compression="zstd")
 
 

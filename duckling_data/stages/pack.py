@@ -9,6 +9,7 @@ bound is reading and encoding, some 400 MB/s of text a core each; the README has
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from duckling_data.base.disk import check_room
 from duckling_data.base.errors import InputError
 from duckling_data.base.progress import Reporter
 from duckling_data.rows.layout import TokenIds, row_dtype
@@ -108,6 +110,16 @@ class PackedSplit:
     figures: dict[str, Any]
 
 
+def check_rows_room(workspace: Path, encoded: Mapping[str, EncodedSplit], counted: Mapping[str, Any]) -> None:
+    """Raise OutsideError where the disk has no room for the rows: 2 bytes a token, as many a story as were counted.
+
+    `counted` are the figures of the stage `count`. Tokens that are kept on the disk make room for their rows.
+    """
+    tokens, stories = int(counted.get("tokens", 0)), max(1, int(counted.get("stories_counted", 1)))
+    needed = sum(max(0, tokens * part.split.stories * 2 // stories - part.kept_bytes) for part in encoded.values())
+    check_room(workspace, min(needed, 1 << 62), "the packed rows")
+
+
 def pack_split(
     encoded: EncodedSplit, name: str, mapping: TokenMapping, settings: PackSettings, place: Path, reporter: Reporter
 ) -> PackedSplit:
@@ -129,7 +141,7 @@ def pack_split(
     ):
         for part, batch in encoded.map(compact, last=True):
             stories += len(part.lengths)
-            writer.write(packer.add(part.tokens, part.lengths), stories / encoded.split.stories)
+            writer.write(packer.add(part.tokens, part.lengths))
             nulls += batch.nulls
             gpt2_tokens += len(batch.tokens)
             tokens += len(part.tokens)

@@ -22,7 +22,7 @@ from typing import IO, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from duckling_data.base.disk import Needed, disk_errors
+from duckling_data.base.disk import check_room, disk_errors
 from duckling_data.base.executor import LocalExecutor
 from duckling_data.base.files import write_all
 from duckling_data.corpus.readers.blocks import Block
@@ -32,6 +32,9 @@ from duckling_data.tokens.encoders import Encoder, load_encoder
 from duckling_data.tokens.gpt2 import GPT2
 
 R = TypeVar("R")
+
+TEXT_BYTES = 4
+"""Bytes of English text that a token stands for, about."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,11 @@ class EncodedSplit:
         self._keep_in = keep_in
         self._kept: _KeptTokens | None = None
 
+    @property
+    def kept_bytes(self) -> int:
+        """What the kept tokens take on the disk: room that the last pass gives back."""
+        return self._kept.bytes if self._kept else 0
+
     def map(
         self, fn: Callable[[EncodedBatch], R], wanted: npt.NDArray[np.bool_] | None = None, *, last: bool = False
     ) -> Iterator[R]:
@@ -103,7 +111,10 @@ class EncodedSplit:
         if self._kept is not None:
             yield from self._map_kept(fn, self._kept, last)
             return
-        keep = _KeptTokens(self._keep_in, self.split.stories) if self._keep_in is not None and not last else None
+        keep = None
+        if self._keep_in is not None and not last:
+            check_room(self._keep_in, self.split.text_bytes // TEXT_BYTES * 2, "the tokens and, after them, the rows")
+            keep = _KeptTokens(self._keep_in)
 
         def work(numbered: tuple[int, Block]) -> tuple[EncodedBatch | None, R]:
             # Parsed and encoded in one go, while the text is still in the core's cache.
@@ -158,11 +169,10 @@ SEGMENT_BYTES = 64 << 20
 class _KeptTokens:
     """Batches of whole stories in unnamed temporary files: int32 lengths, then ids of the base tokenizer."""
 
-    def __init__(self, folder: Path, stories: int) -> None:
-        """`stories` are to be kept in all."""
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._stories_left = stories
-        self._kept_bytes = self._kept_stories = 0
+        self.bytes = 0
+        """What they take on the disk."""
         self._spans: list[_Span] = []
         self._end = 0
 
@@ -172,7 +182,7 @@ class _KeptTokens:
     def append(self, batch: EncodedBatch) -> None:
         """Keep a batch."""
         lengths = batch.lengths.astype(np.int32)
-        with disk_errors(self._folder, self._needed(lengths.nbytes + batch.tokens.nbytes, len(lengths))):
+        with disk_errors(self._folder):
             if not self._spans or self._end >= SEGMENT_BYTES:
                 # Without a buffer, so that what was written can be read through the file's number.
                 file: IO[bytes] = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
@@ -184,13 +194,7 @@ class _KeptTokens:
         first = int(batch.stories[0])
         self._spans.append(_Span(file, self._end, len(lengths), len(batch.tokens), first, batch.nulls))
         self._end += lengths.nbytes + batch.tokens.nbytes
-
-    def _needed(self, size: int, stories: int) -> Needed:
-        """Return the room for a batch of so many bytes and stories and for those after it, if they are like it."""
-        self._kept_bytes += size
-        self._kept_stories += stories
-        self._stories_left -= stories
-        return Needed(size + self._kept_bytes * self._stories_left // max(self._kept_stories, 1))
+        self.bytes += lengths.nbytes + batch.tokens.nbytes
 
     def read(self, index: int) -> EncodedBatch:
         """Return a batch that was kept; any number of threads may."""

@@ -16,6 +16,7 @@ import torch
 from transformers import set_seed
 
 from duckling_data.base import plotting
+from duckling_data.base.disk import check_room
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import PARTIAL, write_bytes
 from duckling_data.base.locks import beside, held, remove_leftovers, wait_until_free
@@ -31,7 +32,7 @@ from duckling_train.plot import loss_plot
 from duckling_train.precision import cast_weights
 from duckling_train.processes import is_main_process, process_count
 from duckling_train.runs import layout
-from duckling_train.runs.checkpoint import Checkpoints
+from duckling_train.runs.checkpoint import KEPT, Checkpoints
 from duckling_train.runs.evaluate import Evaluator
 from duckling_train.runs.generate import name_special_tokens
 from duckling_train.runs.hooks import CheckpointWriter, MetricsWriter, Progress
@@ -125,7 +126,15 @@ def prepare(config: TrainConfig, workspace: Path, run_dir: Path, *, quiet: bool)
     wait_until_free(workspace, Reporter(quiet or not is_main_process()).say)
     data = open_workspace(workspace, config)
     validation = open_validation(workspace, config, data.mapping)
+    check_room(run_dir, needed_bytes(config), "the run's model and checkpoints", "choose another --out")
     return PreparedRun(config, data, validation, run_dir, quiet or not is_main_process())
+
+
+def needed_bytes(config: TrainConfig) -> int:
+    """Return about what a run takes on the disk: its model, and in each checkpoint weights and two moments."""
+    every = config.checkpoint_steps
+    checkpoints = (-(-config.steps // every) if config.keep_checkpoints else KEPT + 1) if every else 0
+    return 4 * config.parameters * (1 + 3 * checkpoints)
 
 
 def run(prepared: PreparedRun, start: Checkpoint | None) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class CountedSplit:
     """Demo stories that know how often they were read."""
 
     stories: int = STORIES
+    text_bytes: int = STORIES * 900
     reads: list[int] = field(default_factory=list)
 
     def describe(self) -> dict[str, Any]:

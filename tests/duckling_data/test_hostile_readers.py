@@ -6,7 +6,6 @@ import gzip
 import json
 import os
 import pickle
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,16 +15,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from duckling_data.base.errors import InputError
 from duckling_data.corpus.readers import count_stories, read_blocks, text
 from duckling_data.rows.read import read_rows
 from duckling_data.rows.write import RowWriter
+from tests.conftest import hostile
 from tests.duckling_data.conftest import SMALL, Cli
 
-ROOT = Path(__file__).parent.parent.parent
 MIB = 1 << 20
 
 
@@ -60,38 +59,41 @@ def compressed(path: Path, unit: bytes, times: int, head: bytes = b"", tail: byt
     return path
 
 
-def grown(path: Path) -> tuple[str, int]:
-    """What a child that reads the file says, and the bytes by which its memory grew."""
+def grown(*paths: Path) -> list[tuple[str, int]]:
+    """What a child that reads the files says of each, and the bytes by which its memory has grown until then."""
     script = (
-        "import resource, sys, pathlib, pyarrow.parquet, orjson, numpy\n"
+        "import re, sys, pathlib, pyarrow.parquet, orjson, numpy\n"
         "from duckling_data.corpus.readers import count_stories, read_blocks\n"
         "from duckling_data.base.errors import InputError\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10\n"
-        "before, path = peak(), pathlib.Path(sys.argv[1])\n"
-        "try: print(sum(len(block.parse()) for block in read_blocks(path, 'text')))\n"
-        "except InputError as error: print(error)\n"
-        "print(peak() - before)\n"
+        # Not getrusage: what it gives begins with the memory of the process that started this one.
+        "status = pathlib.Path('/proc/self/status')\n"
+        "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+) kB', status.read_text())[1]) << 10\n"
+        "before = peak()\n"
+        "for path in map(pathlib.Path, sys.argv[1:]):\n"
+        "    try: print(sum(len(block.parse()) for block in read_blocks(path, 'text')))\n"
+        "    except InputError as error: print(error)\n"
+        "    print(peak() - before)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
-    said, memory = done.stdout.splitlines()
-    return said, int(memory)
+    done = subprocess.run([sys.executable, "-c", script, *map(str, paths)], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    return [(said, int(memory)) for said, memory in zip(lines[::2], lines[1::2], strict=True)]
 
 
 def test_a_gigabyte_without_a_break_out_of_a_small_file_is_refused_early(tmp_path: Path) -> None:
     for name, head in (("zeros.txt.gz", b""), ("line.jsonl.gz", b'{"text": "')):
-        said, memory = grown(compressed(tmp_path / name, b"a" * MIB, 1024, head))
+        [(said, memory)] = grown(compressed(tmp_path / name, b"a" * MIB, 1024, head))
         assert "more than 32 MiB without a" in said
         assert memory < 200 * MIB
 
 
 def test_a_quarter_of_a_gigabyte_of_line_breaks_passes_in_little_memory(tmp_path: Path) -> None:
-    said, memory = grown(compressed(tmp_path / "b.jsonl.gz", b"\n" * MIB, 256, tail=b'{"text": "end"}'))
+    [(said, memory)] = grown(compressed(tmp_path / "b.jsonl.gz", b"\n" * MIB, 256, tail=b'{"text": "end"}'))
     assert (said, memory < 200 * MIB) == ("1", True)
 
 
 def test_the_longest_line_takes_less_than_half_a_gigabyte(tmp_path: Path) -> None:
     head = '{"text": "🐈'.encode()
-    said, memory = grown(compressed(tmp_path / "l.jsonl.gz", b"a" * MIB, 31, head, b'"}'))
+    [(said, memory)] = grown(compressed(tmp_path / "l.jsonl.gz", b"a" * MIB, 31, head, b'"}'))
     assert (said, memory < 500 * MIB) == ("1", True)
 
 
@@ -122,7 +124,7 @@ def test_a_pipe_among_the_sources_is_refused_at_once(cli: Cli, tmp_path: Path) -
     assert (result.exit_code, "regular file" in result.stderr) == (2, True)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hostile
 @given(content=st.binary(max_size=300) | st.text(max_size=100).map(lambda t: json.dumps({"text": t}).encode()))
 @pytest.mark.parametrize("name", ["s.jsonl", "s.txt", "s.jsonl.gz", "s.txt.zst", "s.parquet", "s.parquet.gz"])
 def test_any_bytes_are_read_or_refused(tmp_path: Path, name: str, content: bytes) -> None:
@@ -141,15 +143,6 @@ def test_a_parquet_file_with_the_column_twice_or_a_thousand_others_is_refused(tm
     line = refused(path)
     assert "and 992 more" in line
     assert len(line) < 1000
-
-
-def test_mutated_files_of_every_kind_are_read_or_refused() -> None:
-    script = [sys.executable, str(ROOT / "scripts" / "fuzz_readers.py"), "--executions", "150"]
-    done = subprocess.run(script, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    counts = re.findall(r"^(\w+) +150 +([\d,]+) +([\d,]+) +0 ", done.stdout, flags=re.MULTILINE)
-    assert len(counts) == len(done.stdout.splitlines()) - 1 == 15
-    assert all(int(read) and int(refusals) for _, read, refusals in counts)  # neither all mangled nor all untouched
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import base64
-import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 
 from duckling_data.corpus.demo import demo_stories
 from duckling_data.corpus.readers import text_column
-from duckling_data.corpus.readers.pages import HEADER_BYTES, Page, read_chunks, read_pages
+from duckling_data.corpus.readers.pages import Page, read_pages
 from tests.duckling_data.test_hostile_readers import MIB, grown, refused, stories
 
 ABORTS = (
@@ -36,25 +35,85 @@ def repeated(path: Path, entries: list[str], rows: int, **options: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("store_schema", [True, False], ids=["read as a dictionary", "read as strings"])
-@pytest.mark.parametrize("rows", [1_000, 1_000_000])
-def test_a_long_story_in_many_rows_is_refused_in_little_memory(tmp_path: Path, rows: int, store_schema: bool) -> None:
-    path = repeated(tmp_path / "b.parquet", ["x" * MIB], rows, store_schema=store_schema)
-    assert path.stat().st_size < MIB
-    said, memory = grown(path)
-    expected = "smaller row groups" if rows == 1_000 else "out of all proportion to its size"
-    assert expected in said, said
-    assert memory < 600 * MIB
+def plain(path: Path, column: pa.Array, times: int, **options: Any) -> Path:
+    """Write the column so many times, in plain pages of 1,024 rows and one row group."""
+    table = pa.table({"text": column})
+    with pq.ParquetWriter(path, table.schema, use_dictionary=False, compression="zstd", **options) as writer:
+        writer.write_table(pa.concat_tables([table] * times), row_group_size=times * len(column))
+    return path
 
 
-def test_values_that_share_their_begin_are_refused_in_little_memory(tmp_path: Path) -> None:
-    path = tmp_path / "d.parquet"
-    table = pa.table({"text": ["x" * MIB] * 400})
-    pq.write_table(table, path, use_dictionary=False, column_encoding={"text": "DELTA_BYTE_ARRAY"})
-    assert path.stat().st_size < 3 * MIB
-    said, memory = grown(path)
-    assert "smaller row groups" in said
-    assert memory < 600 * MIB
+def lying(path: Path) -> Path:
+    """Write a file whose metadata gives each text a size of 1 byte, and no dictionary."""
+    repeated(path, ["x" * MIB], 20_000)
+    content = path.read_bytes()
+    chunk = pq.ParquetFile(path).metadata.row_group(0).column(0)
+    sizes = varint(chunk.total_uncompressed_size)
+    assert content.count(sizes) >= 2  # of the column and of the row group
+    content = content.replace(sizes, bytes([0x82] + [0x80] * (len(sizes) - 2) + [0]))
+    # Field 9, where the data begin, now has what field 11 has; field 12 follows it at once.
+    places = b"\x26" + varint(chunk.data_page_offset) + b"\x26" + varint(chunk.dictionary_page_offset) + b"\x1c"
+    at = content.index(places)
+    footer = content[:at] + b"\x26" + varint(chunk.dictionary_page_offset) + b"\x3c" + content[at + len(places) : -8]
+    length = len(footer) - (len(content) - 8 - int.from_bytes(content[-8:-4], "little"))
+    path.write_bytes(footer + length.to_bytes(4, "little") + b"PAR1")
+    assert not pq.ParquetFile(path).metadata.row_group(0).column(0).has_dictionary_page
+    return path
+
+
+def varint(value: int) -> bytes:
+    """Return a signed number in Thrift's compact protocol."""
+    value, digits = value << 1, []
+    while value > 127:
+        value, digits = value >> 7, [*digits, value & 127 | 128]
+    return bytes([*digits, value])
+
+
+LONG = "x" * MIB
+ODD = ["x" * (31 * MIB)] * 4
+"""Long stories at the end of one page and the beginning of the next."""
+REFUSED = "out of all proportion to its size"
+GROUPS = "smaller row groups"
+BOMBS: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "1 GB, read as a dictionary": (lambda path: repeated(path, [LONG], 1_000), GROUPS),
+    "1 GB, read as strings": (lambda path: repeated(path, [LONG], 1_000, store_schema=False), GROUPS),
+    "20 GB": (lambda path: repeated(path, [LONG], 20_000), GROUPS),
+    "20 GB, metadata that lies": (lying, REFUSED),
+    "shared prefixes": (
+        lambda path: plain(path, pa.array([LONG] * 400), 1, column_encoding={"text": "DELTA_BYTE_ARRAY"}), GROUPS,
+    ),
+    "plain pages": (lambda path: plain(path, pa.array([LONG] * 128), 8, write_batch_size=8), REFUSED),
+    "plain pages, read as a dictionary": (
+        lambda path: plain(path, pa.array([f"{n:03}{LONG}" for n in range(128)]).dictionary_encode(), 8,
+                           write_batch_size=8), REFUSED,
+    ),
+    "long stories at the ends of pages": (
+        lambda path: plain(path, pa.array([""] * 1020 + ODD + ODD + [""] * 1020), 2), REFUSED,
+    ),
+    "a page too large": (lambda path: plain(path, pa.array(["x" * (30 * MIB)] * 9), 1), "a page of more than 256 MiB"),
+    "pyarrow ends the process": (lambda path: decoded(path, ABORTS), "cannot be read"),
+}  # fmt: skip
+
+
+def decoded(path: Path, content: str) -> Path:
+    path.write_bytes(base64.b64decode(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, int]]:
+    """What one child that reads all of BOMBS says of each, and by how much its memory has grown until then."""
+    folder = tmp_path_factory.mktemp("bombs")
+    paths = [make(folder / f"{number}.parquet") for number, (make, _) in enumerate(BOMBS.values())]
+    assert max(path.stat().st_size for path in paths) < MIB
+    return dict(zip(BOMBS, grown(*paths), strict=True))
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_small_file_of_gigabytes_is_refused_in_bounded_memory(read: dict[str, tuple[str, int]], name: str) -> None:
+    said, memory = read[name]
+    assert BOMBS[name][1] in said
+    assert memory < 1000 * MIB
 
 
 def test_a_story_longer_than_in_any_text_file_is_refused(tmp_path: Path) -> None:
@@ -94,9 +153,9 @@ def test_every_kind_of_page_is_read_and_measured(tmp_path: Path, options: dict[s
     for group in range(3):
         chunk = metadata.row_group(group).column(1)
         pages = pages_of(path, chunk)
-        assert any(page.dictionary for page in pages) == options["use_dictionary"]
         shared = options.get("column_encoding") == {"text": "DELTA_BYTE_ARRAY"}
-        assert {page.shares_begins for page in pages} == {shared}
+        assert any(page.repeats for page in pages) == (shared or options["use_dictionary"])
+        assert sum(page.values for page in pages) == 101
         # What the metadata gives is the pages and their headers, of some 20 to 60 bytes and the statistics.
         assert 0 <= chunk.total_uncompressed_size - sum(page.bytes for page in pages) < 12_000 * len(pages)
 
@@ -104,18 +163,17 @@ def test_every_kind_of_page_is_read_and_measured(tmp_path: Path, options: dict[s
 def pages_of(path: Path, chunk: Any) -> list[Page]:
     start = chunk.dictionary_page_offset or chunk.data_page_offset
     with path.open("rb") as file:
-        return list(read_pages(file, start, chunk.total_compressed_size, chunk.num_values))
+        return list(read_pages(file, start, chunk.total_compressed_size, 101))
 
 
-def test_a_page_header_longer_than_what_is_read_at_first_is_read_whole(tmp_path: Path) -> None:
+def test_a_page_header_with_long_statistics_is_read_whole(tmp_path: Path) -> None:
     long_text = b"\x18" + b"\x80\x20" + b"m" * 4096 + b"\x00"  # field 1 of a struct: 4,096 bytes of text
     header = b"\x15\x00\x15\x10\x15\x08" + b"\x2c\x15\x06\x15\x00\x15\x06\x15\x06" + b"\x1c" + long_text + b"\x00\x00"
-    assert len(header) > HEADER_BYTES
     (tmp_path / "h").write_bytes(header + bytes(4))
     with (tmp_path / "h").open("rb") as file:
-        assert list(read_pages(file, 0, len(header) + 4, 3)) == [Page(8, False, False)]
+        assert list(read_pages(file, 0, len(header) + 4, 3)) == [Page(8, 3, False)]
     (tmp_path / "h").write_bytes(header[:-2])
-    with (tmp_path / "h").open("rb") as file, pytest.raises(ValueError, match="no whole page header"):
+    with (tmp_path / "h").open("rb") as file, pytest.raises(ValueError, match="a page header that is not whole"):
         list(read_pages(file, 0, len(header), 3))
 
 
@@ -137,15 +195,8 @@ def test_what_is_no_page_header_is_refused(tmp_path: Path, header: bytes) -> Non
         list(read_pages(file, 0, 1000, 1))
 
 
-def test_metadata_that_announces_more_than_it_holds_is_refused_at_once() -> None:
+def test_metadata_that_announces_more_than_it_holds_is_refused_at_once(tmp_path: Path) -> None:
     doubles = bytes([0x49, 0xF7, *[0xFF] * 8, 0x7F])  # the row groups, a list of 2^63 doubles
-    file = io.BytesIO(b"PAR1" + doubles + len(doubles).to_bytes(4, "little") + b"PAR1")
-    with pytest.raises(ValueError, match="not whole"):
-        read_chunks(file, "text")
-
-
-def test_a_file_whose_metadata_made_pyarrow_end_the_process_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.parquet"
-    path.write_bytes(base64.b64decode(ABORTS))
-    said, _memory = grown(path)
-    assert str(path) in said
+    path = tmp_path / "m.parquet"
+    path.write_bytes(b"PAR1" + doubles + len(doubles).to_bytes(4, "little") + b"PAR1")
+    refused(path)

@@ -151,15 +151,15 @@ def said_wrong(case: Case, done: Done) -> list[str]:
         (f"status {done.status}", lambda: done.status not in (2, 3)),
         ("a traceback", lambda: "Traceback" in done.stderr),
         (f"{len(lines)} lines of error", lambda: len(lines) != 1),
-        ("a full disk without the room needed", lambda: any(map(_silent_about_room, lines))),
+        ("a full disk without the room that is free", lambda: any(map(_silent_about_room, lines))),
         ("no path", lambda: not any(str(case.folder) in line for line in lines)),
     ]
     return [f"{what}: {done.stderr[-600:]}" for what, holds in wrong if holds()]
 
 
 def _silent_about_room(line: str) -> bool:
-    """Whether a line says that a disk is full, and not how much it lacks."""
-    return os.strerror(errno.ENOSPC) in line or ("disk is full" in line and "more are needed" not in line)
+    """Whether a line says that a disk is full, and not how much is free."""
+    return os.strerror(errno.ENOSPC) in line or ("disk is full" in line and " free; free some or " not in line)
 
 
 def _harmless(failed: str) -> bool:

@@ -73,7 +73,7 @@ def _copied_from_cache(file: HubFile, path: Path, reporter: Reporter, known: str
         reporter.say(f"download     {cached}: damaged, not used")
         return False
     learn(file.name, found)
-    with replacing(path, file.size) as copy, Path(cached).open("rb") as original:
+    with replacing(path) as copy, Path(cached).open("rb") as original:
         shutil.copyfileobj(original, copy, 1 << 20)
     reporter.say(f"download     copied from {cached}")
     return True

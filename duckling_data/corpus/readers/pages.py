@@ -1,181 +1,163 @@
-"""The headers of a Parquet file's pages: what the file cannot hide of how large its text may become.
+"""The headers of a Parquet column's pages: how many of its rows may be decoded at a time.
 
-A column of a row group is a run of pages, each behind a header in Thrift's compact protocol. The headers are what
-pyarrow itself decodes by, so their sizes hold, whatever the file's metadata says.
+pyarrow decodes by these headers, so they hold whatever the file's metadata says. They are read here because pyarrow has
+no limit for a page: one of 2 GB compresses to some kilobytes, and is unpacked whole. Nor does `read_dictionary` bound
+memory: it does not decode the DELTA encodings, and it keeps every value of a row group's plain pages.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import IO, Any, TypeGuard
+import io
+from collections.abc import Iterable, Iterator
+from typing import IO, Any, NamedTuple
 
-HEADER_BYTES, HEADER_LIMIT = 1 << 10, 16 << 20
-"""Bytes that are read for a header at first, and the longest that there is (pyarrow reads no longer one either)."""
+PAGE_LIMIT = 256 << 20
+"""The largest page that is read, unpacked, in bytes. Writers make pages of 1 MB, 100 MB or 1,024 rows."""
 
-DEPTH = 8
-"""Structs inside each other in a header, at most; there are three."""
+LARGE_PAGE = 104 << 20
+"""In larger pages, which pyarrow writes where stories have 128 KB on average, a row may take all of a page."""
 
-KIND, UNPACKED, PACKED, DATA, DICTIONARY, DATA_V2 = 1, 2, 3, 5, 7, 8
-"""Fields of a page's header; those of DATA and DATA_V2 follow."""
-VALUES = 1
-ENCODING, ENCODING_V2 = 2, 4
+DEPTH = 3
+"""Structs inside each other in a page header: statistics in a data page's header in the page header."""
 
-ROW_GROUPS, COLUMNS, COLUMN = 4, 1, 3
-PATH, COLUMN_VALUES, COLUMN_BYTES, FIRST_DATA, FIRST_DICTIONARY = 3, 5, 7, 9, 11
-"""Fields of the file's metadata, of a row group and of a column in it; the last are of COLUMN."""
-
-TOO_DEEP = "metadata or a page header with structs too deep inside each other"
-
-DICTIONARY_PAGE = 2
-DELTA_BYTE_ARRAY = 7
-"""The encoding in which a value says how much it shares with the begin of the one before it."""
+KIND, UNPACKED, PACKED, DATA, DATA_V2 = 1, 2, 3, 5, 8
+"""Fields of a page header."""
+VALUES, ENCODING, ENCODING_V2 = 1, 2, 4
+"""Fields of DATA and DATA_V2."""
+DICTIONARY_PAGE, DELTA_BYTE_ARRAY = 2, 7
+"""A KIND; and the ENCODING in which a value gives how much it shares with the beginning of the one before it."""
 
 
-@dataclass(frozen=True)
-class Page:
-    """What a page's header says."""
+class Page(NamedTuple):
+    """What a page header says."""
 
     bytes: int
-    """Its size when it is unpacked."""
-    dictionary: bool
-    """Whether it holds values that data pages refer to."""
-    shares_begins: bool
-    """Whether its values may be longer than what stands for them."""
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Where a column of a row group lies."""
-
-    start: int
-    bytes: int
+    """The page's size when it is unpacked."""
     values: int
+    """Rows in it, nulls included."""
+    repeats: bool
+    """Whether a value may decode to more than it takes in the page: a dictionary, or values that share prefixes."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes to which a row decodes: at most where values repeat or the page is large, else on average."""
+        return self.bytes if self.repeats or self.bytes > LARGE_PAGE else self.bytes // max(1, self.values)
 
 
-def read_chunks(content: IO[bytes], column: str) -> list[list[Chunk]]:
-    """Return where the columns of that name lie, by row group. Raises ValueError for metadata that does not say so.
+class _Recorder(io.FileIO):
+    """A file that gives no bytes, and records which it was asked for."""
 
-    Read here, for pyarrow's own accessors end the process at some damaged metadata.
+    asked: tuple[int, int] | None = None
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Record (offset, size). Returns nothing."""
+        self.asked = (self.tell(), size or 0)
+        return b""
+
+
+def rows_at_once(
+    content: IO[bytes], metadata: Any, groups: Iterable[int], column: str, limit: int
+) -> Iterator[tuple[int, int]]:
+    """Yield (row group, rows): so many rows decode to at most `limit` bytes and two pages, or are a single story.
+
+    Raises ValueError for pages that are not whole, or larger than PAGE_LIMIT; pyarrow's errors for damaged metadata.
     """
-    end = content.seek(0, os.SEEK_END)
-    content.seek(max(0, end - 8))
-    length = int.from_bytes(content.read(4), "little")
-    content.seek(max(0, end - 8 - length))
+    import pyarrow.parquet as pq
+
+    recorder = _Recorder(content.fileno(), closefd=False)
+    with pq.ParquetFile(recorder, metadata=metadata, pre_buffer=False) as file:
+        for group in groups:
+            start, size = _column_range(file, recorder, group, column)
+            with open(content.fileno(), "rb", closefd=False) as headers:
+                pages = list(read_pages(headers, start, size, metadata.row_group(group).num_rows))
+            if max((page.bytes for page in pages), default=0) > PAGE_LIMIT:
+                raise ValueError(f"a page of more than {PAGE_LIMIT >> 20} MiB")
+            yield group, max(1, limit // max([1, *(page.row_bytes for page in pages)]))
+
+
+def _column_range(file: Any, recorder: _Recorder, group: int, column: str) -> tuple[int, int]:
+    """Return (offset, size) of what pyarrow reads for a column of a row group.
+
+    pyarrow itself is asked: `metadata.row_group(...).column(...)` ends the process at some damaged metadata, where its
+    reader raises an error.
+    """
+    import pyarrow as pa
+
+    recorder.asked = None
     try:
-        groups = _Thrift(content.read(length)).struct()[ROW_GROUPS]
-        columns = [[chunk[COLUMN] for chunk in group[COLUMNS]] for group in groups]
-        return [[_chunk(found) for found in group if found[PATH] == [column.encode()]] for group in columns]
-    except (IndexError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError("its metadata is not whole") from error
-
-
-def _chunk(column: dict[int, Any]) -> Chunk:
-    numbers = [column[number] for number in (FIRST_DATA, COLUMN_BYTES, COLUMN_VALUES)]
-    dictionary = column.get(FIRST_DICTIONARY, 0)
-    if not all(_is_size(number) for number in (*numbers, dictionary)):
-        raise ValueError("its metadata has a column at no place")
-    start, size, values = numbers
-    return Chunk(min(start, dictionary) if dictionary else start, size, values)
+        next(file.iter_batches(1, row_groups=[group], columns=[column], use_threads=False), None)
+    except (pa.ArrowException, OSError):
+        if recorder.asked is None:
+            raise
+    return recorder.asked or (0, 0)
 
 
 def read_pages(content: IO[bytes], start: int, size: int, values: int) -> Iterator[Page]:
-    """Yield the pages of the column that begins at byte `start`: `size` bytes, `values` values.
+    """Yield the pages of the first `values` values of a column, which begins at byte `start` and has `size` bytes.
 
-    Raises ValueError where there is no whole header.
+    Raises ValueError where a header is not whole, or the pages hold fewer values.
     """
-    place = start
-    while values > 0 and place < start + size:
-        header, length = _read_header(content, place)
-        data = header.get(DATA, header.get(DATA_V2, {}))
-        unpacked, packed = header.get(UNPACKED), header.get(PACKED)
-        counted = data.get(VALUES, 0) if isinstance(data, dict) else None
-        if not (_is_size(unpacked) and _is_size(packed) and _is_size(counted)):
-            raise ValueError(f"no page at byte {place}")
-        encoding = data.get(ENCODING if DATA in header else ENCODING_V2)
-        yield Page(unpacked, header.get(KIND) == DICTIONARY_PAGE, encoding == DELTA_BYTE_ARRAY)
-        values -= counted
-        place += length + packed
-
-
-def _is_size(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and value >= 0
-
-
-def _read_header(content: IO[bytes], place: int) -> tuple[dict[int, Any], int]:
-    """Return the fields of the header at a place, and its length."""
-    length = HEADER_BYTES
-    while True:
-        content.seek(place)
-        data = content.read(length)
-        thrift = _Thrift(data)
+    end = start + size
+    while values > 0:
+        content.seek(start)
         try:
-            return thrift.struct(), thrift.at
+            header = _struct(content)
         except IndexError:
-            if len(data) < length or length >= HEADER_LIMIT:
-                raise ValueError(f"no whole page header at byte {place}") from None
-            length *= 16
+            raise ValueError("a page header that is not whole") from None
+        data = header.get(DATA) or header.get(DATA_V2) or {}
+        if not isinstance(data, dict):
+            raise ValueError(f"no page at byte {start}")
+        counted = _size(data, VALUES) if data else 0
+        start = content.tell() + _size(header, PACKED)
+        if start > end:
+            raise ValueError(f"its pages hold {values} rows fewer than its metadata says")
+        delta = data.get(ENCODING if DATA in header else ENCODING_V2) == DELTA_BYTE_ARRAY
+        yield Page(_size(header, UNPACKED), counted, delta or header.get(KIND) == DICTIONARY_PAGE)
+        values -= counted
 
 
-class _Thrift:
-    """Reads Thrift's compact protocol, as much of it as page headers use. Raises IndexError at the end of the data."""
+def _size(fields: dict[int, Any], number: int) -> int:
+    value = fields.get(number)
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"a page header with {value} as field {number}, expected a size")
+    return value
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.at = 0
 
-    def struct(self, depth: int = 0) -> dict[int, Any]:
-        """Return a struct's fields by number."""
-        if depth > DEPTH:
-            raise ValueError(TOO_DEEP)
-        fields: dict[int, Any] = {}
-        number = 0
-        while head := self._byte():
-            number = number + (head >> 4) if head >> 4 else self._signed()
-            fields[number] = self._value(head & 15, depth)
-        return fields
+def _struct(content: IO[bytes], depth: int = DEPTH) -> dict[int, Any]:
+    """Return a struct's fields by number, in Thrift's compact protocol; bytes and truth values as None.
 
-    def _value(self, kind: int, depth: int) -> Any:
-        if kind in (1, 2):  # true, false
-            return kind == 1
-        if kind == 3:
-            return self._byte()
-        if kind in (4, 5, 6):
-            return self._signed()
-        if kind in (7, 8):  # a double, which nobody asks for, or bytes behind their number
-            length = 8 if kind == 7 else self._unsigned()
-            self.at += length
-            if self.at > len(self._data):
-                raise IndexError
-            return self._data[self.at - length : self.at] if kind == 8 else None
-        if kind == 9:
-            head = self._byte()
-            count = head >> 4 if head >> 4 < 15 else self._unsigned()
-            one = 3 if head & 15 in (1, 2) else head & 15  # in a list a truth value takes a byte
-            if depth > DEPTH:
-                raise ValueError(TOO_DEEP)
-            return [self._value(one, depth + 1) for _ in range(count)]
-        if kind == 12:
-            return self.struct(depth + 1)
-        raise ValueError(f"metadata or a page header with a value of kind {kind}")
+    Raises IndexError at the end of the file, ValueError for a kind of value that no page header has.
+    """
+    fields: dict[int, Any] = {}
+    number = 0
+    while head := content.read(1)[0]:
+        number = number + (head >> 4) if head >> 4 else _signed(content)
+        kind = head & 15
+        value: Any = None
+        if kind == 3:  # a byte
+            value = content.read(1)[0]
+        elif kind in (4, 5, 6):  # integers of 16, 32 and 64 bits
+            value = _signed(content)
+        elif kind == 8:  # bytes behind their number
+            content.seek(_unsigned(content), io.SEEK_CUR)
+        elif kind == 12 and depth > 1:
+            value = _struct(content, depth - 1)
+        elif kind not in (1, 2):  # true, false
+            raise ValueError(f"a page header with a value of kind {kind}")
+        fields[number] = value
+    return fields
 
-    def _byte(self) -> int:
-        byte = self._data[self.at]
-        self.at += 1
-        return byte
 
-    def _unsigned(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self._byte()
-            value |= (byte & 127) << shift
-            if byte < 128:
-                return value
-            shift += 7
-            if shift > 63:
-                raise ValueError("a page header with a number too long")
+def _unsigned(content: IO[bytes]) -> int:
+    value = shift = 0
+    while (byte := content.read(1)[0]) > 127:
+        value |= (byte & 127) << shift
+        shift += 7
+        if shift > 63:
+            raise ValueError("a page header with a number of more than 64 bits")
+    return value | byte << shift
 
-    def _signed(self) -> int:
-        value = self._unsigned()
-        return (value >> 1) ^ -(value & 1)
+
+def _signed(content: IO[bytes]) -> int:
+    value = _unsigned(content)
+    return (value >> 1) ^ -(value & 1)

@@ -1,8 +1,8 @@
 """Parquet files as blocks: runs of small row groups side by side, large row groups streamed.
 
-A value that stands once in a dictionary may be repeated in any number of rows at the price of a few bits, so what a
-file says of its size bounds nothing. The headers of its pages do: no value is longer than its dictionary. Rows are
-decoded so few at a time that they fit a bound in any case; a file whose text is out of all proportion is refused.
+A value in a dictionary may be repeated in any number of rows for a few bits each, so what a file says of its size
+bounds nothing. The headers of its pages do (`pages`): by them, so few rows are decoded at a time that they fit a bound
+in any case. A file whose text is out of all proportion to its size is refused.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from duckling_data.base.disk import Needed, disk_errors
+from duckling_data.base.disk import check_room, disk_errors
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import open_regular, write_all
 from duckling_data.base.parallel import prefetch
 from duckling_data.corpus.readers.blocks import BLOCK_BYTES, Block, decompressed, refusing
-from duckling_data.corpus.readers.pages import Chunk, read_chunks, read_pages
+from duckling_data.corpus.readers.pages import rows_at_once
 from duckling_data.corpus.readers.text_column import check_text_column, large_strings
 
 if TYPE_CHECKING:
@@ -32,9 +32,6 @@ BATCH_STORIES = 4096
 ROW_GROUP_LIMIT = 64 << 20
 """Row groups up to this many (decoded) bytes are read whole, side by side; larger ones are streamed."""
 
-Chunks = list[list[Chunk]]
-"""Where the text lies, by row group."""
-
 PIECE_BYTES = 64 << 20
 """Decoded text that is asked for at a time, at most: where a single story is not longer."""
 
@@ -45,36 +42,36 @@ DENSE = 16
 """Row groups with fewer (decoded) bytes than this to a row repeat their stories, and are streamed."""
 
 TEXT_FACTOR, TEXT_LEAST = 1000, 64 << 20
-"""A file that is streamed may decode to so many times what its pages hold, and so many bytes more."""
-
-PAGE_LIMIT = 256 << 20
-"""The largest page that is read, unpacked, in bytes. Writers make pages of 1 MB, some of 100."""
-
+"""A file that is streamed may decode to so many times its size, and so many bytes more."""
 
 UNPACK_FACTOR, UNPACK_LEAST = 50, 64 << 20
 """A file compressed as a whole may unpack to so many times its size, and so many bytes more: Parquet is dense."""
+
+OTHER_FOLDER = "name a folder on another disk with TMPDIR"
 
 
 @contextlib.contextmanager
 def _open_parquet(path: Path, codec: str | None, metadata: object = None) -> Iterator[tuple[Any, IO[bytes]]]:
     """Yield a Parquet file and its bytes (unpacked into an anonymous temporary file, if compressed as a whole)."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     with contextlib.ExitStack() as stack:
-        source: str | IO[bytes] = str(path)
         with refusing(path):
             content: IO[bytes] = stack.enter_context(open_regular(path))
         if codec:
-            with disk_errors(folder := Path(tempfile.gettempdir()), instead=OTHER_FOLDER):
-                source = content = stack.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0))
+            folder = Path(tempfile.gettempdir())
+            # Parquet is compressed within: compressed again it is hardly smaller.
+            check_room(folder, path.stat().st_size, f"the unpacked {path.name}", OTHER_FOLDER)
+            with disk_errors(folder, OTHER_FOLDER):
+                content = stack.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0))
             _unpack(path, codec, content, folder)
         with refusing(path):
-            file = pq.ParquetFile(source, metadata=metadata, pre_buffer=False)
+            # As large_binary text is never read as a dictionary, which may grow by all values of a row group.
+            source = content if codec else str(path)
+            file = pq.ParquetFile(source, metadata=metadata, pre_buffer=False, binary_type=pa.large_binary())
         stack.callback(file.close)
         yield file, content
-
-
-OTHER_FOLDER = "name a folder on another disk with TMPDIR"
 
 
 def _unpack(path: Path, codec: str, place: IO[bytes], folder: Path) -> None:
@@ -82,7 +79,7 @@ def _unpack(path: Path, codec: str, place: IO[bytes], folder: Path) -> None:
     for data in decompressed(path, codec, BLOCK_BYTES):
         if place.tell() + len(data) > limit:
             raise InputError(f"{path}: unpacks to more than {limit:,} bytes, too much for a Parquet file of its size.")
-        with disk_errors(folder, Needed(len(data), "at least "), OTHER_FOLDER):
+        with disk_errors(folder, OTHER_FOLDER):
             write_all(place, data)
 
 
@@ -100,17 +97,14 @@ def parquet_blocks(path: Path, codec: str | None, text_field: str, block_bytes: 
             check_text_column(file.schema_arrow, path, text_field)
             metadata = file.metadata
             counts, sizes = _group_sizes(metadata)
-            chunks = read_chunks(content, text_field)
-            if len(chunks) != len(counts):
-                raise ValueError(f"{len(chunks)} row groups where there are {len(counts)}")
         dense = any(size < DENSE * count for size, count in zip(sizes, counts, strict=True))
         if codec or dense or max(sizes, default=0) > ROW_GROUP_LIMIT:
-            yield from _streamed_blocks(file, content, chunks, path, text_field)
+            yield from _streamed_blocks(file, content, path, text_field)
             return
     first_row = 0
     for groups in _runs(sizes, block_bytes):
         rows = sum(counts[group] for group in groups)
-        yield Block(rows, partial(_read_row_groups, path, metadata, chunks, groups, text_field, first_row, rows))
+        yield Block(rows, partial(_read_row_groups, path, metadata, groups, text_field, first_row, rows))
         first_row += rows
 
 
@@ -137,11 +131,12 @@ def _runs(sizes: list[int], block_bytes: int) -> Iterator[list[int]]:
         yield run
 
 
-def _streamed_blocks(file: Any, content: IO[bytes], chunks: Chunks, path: Path, text_field: str) -> Iterator[Block]:
+def _streamed_blocks(file: Any, content: IO[bytes], path: Path, text_field: str) -> Iterator[Block]:
     limit = TEXT_LEAST + TEXT_FACTOR * os.fstat(content.fileno()).st_size
     first_row = read = 0
     with refusing(path):
-        for column in prefetch(_joined(_pieces(file, content, chunks, range(len(chunks)), text_field))):
+        pieces = _pieces(file, content, range(file.metadata.num_row_groups), text_field)
+        for column in prefetch(_joined(pieces), depth=1):
             read += column.nbytes
             if read > limit:
                 raise InputError(f"{path}: its text is more than {limit:,} bytes, out of all proportion to its size.")
@@ -166,14 +161,14 @@ def _joined(pieces: Iterable[pa.Array]) -> Iterator[pa.Array]:
 
 
 def _read_row_groups(
-    path: Path, metadata: Any, chunks: Chunks, groups: list[int], text_field: str, first_row: int, rows: int
+    path: Path, metadata: Any, groups: list[int], text_field: str, first_row: int, rows: int
 ) -> pa.Array:
     import pyarrow as pa
 
     held: list[pa.Array] = []
     size = 0
     with _open_parquet(path, None, metadata) as (file, content), refusing(path):
-        for piece in _pieces(file, content, chunks, groups, text_field):
+        for piece in _pieces(file, content, groups, text_field, GROUP_TEXT):
             held.append(piece)
             size += piece.nbytes
             if size > GROUP_TEXT:
@@ -188,52 +183,10 @@ def _read_row_groups(
 
 
 def _pieces(
-    file: Any, content: IO[bytes], chunks: Chunks, groups: Iterable[int], text_field: str
+    file: Any, content: IO[bytes], groups: Iterable[int], text_field: str, limit: int = PIECE_BYTES
 ) -> Iterator[pa.Array]:
-    """Yield the text of these row groups, at most BATCH_STORIES rows and (a single longer story apart) PIECE_BYTES."""
-    import pyarrow as pa
-
-    for group in groups:
-        rows = max(1, min(BATCH_STORIES, PIECE_BYTES // max(1, _longest(chunks[group], content))))
-        batches = file.iter_batches(batch_size=rows, row_groups=[group], columns=[text_field], use_threads=False)
-        for batch in batches:
-            column = batch.column(0)
-            if isinstance(column, pa.DictionaryArray):
-                yield from _plain(column)
-            else:
-                yield column
-
-
-def _longest(chunks: list[Chunk], content: IO[bytes]) -> int:
-    """Return a length, in bytes, that no repeated value of the row group exceeds: 0 where none is repeated.
-
-    Raises ValueError for pages that are not whole, or larger than PAGE_LIMIT.
-    """
-    longest = 0
-    for chunk in chunks:
-        pages = list(read_pages(content, chunk.start, chunk.bytes, chunk.values))
-        if max((page.bytes for page in pages), default=0) > PAGE_LIMIT:
-            raise ValueError(f"a page of more than {PAGE_LIMIT >> 20} MiB")
-        # A value that shares its begin with the one before it may take up all that came before.
-        repeating = [page.bytes for page in pages if page.dictionary]
-        longest = max(longest, *repeating, sum(page.bytes for page in pages if page.shares_begins), 0)
-    return longest
-
-
-def _plain(column: pa.DictionaryArray) -> Iterator[pa.Array]:
-    """Yield the column without its dictionary, in parts of at most PIECE_BYTES or a single story.
-
-    Raises pyarrow's errors for indices that lead out of the dictionary.
-    """
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    dictionary = column.dictionary.cast(pa.large_string())
-    lengths = pc.take(pc.binary_length(dictionary), column.indices).fill_null(0).to_numpy(zero_copy_only=False)
-    ends = np.concatenate([[0], np.cumsum(lengths)])
-    start = 0
-    while start < len(column):
-        stop = max(start + 1, int(np.searchsorted(ends, ends[start] + PIECE_BYTES, side="right")) - 1)
-        yield dictionary.take(column.indices[start:stop])
-        start = stop
+    """Yield the text of these row groups, in pieces of BATCH_STORIES rows or `limit` bytes (see `rows_at_once`)."""
+    for group, rows in rows_at_once(content, file.metadata, groups, text_field, limit):
+        size = min(rows, BATCH_STORIES)
+        for batch in file.iter_batches(batch_size=size, row_groups=[group], columns=[text_field], use_threads=False):
+            yield batch.column(0)
