@@ -97,7 +97,9 @@ def pack(**given: Any) -> None:
 @options(PACK, MAPPING, VOCAB, COUNT, COMMON)
 def run(**given: Any) -> None:
     """Make everything, and the report."""
-    _pipeline(**given).make("count", "build-vocab", "pack", "report")
+    from duckling_data.stages import NAMES
+
+    _pipeline(**given).make(*NAMES)
 
 
 @cli.command()
@@ -160,17 +162,17 @@ def verify(workspace: Path, workers: int | None, quiet: bool, **given: Any) -> N
 @click.option("--text", help="Show what becomes of each token of this text, instead of rows.  [default: rows]")
 @options(DEBUG)
 def inspect(workspace: Path, row: int, rows: int, validation: bool, text: str | None) -> None:
-    """Decode rows, or show the fate of tokens.
+    """Decode rows, or show how tokens are mapped.
 
     With --text, each GPT-2 token of the text: its id, how often it was counted, its rank, what it becomes.
     """
-    from duckling_data.inspect import decoded_rows, token_fates
+    from duckling_data.inspect import decoded_rows, mapped_tokens
 
-    lines = token_fates(workspace, text) if text is not None else decoded_rows(workspace, row, rows, validation)
+    lines = mapped_tokens(workspace, text) if text is not None else decoded_rows(workspace, row, rows, validation)
     for line in lines:
         click.echo(line)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its status."""
-    run_command(cli, PROGRAM, arguments, go_on="the same command goes on from the last finished stage.")
+    run_command(cli, PROGRAM, arguments, go_on="the same command resumes after the last finished stage.")

@@ -127,7 +127,7 @@ def time_parts(parquet: Path, megabytes: float) -> dict[str, float]:
     tally = Tally.zero()
     for batch in batches:
         tally.add(tally_batch(batch, places, earliest))
-        tally.lower(earliest)
+        tally.update_earliest(earliest)
     table = CompactTable.from_mapping(build_mapping(tally.counts(), VocabSettings()))
     compacted = [table.compact(batch.tokens, batch.lengths) for batch in batches]
 

@@ -254,7 +254,7 @@ def _counts() -> bytes:
     import numpy as np
 
     from duckling_data.stages.count import TokenCounts
-    from duckling_data.stages.counts_file import write_counts
+    from duckling_data.stages.counts import write_counts
 
     ids = np.array([13, 198, 290, 262], np.int64)
     return _through_a_file("c.parquet", lambda path: write_counts(path, TokenCounts(ids, ids[::-1].copy(), ids % 4)))
@@ -269,7 +269,7 @@ def _through_a_file(name: str, write: Callable[[Path], None]) -> bytes:
 
 
 def _read_counts(folder: Path, name: str) -> None:
-    from duckling_data.stages.counts_file import read_counts
+    from duckling_data.stages.counts import read_counts
 
     counts = read_counts(folder / name)
     _ = counts.total, counts.digest(), counts.ids_for_coverage()

@@ -15,7 +15,7 @@ import click
 import pytest
 
 from duckling_data.cli import cli as group
-from duckling_data.stages import context as stages
+from duckling_data.stages import STAGES
 from duckling_data.workspace.settings import settings_json
 from tests.duckling_data.conftest import SMALL, Cli, snapshot
 
@@ -72,8 +72,8 @@ def test_every_option_states_a_default(command: str) -> None:
 
 def test_the_defaults_stated_are_the_settings_own() -> None:
     stated = {option.name: re.findall(r"default: ([^];]+)\]", help_of("pack", option)) for option in options_of("pack")}
-    for kind in stages.SETTINGS.values():
-        for name, value in settings_json(kind()).items():
+    for stage in STAGES:
+        for name, value in settings_json(stage.settings()).items():
             assert stated[name] == ["no-eos" if name == "eos" else str(value)]
 
 

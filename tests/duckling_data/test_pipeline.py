@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from duckling_data.corpus.demo import demo_stories
-from duckling_data.stages.counts_file import read_counts
+from duckling_data.stages.counts import read_counts
 from duckling_data.workspace.manifest import Manifest
 from tests.duckling_data.conftest import SMALL, Cli, build, read_json, rows_of, snapshot, stages_that, write_jsonl
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from duckling_data.base.errors import InputError
-from duckling_data.stages.counts_file import COLUMNS, read_counts
+from duckling_data.stages.counts import COLUMNS, read_counts
 from tests.duckling_data.conftest import Cli
 
 READERS = {

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from duckling_data.verify.hashes import open_remembered
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,11 +18,10 @@ from duckling_data.base.progress import Reporter
 from duckling_data.corpus.demo import demo_stories
 from duckling_data.rows.write import RowWriter
 from duckling_data.stages.count import TokenCounts
-from duckling_data.stages.counts_file import read_counts, write_counts
+from duckling_data.stages.counts import read_counts, write_counts
 from duckling_data.stages.pack import PackSettings, RowPacker
 from duckling_data.tokens.mapping import read_mapping
 from duckling_data.verify.derive import Stories
-from duckling_data.verify.hashes import open_remembered
 from duckling_data.verify.rows import SplitRoad, StoredRows, row_begins, sample_rows
 from duckling_data.workspace.manifest import Manifest, describe_output
 from duckling_data.workspace.sums import write_sums

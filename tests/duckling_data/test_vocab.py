@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from duckling_data.base.errors import InputError
 from duckling_data.corpus.demo import demo_stories
-from duckling_data.stages.count import TokenCounts
+from duckling_data.stages.counts import TokenCounts
 from duckling_data.stages.vocab import VocabSettings, build_mapping
 from duckling_data.tokens.compact import CompactTable
 from duckling_data.tokens.gpt2 import EOS_ID, EOS_TEXT, gpt2_parts

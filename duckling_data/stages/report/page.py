@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from duckling_data.stages.counts_file import COUNTS_NAME
+from duckling_data.stages.counts import COUNTS_NAME
 from duckling_data.stages.report.facts import level_name, percent, visible
 from duckling_data.tokens.mapping import MAPPING_FILE
 
@@ -219,9 +219,9 @@ def _unknown(facts: Facts) -> str:
 
 
 def _digests(facts: Facts) -> Iterable[Sequence[str]]:
-    yield _code(COUNTS_NAME), _digest(facts.count.outputs[COUNTS_NAME]["sha256"])
+    yield _code(COUNTS_NAME), _digest(facts.count.outputs[COUNTS_NAME].sha256)
     yield "the counts themselves", _digest(facts.count.figures["counts_sha256"])
-    yield _code(MAPPING_FILE), _digest(facts.vocab.outputs[MAPPING_FILE]["sha256"])
+    yield _code(MAPPING_FILE), _digest(facts.vocab.outputs[MAPPING_FILE].sha256)
     for split, packed in facts.packed.items():
         yield f"the tokens of the {escape(split)} rows", _digest(packed["payload_sha256"])
 
