@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -162,17 +163,20 @@ class _Check:
         settings = resolve(stage.settings, {}, record.settings).value
         context = Context(self._manifest, self._corpus.describe(), self._corpus.digests(), {}, self._reporter)
         for other in changed(record.inputs, stage.inputs(context, settings)):
-            yield f"{stage.outputs[0]} was made from another {other}; run `duckling-data {name}`"
+            yield f"{stage.outputs[0]} was made before its input {other!r} changed; run `duckling-data {name}`"
             return
         if derive:
             figures = self._manifest.figures(name, stage.figures)
-            stories = Stories(self._corpus, self._request.workers, self._reporter, *self._encoders())
-            yield from DERIVED[name](self._request.workspace, settings, figures, stories)
+            yield from DERIVED[name](self._request.workspace, settings, figures, self._stories)
 
-    def _encoders(self) -> tuple[str, str | None]:
-        """Return the encoder of every row, and the one of a sample."""
-        usual = next(encoder for encoder in ENCODERS if encoder != self._request.encoder)
-        return (self._request.encoder, None) if self._request.deep else (usual, self._request.encoder)
+    @cached_property
+    def _stories(self) -> Stories:
+        """The stories, for all stages: an encoder is loaded once."""
+        assert self._corpus is not None
+        other = self._request.encoder
+        usual = next(encoder for encoder in ENCODERS if encoder != other)
+        main, sample = (other, None) if self._request.deep else (usual, other)
+        return Stories(self._corpus, self._request.workers, self._reporter, main, sample)
 
     def how(self, name: str, *, derived: bool) -> str:
         """Return how a stage's content was checked, for its line."""
@@ -182,10 +186,7 @@ class _Check:
             return ", a mapping of your own"
         if not derived:
             return ", not derived again: other files are damaged"
-        if name != PACK.name:
-            return ", derived again"
-        main, other = self._encoders()
-        return f", every row derived again by {main}" + (f", a sample also by {other}" if other else "")
+        return ", derived again" if name != PACK.name else f", every row derived again by {self._stories}"
 
 
 def _summed(differing: list[str], count: int) -> list[str]:

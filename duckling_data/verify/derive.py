@@ -34,6 +34,9 @@ class Stories:
 
     _pools: dict[str, EncoderPool] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        return self.main + (f", a sample also by {self.other}" if self.other else "")
+
     def encoded(self, split: str, encoder: str | None = None) -> EncodedSplit:
         """Return a split's tokens, by `main` unless another encoder is named."""
         kind = encoder or self.main

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,16 +15,22 @@ STORY = "The cat sat. The cat ran. The zebra sat."
 CTX = 13
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One story, in one row; " z" and "ebra" have no live id."""
-    write_jsonl(tmp_path / "s.jsonl", [STORY])
-    build(tmp_path / "w", tmp_path / "s.jsonl", sample="all", live=6, dead=2, ctx=CTX)
-    return tmp_path / "w"
+    folder = tmp_path_factory.mktemp("inspect")
+    write_jsonl(folder / "s.jsonl", [STORY])
+    build(folder / "w", folder / "s.jsonl", sample="all", live=6, dead=2, ctx=CTX)
+    return folder / "w"
 
 
-def fates(stdout: str) -> dict[str, list[str]]:
-    """token -> [GPT-2 id, count, rank, fate, compact ids...]"""
+@pytest.fixture
+def workspace(once: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(once, tmp_path / "w"))
+
+
+def mapped(stdout: str) -> dict[str, list[str]]:
+    """token -> [GPT-2 id, count, rank, kind, compact ids...]"""
     lines = [line.rsplit("'", 1) for line in stdout.splitlines()[1:]]
     return {token.strip("'"): rest.split() for token, rest in lines}
 
@@ -65,7 +72,7 @@ def test_rows_beyond_the_last_are_not_shown(cli: Cli, workspace: Path) -> None:
 def test_text_shows_what_becomes_of_each_token(cli: Cli, workspace: Path) -> None:
     result = cli("inspect", "-w", workspace, "--text", "The cat zebra dog.")
     assert (result.exit_code, result.stderr) == (0, "")
-    seen = fates(result.stdout)
+    seen = mapped(result.stdout)
     assert list(seen) == ["The", " cat", " z", "ebra", " dog", "."]
     assert seen["."] == ["13", "3", "1", "live:", "0"]
     assert seen[" cat"] == ["3797", "2", "2", "live:", "1"]
@@ -77,7 +84,7 @@ def test_text_shows_the_pieces_that_a_token_is_split_into(cli: Cli, tmp_path: Pa
     # GPT-2 tokens: a|ab| ba| b| a| a and ab. Four ids hold "ab" and the bytes "a", "b" and " ", in GPT-2's order.
     write_jsonl(tmp_path / "s.jsonl", ["aab ba b a a", "ab"])
     build(tmp_path / "w", tmp_path / "s.jsonl", sample="all", live=4, dead=0, ctx=1, unk="decompose")
-    seen = fates(cli("inspect", "-w", tmp_path / "w", "--text", "ab ba b a\x07").stdout)
+    seen = mapped(cli("inspect", "-w", tmp_path / "w", "--text", "ab ba b a\x07").stdout)
     assert {token: rest[3:] for token, rest in seen.items()} == {
         "ab": ["live:", "0"],
         " ba": ["split:", "3", "2", "1"],

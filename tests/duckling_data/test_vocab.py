@@ -117,7 +117,7 @@ pieces = st.sampled_from([" the", "the", " cat", "cats", "s", "aaa", " ", "\n\n"
 corpora = st.lists(st.one_of(st.lists(pieces, max_size=12).map("".join), st.text(max_size=8)), min_size=1, max_size=6)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(texts=corpora, data=st.data())
 def test_decompose_is_lossless_and_minimal_for_any_corpus_and_sample(
     gpt2: Any, texts: list[str], data: st.DataObject

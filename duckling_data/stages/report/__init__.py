@@ -63,6 +63,7 @@ def _inputs(context: Context, settings: NoSettings) -> dict[str, str]:
 
 
 def _make(context: Context, settings: NoSettings) -> Made[NoFigures]:
+    context.manifest.corpus = context.corpus  # the page names the source as it is now
     files = draw_report(context.workspace, context.manifest, context.reporter)
     context.begin()
     write_report(context.workspace, files)
