@@ -52,7 +52,7 @@ class Context:
 
 
 def not_made(stage: str) -> str:
-    """Return what stands for the digest of a stage that is not made."""
+    """Return the text in place of a digest where a stage is not made."""
     return f"({stage} is not made)"
 
 

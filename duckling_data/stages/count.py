@@ -28,7 +28,7 @@ LENGTH_BINS = 128
 """Bins of that histogram; the last also holds everything longer."""
 
 NEVER = np.iinfo(np.int64).max
-NO_PLACE = np.iinfo(np.int32).max
+NO_POSITION = np.iinfo(np.int32).max
 """Later than every position in a sample: a corpus holds fewer stories than this."""
 OFFSET_BITS = 36
 """A first appearance is (position of the story in the sample) << OFFSET_BITS | (token's position in the story)."""
@@ -50,7 +50,7 @@ class CountSettings:
             raise InputError(f"--seed {self.seed}: expected 0 or more.")
 
 
-def sample_places(stories: int, settings: CountSettings) -> npt.NDArray[np.int32]:
+def sample_positions(stories: int, settings: CountSettings) -> npt.NDArray[np.int32]:
     """Return, for each story, its position in the sample, or -1 if it is not in it. int32, shape (stories,).
 
     The permutation is the one of `datasets.Dataset.shuffle(seed)`: `np.random.default_rng(seed).permutation(n)`.
@@ -58,9 +58,9 @@ def sample_places(stories: int, settings: CountSettings) -> npt.NDArray[np.int32
     if settings.sample is None:
         return np.arange(stories, dtype=np.int32)
     chosen = np.random.default_rng(settings.seed).permutation(stories)[: settings.sample]
-    places = np.full(stories, -1, dtype=np.int32)
-    places[chosen] = np.arange(len(chosen))
-    return places
+    positions = np.full(stories, -1, dtype=np.int32)
+    positions[chosen] = np.arange(len(chosen))
+    return positions
 
 
 @dataclass
@@ -105,16 +105,16 @@ class Tally:
         return TokenCounts(ids, self.count[ids], first_seen[order])
 
 
-def tally_batch(batch: EncodedBatch, places: npt.NDArray[np.int32], earliest: npt.NDArray[np.int32]) -> Tally:
-    """Return the tally of the batch's sampled stories. `places` is `sample_places` of the whole split.
+def tally_batch(batch: EncodedBatch, positions: npt.NDArray[np.int32], earliest: npt.NDArray[np.int32]) -> Tally:
+    """Return the tally of the batch's sampled stories. `positions` is `sample_positions` of the whole split.
 
-    `earliest` holds, for each GPT-2 id, the position of the earliest story known to hold it so far (or NO_PLACE): a
+    `earliest` holds, for each GPT-2 id, the position of the earliest story known to hold it so far (or NO_POSITION): a
     token in a later story cannot be the first, and nearly all are excluded by that one comparison. A value that is out
     of date excludes fewer tokens and changes no result.
     """
     tally = Tally.zero()
     tally.nulls = batch.nulls
-    tokens, lengths, positions = _sampled(batch, places[batch.stories])
+    tokens, lengths, positions = _sampled(batch, positions[batch.stories])
     tally.stories = len(positions)
     tally.empty = int(np.count_nonzero(lengths == 0))
     tally.lengths = np.bincount(np.minimum(lengths // LENGTH_BIN, LENGTH_BINS - 1), minlength=LENGTH_BINS)
@@ -170,15 +170,15 @@ def count_tokens(
 ) -> tuple[TokenCounts, CountFigures]:
     """Count the split's sample. Raises InputError where the sample holds no token at all."""
     split = encoded.split
-    places = sample_places(split.stories, settings)
+    positions = sample_positions(split.stories, settings)
     total = Tally.zero()
-    earliest = np.full(GPT2_VOCAB_SIZE, NO_PLACE, np.int32)
+    earliest = np.full(GPT2_VOCAB_SIZE, NO_POSITION, np.int32)
 
     def tally(batch: EncodedBatch) -> tuple[Tally, int]:
-        return tally_batch(batch, places, earliest), batch.read
+        return tally_batch(batch, positions, earliest), batch.read
 
     with reporter.bar("count", split.stories, "stories") as bar:
-        for part, read in encoded.map(tally, wanted=places >= 0):
+        for part, read in encoded.map(tally, wanted=positions >= 0):
             total.add(part)
             part.update_earliest(earliest)
             bar.update(read)

@@ -131,6 +131,10 @@ class PackFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     splits: dict[Literal["train", "validation"], SplitFigures]
 
+    def __post_init__(self) -> None:
+        if "train" not in self.splits:
+            raise ValueError("Object missing required split `train`")
+
 
 class SplitPacker:
     """Turns a split's stories into rows. Raises InputError if the separator has no live id in the mapping."""

@@ -3,9 +3,9 @@
 What happens to a GPT-2 token that has no live id is a policy:
 
 `most-frequent`  the seed's: it becomes compact id 0, the most frequent token.
-`reserved`       it becomes the last live id, which stands for nothing else.
+`reserved`       it becomes the last live id, which is kept for them alone.
 `decompose`      it is split back along the merge that made it, until every piece is live. GPT-2's single bytes are
-                 the base, so the corpus is encoded without loss; the live set keeps room for exactly the bytes
+                 the base, so the corpus is encoded without loss; the live set holds exactly the bytes
                  that this corpus reaches. More bytes mean fewer whole tokens, whose pieces may need more bytes: the
                  number grows to a fixed point, at most 256.
 """
@@ -95,16 +95,16 @@ def build_mapping(
     return mapping
 
 
-def _frequent_live_ids(counts: TokenCounts, settings: VocabSettings, room: int, base: Sequence[int] = ()) -> list[int]:
-    """Return `room` GPT-2 ids: the most frequent that are not in `base`, then `base` itself.
+def _frequent_live_ids(counts: TokenCounts, settings: VocabSettings, count: int, base: Sequence[int] = ()) -> list[int]:
+    """Return `count` GPT-2 ids: the most frequent that are not in `base`, then `base` itself.
 
     `--eos` puts `<|endoftext|>` last unless it is among the most frequent already.
     """
     tail = list(base)
-    if settings.eos and EOS_ID not in tail and EOS_ID not in counts.gpt2_id[: room - len(tail)]:
+    if settings.eos and EOS_ID not in tail and EOS_ID not in counts.gpt2_id[: count - len(tail)]:
         tail.append(EOS_ID)
-    whole = counts.gpt2_id[~np.isin(counts.gpt2_id, tail)][: room - len(tail)]
-    if len(whole) + len(tail) < room:
+    whole = counts.gpt2_id[~np.isin(counts.gpt2_id, tail)][: count - len(tail)]
+    if len(whole) + len(tail) < count:
         raise InputError(
             f"the stories counted hold {len(counts.gpt2_id):,} distinct tokens, too few for --live {settings.live:,}. "
             "Lower --live, or count more stories (--sample all, or another --source)."
@@ -115,7 +115,7 @@ def _frequent_live_ids(counts: TokenCounts, settings: VocabSettings, room: int, 
 def _lossless_live_ids(counts: TokenCounts, settings: VocabSettings, occurring: npt.NDArray[np.int64]) -> list[int]:
     """Return the live ids of `decompose`: frequent tokens, then the base pieces that the rest is split into.
 
-    Base pieces are the single bytes and `<|endoftext|>`, which no merge made; they stand in ascending order.
+    Base pieces are the single bytes and `<|endoftext|>`, which no merge made; they are in ascending order.
     """
     base: list[int] = []
     while True:

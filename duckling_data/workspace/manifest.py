@@ -95,7 +95,7 @@ class Manifest:
         self.corpus: CorpusRecord | None = None
         """The source that the stages were made from, once there is one."""
         self.stages: dict[str, StageRecord] = {}
-        self._order = {name: place for place, name in enumerate(order)}
+        self._order = {name: number for number, name in enumerate(order)}
         if self.path.exists():
             self._read()
 
