@@ -114,15 +114,15 @@ def tally_batch(batch: EncodedBatch, positions: npt.NDArray[np.int32], earliest:
     """
     tally = Tally.zero()
     tally.nulls = batch.nulls
-    tokens, lengths, positions = _sampled(batch, positions[batch.stories])
-    tally.stories = len(positions)
+    tokens, lengths, own = _sampled(batch, positions[batch.stories])
+    tally.stories = len(own)
     tally.empty = int(np.count_nonzero(lengths == 0))
     tally.lengths = np.bincount(np.minimum(lengths // LENGTH_BIN, LENGTH_BINS - 1), minlength=LENGTH_BINS)
     tally.count = np.bincount(tokens, minlength=GPT2_VOCAB_SIZE)
-    candidates = np.flatnonzero(np.repeat(positions, lengths) < earliest.take(tokens))
+    candidates = np.flatnonzero(np.repeat(own, lengths) < earliest.take(tokens))
     starts = np.cumsum(lengths) - lengths
     story = np.searchsorted(starts, candidates, side="right") - 1
-    appearance = (positions[story].astype(np.int64) << OFFSET_BITS) | (candidates - starts[story])
+    appearance = (own[story].astype(np.int64) << OFFSET_BITS) | (candidates - starts[story])
     np.minimum.at(tally.first, tokens[candidates], appearance)
     return tally
 

@@ -222,14 +222,25 @@ def test_equal_stories_and_settings_give_equal_bytes_on_any_machine(tmp_path: Pa
         variables = dict(machine)
         fixed = ["--workers", variables.pop("workers"), "--encoder", variables.pop("encoder")]
         where = ["-w", f"w{number}", "--source", folder.name] if number else ["-w", home / "w0", "--source", folder]
-        command = [sys.executable, "-m", "duckling_data", "run", "-q", *map(str, where), *SMALL, "--group", "9", *fixed]
+        command = [
+            sys.executable,
+            "-m",
+            "duckling_data",
+            "pack",
+            "-q",
+            *map(str, where),
+            *SMALL,
+            "--group",
+            "9",
+            *fixed,
+        ]
         package = str(Path(__file__).parents[2])
         environment = os.environ | variables | {"PYTHONPATH": package}
         subprocess.run(command, cwd=home, env=environment, check=True, timeout=100)
         made.append(home / f"w{number}")
     one, other = ({name: d for name, d in snapshot(w).items() if name != "corpus/source.json"} for w in made)
     assert one == other
-    assert {"manifest.json", "report/index.html", MAPPING} <= one.keys()
+    assert {"manifest.json", "SHA256SUMS", MAPPING} <= one.keys()
     files = read_json(made[0] / "manifest.json")["corpus"]["splits"]["train"]["files"]
     assert [file["name"] for file in files] == ["B.jsonl", "a.jsonl", "ä.jsonl"]  # in the order of their bytes
     np.testing.assert_array_equal(*map(rows_of, made))
