@@ -163,4 +163,4 @@ def inspect(workspace: Path, row: int, rows: int, validation: bool, text: str | 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its status."""
-    run_command(cli, PROGRAM, arguments, go_on="the same command resumes after the last finished stage.")
+    run_command(cli, PROGRAM, arguments, go_on="the same command continues after the last finished stage.")

@@ -32,7 +32,7 @@ from duckling_data.tokens.encoding import EncodedSplit, EncoderPool
 from duckling_data.tokens.mapping import MAPPING_FILE
 from duckling_data.workspace.manifest import MANIFEST_NAME, Manifest, StageRecord
 from duckling_data.workspace.settings import Resolved, resolve
-from duckling_data.workspace.source_record import DEFAULT_TEXT_FIELD, SOURCE_RECORD, SourceRecord
+from duckling_data.workspace.source_record import DEFAULT_TEXT_FIELD, SOURCE_RECORD, read_source
 from duckling_data.workspace.sums import SUMS_NAME, remove_sums, write_sums
 
 NOT_DOWNLOADED = {"train": "(not downloaded)", "validation": "(not downloaded)"}
@@ -142,7 +142,7 @@ class Pipeline:
     def _open_corpus(self) -> Corpus | None:
         """Return the corpus, or None in a dry run that would have to download it."""
         request = self.request
-        record = SourceRecord(request.workspace)
+        record = read_source(request.workspace)
         sources = absolute_sources(request.sources) or record.sources or [DEFAULT_SOURCE]
         text_field = request.text_field or record.text_field or DEFAULT_TEXT_FIELD
         origin = "given" if request.sources else "remembered" if record.sources else "default"

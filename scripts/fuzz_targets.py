@@ -144,9 +144,9 @@ def _read_manifest(folder: Path, name: str) -> None:
 
 
 def _read_source(folder: Path, name: str) -> None:
-    from duckling_data.workspace.source_record import SourceRecord
+    from duckling_data.workspace.source_record import read_source
 
-    SourceRecord(folder)
+    read_source(folder)
 
 
 def _source() -> bytes:

@@ -17,7 +17,7 @@ from duckling_data.base.parallel import ordered_map
 from duckling_data.base.progress import Reporter
 from duckling_data.corpus.readers import READABLE, count_stories, file_format
 from duckling_data.corpus.splits import Corpus, CorpusFile, DemoSplit, FileSplit, Split
-from duckling_data.workspace.source_record import SourceRecord
+from duckling_data.workspace.source_record import SOURCE_RECORD, SourceRecord, read_source, write_source
 
 DEFAULT_SOURCE = "tinystories"
 VALIDATION_SHARE = 100
@@ -56,7 +56,7 @@ def open_corpus(
     a file of the hub that is not as it was downloaded.
     """
     check_utf8(text_field, "--text-field")
-    record = SourceRecord(workspace)
+    record = read_source(workspace)
     builtin = [source for source in sources if _builtin(source)]
     if builtin and len(sources) > 1:
         raise InputError(f"--source {builtin[0]} stands alone: it cannot be joined with other sources.")
@@ -67,7 +67,7 @@ def open_corpus(
     else:
         named, known = {"train": _local_files(sources)}, {}
     splits = {name: _measure(files, text_field, record, workers, reporter, known) for name, files in named.items()}
-    _refuse_changed(splits, known, record, offline)
+    _refuse_changed(splits, known, workspace / SOURCE_RECORD, offline)
     return Corpus("tinystories" if builtin else "files", splits["train"], splits.get("validation"))
 
 
@@ -86,12 +86,11 @@ def to_download(workspace: Path, sources: list[str]) -> dict[str, int]:
 
 def remember_source(workspace: Path, sources: list[str], text_field: str, corpus: Corpus) -> None:
     """Write `corpus/source.json`, if it does not say so already."""
-    record = SourceRecord(workspace)
-    counted = counted_stories(corpus)
-    hub = record.hub | (_hub_hashes(corpus.splits()) if corpus.source == "tinystories" else {})
-    if (record.sources, record.text_field, record.counted, record.hub) != (sources, text_field, counted, hub):
-        record.sources, record.text_field, record.counted, record.hub = sources, text_field, counted, hub
-        record.write()
+    remembered = read_source(workspace)
+    hub = remembered.hub | (_hub_hashes(corpus.splits()) if corpus.source == "tinystories" else {})
+    record = SourceRecord(1, sources, text_field, counted_stories(corpus), hub)
+    if record != remembered:
+        write_source(workspace, record)
 
 
 def _hub_hashes(splits: Mapping[str, Split]) -> dict[str, str]:
@@ -116,7 +115,7 @@ def _hub_files(
     def learn(name: str, sha256: str) -> None:
         if known.get(name) != sha256:
             known[name] = record.hub[f"{TINYSTORIES.revision}/{name}"] = sha256
-            record.write()
+            write_source(workspace, record)
 
     folder = workspace / "corpus"
     if not offline:
@@ -125,16 +124,14 @@ def _hub_files(
     return {split: [(path, path.relative_to(folder).as_posix()) for path in found[split]] for split in found}, known
 
 
-def _refuse_changed(
-    splits: Mapping[str, FileSplit], known: Mapping[str, str], record: SourceRecord, offline: bool
-) -> None:
+def _refuse_changed(splits: Mapping[str, FileSplit], known: Mapping[str, str], record: Path, offline: bool) -> None:
     """Raise CheckFailed for the first of the files that is not as it was when it was downloaded."""
     for file in (file for split in splits.values() for file in split.files):
         expected = known.get(file.name, file.sha256)
         if file.sha256 != expected:
             from duckling_data.corpus.hub import refuse
 
-            refuse(file.path, f"SHA-256 {file.sha256}, expected {expected} ({record.path})", offline=offline)
+            refuse(file.path, f"SHA-256 {file.sha256}, expected {expected} ({record})", offline=offline)
 
 
 def _builtin(source: str) -> bool:

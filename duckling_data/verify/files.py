@@ -13,7 +13,7 @@ from duckling_data.corpus import sources
 from duckling_data.corpus.splits import Corpus, FileSplit
 from duckling_data.stages.base import Stage
 from duckling_data.workspace.manifest import CorpusRecord, Manifest, SplitRecord, StageRecord
-from duckling_data.workspace.source_record import SOURCE_RECORD, SourceRecord
+from duckling_data.workspace.source_record import SOURCE_RECORD, read_source
 
 CACHES = "cache-*.arrow"
 """What `datasets` leaves in a dataset's directory when a notebook calls `map`, `filter` or `shuffle`."""
@@ -43,7 +43,7 @@ def open_remembered(workspace: Path, workers: int, reporter: Reporter) -> Corpus
 
     Raises InputError or CheckFailed where the record or a file is missing or cannot be read.
     """
-    record = SourceRecord(workspace)
+    record = read_source(workspace)
     if not record.sources:
         raise InputError(f"{SOURCE_RECORD} is missing; `duckling-data download --source SOURCE` writes it again")
     named, text_field = record.sources, record.text_field
@@ -63,7 +63,7 @@ def corpus_faults(manifest: Manifest, corpus: Corpus) -> Iterator[str]:
         if found.splits[name] != recorded.splits[name]:
             yield _split_fault(name, split, recorded.splits[name])
     counted = sources.counted_stories(corpus)
-    for key in changed(SourceRecord(manifest.workspace).counted, counted)[:1]:
+    for key in changed(read_source(manifest.workspace).counted, counted)[:1]:
         yield f"{SOURCE_RECORD} counts other stories under {key!r} than its {counted.get(key, 'no')} stories"
 
 

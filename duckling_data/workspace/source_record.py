@@ -19,37 +19,34 @@ DEFAULT_TEXT_FIELD = "text"
 SOURCE_RECORD = "corpus/source.json"
 
 
-class _Contents(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class SourceRecord(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The content of `corpus/source.json`."""
+
     format: Literal[1]
     sources: list[str]
+    """The source as given; empty where none is remembered."""
     text_field: str
     counted: dict[str, Count]
+    """Stories by file hash, format and text field."""
     hub: dict[str, str] = {}
-
-
-class SourceRecord:
-    """What `corpus/source.json` remembers: the source as given, stories by file hash, hashes of the hub's files.
-
-    Raises InputError for a file that is no such record.
-    """
-
-    def __init__(self, workspace: Path) -> None:
-        self.path = workspace / SOURCE_RECORD
-        contents = _Contents(1, [], DEFAULT_TEXT_FIELD, {})
-        if self.path.exists():
-            contents = read_record(self.path, _Contents, "remove it and name the --source again.")
-        self.sources = contents.sources
-        self.text_field = contents.text_field
-        self.counted = contents.counted
-        self.hub = contents.hub
-        """SHA-256 by `REVISION/NAME` of the hub's files."""
-
-    def write(self) -> None:
-        """Write the record in one piece."""
-        make_directory(self.path.parent)
-        write_json(self.path, plain(_Contents(1, self.sources, self.text_field, self.counted, self.hub)))
+    """SHA-256 by `REVISION/NAME` of the hub's files; not in the file where there is none."""
 
     def known(self, revision: str) -> dict[str, str]:
         """Return the SHA-256 of the hub's files at that revision, by name."""
         prefix = f"{revision}/"
         return {key.removeprefix(prefix): sha256 for key, sha256 in self.hub.items() if key.startswith(prefix)}
+
+
+def read_source(workspace: Path) -> SourceRecord:
+    """Return what the workspace remembers, else an empty record. Raises InputError for a damaged file."""
+    path = workspace / SOURCE_RECORD
+    if not path.exists():
+        return SourceRecord(1, [], DEFAULT_TEXT_FIELD, {})
+    return read_record(path, SourceRecord, "it is not a source record; remove it and name the --source.")
+
+
+def write_source(workspace: Path, record: SourceRecord) -> None:
+    """Write the record in one piece."""
+    path = workspace / SOURCE_RECORD
+    make_directory(path.parent)
+    write_json(path, plain(record))

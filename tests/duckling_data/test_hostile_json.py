@@ -24,7 +24,7 @@ from duckling_data.stages.pack import PackFigures, SplitFigures
 from duckling_data.tokens.mapping import MAPPING_LIMIT, read_mapping
 from duckling_data.workspace.manifest import Manifest, StageRecord
 from duckling_data.workspace.settings import resolve
-from duckling_data.workspace.source_record import SourceRecord
+from duckling_data.workspace.source_record import read_source
 from tests.duckling_data.conftest import Cli
 
 HOSTILE = {
@@ -51,7 +51,7 @@ HOSTILE = {
 READERS: dict[str, Callable[[Path], object]] = {
     "token_mapping.json": lambda folder: read_mapping(folder / "token_mapping.json"),
     "manifest.json": Manifest,
-    "corpus/source.json": SourceRecord,
+    "corpus/source.json": read_source,
     "state.json": read_rows,
 }
 """Each reader of a JSON file by that file's name in a folder."""

@@ -52,7 +52,7 @@ def demo(demo_once: Path, tmp_path: Path) -> Path:
 
 
 def verified(workspace: Path, **asked: Any) -> list[str]:
-    return list(verify_workspace(VerifyRequest(workspace, 2, **asked), Reporter(quiet=True)))
+    return list(verify_workspace(VerifyRequest(workspace, 1, **asked), Reporter(quiet=True)))
 
 
 def found(workspace: Path, *says: str, **asked: Any) -> str:

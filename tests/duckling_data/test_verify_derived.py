@@ -50,7 +50,7 @@ def demo(once: Path, tmp_path: Path) -> Path:
 
 
 def verified(workspace: Path, **asked: Any) -> list[str]:
-    return list(verify_workspace(VerifyRequest(workspace, 2, **asked), QUIET))
+    return list(verify_workspace(VerifyRequest(workspace, 1, **asked), QUIET))
 
 
 def says(workspace: Path, **asked: Any) -> str:
