@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from duckling_data.base.command_line import run_command
 from duckling_data.options import COMMON, COUNT, DEBUG, MAPPING, PACK, QUIET, VOCAB, WORKSPACE, option, options
-
-if TYPE_CHECKING:
-    from duckling_data.pipeline import Pipeline
 
 PROGRAM = "duckling-data"
 
@@ -30,18 +27,10 @@ def cli() -> None:
     """
 
 
-def _pipeline(
-    workspace: Path,
-    source: tuple[str, ...],
-    text_field: str | None,
-    workers: int | None,
-    encoder: str,
-    offline: bool,
-    dry_run: bool,
-    quiet: bool,
-    mapping: Path | None = None,
-    **settings: Any,
-) -> Pipeline:
+def _make(
+    *targets: str, workspace: Path, source: tuple[str, ...], workers: int | None, quiet: bool, **given: Any
+) -> None:
+    """Bring the stages up to date; what is given and no field of the request is a setting of a stage."""
     from duckling_data.base.memory import keep_freed_memory
 
     keep_freed_memory()
@@ -49,11 +38,10 @@ def _pipeline(
     from duckling_data.base.progress import Reporter
     from duckling_data.pipeline import Pipeline, Request
 
-    given = {name: value for name, value in settings.items() if value is not None}
-    request = Request(
-        workspace, workers or default_workers(), source, text_field, mapping, given, encoder, offline, dry_run
-    )
-    return Pipeline(request, Reporter(quiet))
+    given = {name: value for name, value in given.items() if value is not None}
+    asked = {name: given.pop(name) for name in Request.__dataclass_fields__ if name in given}
+    request = Request(workspace, workers or default_workers(), source, settings=given, **asked)
+    Pipeline(request, Reporter(quiet)).make(*targets)
 
 
 @cli.command()
@@ -63,7 +51,7 @@ def download(**given: Any) -> None:
 
     The hub's files come into corpus/; of local files it is recorded where they are, with their hashes.
     """
-    _pipeline(**given).make()
+    _make(**given)
 
 
 @cli.command()
@@ -73,14 +61,14 @@ def count(**given: Any) -> None:
 
     The GPT-2 tokens of a sample of the stories, with the order in which they first appear.
     """
-    _pipeline(**given).make("count")
+    _make("count", **given)
 
 
 @cli.command("build-vocab")
 @options(VOCAB, COUNT, COMMON)
 def build_vocab(**given: Any) -> None:
     """Choose the live tokens: token_mapping.json."""
-    _pipeline(**given).make("build-vocab")
+    _make("build-vocab", **given)
 
 
 @cli.command()
@@ -90,14 +78,16 @@ def pack(**given: Any) -> None:
 
     Every story is encoded, mapped to compact ids, and cut into rows of --ctx tokens.
     """
-    _pipeline(**given).make("pack")
+    _make("pack", **given)
 
 
 @cli.command()
 @options(PACK, MAPPING, VOCAB, COUNT, COMMON)
 def run(**given: Any) -> None:
     """Make everything, and the report."""
-    _pipeline(**given).make("count", "build-vocab", "pack", "report")
+    from duckling_data.stages import NAMES
+
+    _make(*NAMES, **given)
 
 
 @cli.command()
@@ -107,7 +97,7 @@ def report(**given: Any) -> None:
 
     Coverage with the live cut, frequencies by rank, story lengths, and the tokens without a live id.
     """
-    _pipeline(**given).make("report")
+    _make("report", **given)
 
 
 @cli.command()

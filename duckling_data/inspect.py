@@ -1,21 +1,21 @@
-"""Shows what is in a workspace to a person: rows decoded, and the compact ids of each token of a text."""
+"""Shows what is in a workspace to a person: rows decoded, and how each token of a text is mapped."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from duckling_data.base.errors import InputError
-from duckling_data.rows.read import read_rows
-from duckling_data.stages.context import DATASET_NAMES
-from duckling_data.stages.counts_file import COUNTS_NAME, read_counts
+from duckling_data.rows.stored import StoredRows
+from duckling_data.stages.count import COUNT
+from duckling_data.stages.counts import COUNTS_NAME, read_counts
+from duckling_data.stages.pack import DATASET_NAMES, PACK
+from duckling_data.stages.vocab import VOCAB
 from duckling_data.tokens.compact import CompactTable
 from duckling_data.tokens.encoders import load_encoder
 from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import MAPPING_FILE, read_mapping
-from duckling_data.workspace.manifest import Manifest, refuse_unrecorded
+from duckling_data.workspace.manifest import Manifest
 
 
 def decoded_rows(workspace: Path, first: int, rows: int, validation: bool) -> Iterator[str]:
@@ -27,25 +27,21 @@ def decoded_rows(workspace: Path, first: int, rows: int, validation: bool) -> It
 
     folder = workspace / DATASET_NAMES["validation" if validation else "train"]
     if not folder.is_dir():
-        raise InputError(f"{folder}: not there. Make it with `duckling-data pack`.")
+        raise InputError(f"{folder}: not there; make it with `duckling-data pack`.")
     manifest = Manifest(workspace)
-    refuse_unrecorded(manifest, "pack", folder.name)
-    refuse_unrecorded(manifest, "build-vocab", MAPPING_FILE)
+    manifest.refuse_changed(PACK.name, folder.name)
+    manifest.refuse_changed(VOCAB.name, MAPPING_FILE)
     tokenizer = DucklingTokenizer(workspace / MAPPING_FILE)
     try:
-        chunks = read_rows(folder)
+        stored = StoredRows(folder)
     except (ValueError, OSError) as error:
-        raise InputError(f"{folder}: cannot be read ({error}). `duckling-data verify` says what is damaged.") from error
-    ends = np.cumsum([len(chunk) for chunk in chunks])
-    total = int(ends[-1])
+        raise InputError(f"{folder}: cannot be read ({error}); `duckling-data verify` lists the damage.") from error
+    total = len(stored)
     if not 0 <= first < total:
         raise InputError(f"--row {first}: expected 0 to {total - 1:,}; {folder.name} has {total:,} rows.")
     for number in range(first, min(first + rows, total)):
-        # The rows stay on the disk but for the one shown: a dataset may be larger than the memory.
-        chunk = int(np.searchsorted(ends, number, side="right"))
-        row = chunks[chunk][number - int(ends[chunk])]
         yield f"--- row {number:,} of {total:,} ({folder.name})"
-        yield str(tokenizer.decode(row.tolist()))
+        yield str(tokenizer.decode(stored.between(number, number + 1)[0].tolist()))
 
 
 def mapped_tokens(workspace: Path, text: str) -> Iterator[str]:
@@ -54,21 +50,17 @@ def mapped_tokens(workspace: Path, text: str) -> Iterator[str]:
     Raises CheckFailed for counts or a mapping that are not those recorded.
     """
     manifest = Manifest(workspace)
-    refuse_unrecorded(manifest, "count", COUNTS_NAME)
-    refuse_unrecorded(manifest, "build-vocab", MAPPING_FILE)
-    mapping = read_mapping(workspace / MAPPING_FILE)
-    table = CompactTable.from_mapping(mapping)
-    ids = load_encoder("tokenizers").encode(text)
-    place: dict[int, tuple[int, int]] = {}
+    manifest.refuse_changed(COUNT.name, COUNTS_NAME)
+    manifest.refuse_changed(VOCAB.name, MAPPING_FILE)
+    table = CompactTable.from_mapping(read_mapping(workspace / MAPPING_FILE))
+    counted: dict[int, tuple[int, int]] = {}
     if (workspace / COUNTS_NAME).exists():
-        counts = read_counts(workspace / COUNTS_NAME)
-        place = {
-            int(t): (rank, int(n)) for rank, (t, n) in enumerate(zip(counts.gpt2_id, counts.count, strict=True), 1)
-        }
+        rows = read_counts(workspace / COUNTS_NAME).rows.tolist()
+        counted = {token: (rank, count) for rank, (token, count, _) in enumerate(rows, 1)}
     yield f"{'token':<20} {'GPT-2 id':>8} {'count':>12} {'rank':>7}  becomes"
-    for token in ids:
-        rank, count = place.get(token, (0, 0))
-        becomes = [int(table.first[token]), *table.more.get(token, np.empty(0, int)).tolist()]
+    for token in load_encoder("tokenizers").encode(text):
+        rank, count = counted.get(token, (0, 0))
+        becomes = [table.first[token], *table.more.get(token, ())]
         kind = "live" if table.live[token] != table.none else "split" if len(becomes) > 1 else "unknown"
         shown = repr(GPT2.token_bytes(token).decode("utf-8", "replace"))
         yield f"{shown:<20} {token:>8} {count:>12,} {rank or '-':>7}  {kind}: {' '.join(map(str, becomes))}"

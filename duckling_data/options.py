@@ -87,7 +87,7 @@ COUNT = (
 
 VOCAB = (
     option("--live", type=int, default_is="6144", help="Live ids: the most frequent tokens."),
-    option("--dead", type=int, default_is="2048", help="Dead ids behind them, which never occur."),
+    option("--dead", type=int, default_is="2048", help="Dead ids after them, which never occur."),
     option(
         "--unk",
         type=click.Choice(["most-frequent", "reserved", "decompose"]),
@@ -100,7 +100,7 @@ VOCAB = (
 PACK = (
     option("--ctx", type=int, default_is="512", help="Tokens in a row."),
     option("--group", type=CountOrAll(), default_is="10000", help="Stories joined before they are cut into rows."),
-    option("--separator", type=click.Choice(["none", "eos"]), default_is="none", help="What stands behind each story."),
+    option("--separator", type=click.Choice(["none", "eos"]), default_is="none", help="What follows each story."),
 )
 
 MAPPING = option(

@@ -1,16 +1,16 @@
 """What is out of date, and in which order it is made.
 
-The way is one way: corpus, counts, mapping, rows. A stage is up to date when its settings and the digests of its
+The data flows one way: corpus, counts, mapping, rows. A stage is up to date when its settings and the digests of its
 inputs are those in the manifest and its files are there. Otherwise it runs, and says why.
 
 One process at a time works in a workspace; another waits, and then finds made what it would have made itself. Readers
-(`verify`, `inspect`, a notebook) take no lock: files come into their places whole.
+(`verify`, `inspect`, a notebook) take no lock: files are renamed into place whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,18 @@ from duckling_data.base.disk import make_directory
 from duckling_data.base.errors import InputError
 from duckling_data.base.locks import LOCK, held, remove_leftovers
 from duckling_data.base.progress import Reporter
-from duckling_data.base.strict_json import digest_json
+from duckling_data.base.records import plain
 from duckling_data.corpus.sources import DEFAULT_SOURCE, absolute_sources, open_corpus, remember_source, to_download
 from duckling_data.corpus.splits import Corpus
-from duckling_data.stages import context as stages
+from duckling_data.stages import NAMES, STAGES
+from duckling_data.stages.base import Context, Stage
+from duckling_data.stages.count import COUNT
+from duckling_data.stages.given import given_mapping, is_given
+from duckling_data.stages.pack import PACK
+from duckling_data.stages.vocab import VOCAB
 from duckling_data.tokens.encoding import EncodedSplit, EncoderPool
 from duckling_data.tokens.mapping import MAPPING_FILE
-from duckling_data.workspace.manifest import MANIFEST_NAME, ORDER, Manifest, StageRecord
+from duckling_data.workspace.manifest import MANIFEST_NAME, Manifest, StageRecord
 from duckling_data.workspace.settings import Resolved, resolve
 from duckling_data.workspace.source_record import DEFAULT_TEXT_FIELD, SOURCE_RECORD, read_source
 from duckling_data.workspace.sums import SUMS_NAME, remove_sums, write_sums
@@ -42,7 +47,7 @@ class Request:
     sources: tuple[str, ...] = ()
     text_field: str | None = None
     mapping: Path | None = None
-    """A mapping of the user's own, in the place of counting and building one."""
+    """A mapping of the user's own, in place of counting and building one."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The stages' settings that were given, by field name."""
     encoder: str = "gigatoken"
@@ -50,7 +55,7 @@ class Request:
     dry_run: bool = False
 
 
-WRITTEN = (MANIFEST_NAME, SUMS_NAME, SOURCE_RECORD, *(place for places in stages.PLACES.values() for place in places))
+WRITTEN = (MANIFEST_NAME, SUMS_NAME, SOURCE_RECORD, *(output for stage in STAGES for output in stage.outputs))
 """What a command writes in a workspace, and so what a killed one may have left half-written."""
 
 
@@ -60,29 +65,79 @@ class Pipeline:
     def __init__(self, request: Request, reporter: Reporter) -> None:
         self.request = request
         self.reporter = reporter
-        self._remade: set[str] = set()
         self._pool = EncoderPool(request.encoder)
         self._read()
 
     def _read(self) -> None:
         """Read the manifest. Raises InputError for settings out of range, before anything is written."""
-        self.manifest = Manifest(self.request.workspace)
-        self._resolved = {name: self._resolve(name) for name in ("count", "build-vocab", "pack")}
+        self.manifest = Manifest(self.request.workspace, NAMES)
+        given = self._mapping_given()
+        self._stages = [given_mapping(self.request.mapping) if given and stage is VOCAB else stage for stage in STAGES]
+        self._resolved = {stage.name: self._resolve(stage) for stage in self._stages}
 
-    def _open(self) -> None:
+    def _resolve(self, stage: Stage[Any, Any]) -> Resolved[Any]:
+        record = self.manifest.stages.get(stage.name)
+        # What is remembered of a mapping that was built says nothing of one that is given, nor the reverse.
+        same = record is not None and (stage.name != VOCAB.name or is_given(record) == (stage is not VOCAB))
+        return resolve(stage.settings, self.request.settings, record.settings if record and same else {})
+
+    def _mapping_given(self) -> bool:
+        """Return whether the workspace works with a mapping of the user's own, now or since an earlier command."""
+        names = {setting.name for stage in (COUNT, VOCAB) for setting in fields(stage.settings)}
+        build = sorted(names & set(self.request.settings))
+        if self.request.mapping is not None and build:
+            raise InputError(f"--mapping and --{build[0]} exclude each other: a mapping is given or built.")
+        return self.request.mapping is not None or (not build and is_given(self.manifest.stages.get(VOCAB.name)))
+
+    def make(self, *targets: str) -> Manifest:
+        """Bring the targets, and what they need, up to date. Returns the manifest.
+
+        Waits, having said for whom, where another process is at work in the workspace.
+        """
+        if self.request.dry_run:
+            return self._make(targets)
+        workspace = self.request.workspace
+        make_directory(workspace)
+        with held(workspace / LOCK, workspace, waiting=self.reporter.say):
+            remove_leftovers(workspace / name for name in WRITTEN)
+            self._read()  # again: another process may have been at work until now
+            return self._make(targets)
+
+    def _make(self, targets: tuple[str, ...]) -> Manifest:
+        needed = self._needed(targets)
+        context = self._open(needed)
+        for stage in self._stages:
+            if stage.name in needed:
+                self._bring_up_to_date(stage, context)
+        if not self.request.dry_run:
+            self._adopt_corpus(context)
+            write_sums(self.request.workspace)
+        if PACK.name not in needed:
+            self._warn_of_old_rows(context)
+        return self.manifest
+
+    def _needed(self, targets: Iterable[str]) -> set[str]:
+        needed = set(targets)
+        for stage in reversed(self._stages):
+            needed |= set(stage.needs) if stage.name in needed else set()
+        return needed
+
+    def _open(self, needed: set[str]) -> Context:
+        """Return what the stages work with: the corpus is opened, hashed, and encoded where a stage asks for it."""
         request = self.request
         if not self.manifest.stages and not request.dry_run:
             self._pool.warm(request.workers)  # everything will be made: load them while the source is hashed
-        self.corpus = self._open_corpus()
-        self._description = self.corpus.describe() if self.corpus else None
-        self.digests = self.corpus.digests() if self.corpus else NOT_DOWNLOADED
-        splits = self.corpus.splits() if self.corpus else {}
-        self._encoded = {name: EncodedSplit(split, self._pool, request.workers) for name, split in splits.items()}
-
-    def _resolve(self, stage: str) -> Resolved[Any]:
-        record = self.manifest.stages.get(stage)
-        remembered = record.settings if record else {}
-        return resolve(stages.SETTINGS[stage], self.request.settings, remembered)
+        corpus = self._open_corpus()
+        # Where counting is followed by packing, what is encoded for the one is kept for the other.
+        kept = {"train": request.workspace} if {COUNT.name, PACK.name} <= needed and not request.dry_run else {}
+        splits = corpus.splits().items() if corpus else ()
+        return Context(
+            manifest=self.manifest,
+            corpus=corpus.describe() if corpus else None,
+            digests=corpus.digests() if corpus else NOT_DOWNLOADED,
+            encoded={name: EncodedSplit(split, self._pool, request.workers, kept.get(name)) for name, split in splits},
+            reporter=self.reporter,
+        )
 
     def _open_corpus(self) -> Corpus | None:
         """Return the corpus, or None in a dry run that would have to download it."""
@@ -106,177 +161,54 @@ class Pipeline:
         self._remember = partial(remember_source, request.workspace, sources, text_field, corpus)
         return corpus
 
-    def make(self, *targets: str) -> Manifest:
-        """Bring the targets, and what they need, up to date. Returns the manifest.
-
-        Waits, having said for whom, where another process is at work in the workspace.
-        """
-        if self.request.dry_run:
-            return self._make(targets)
-        workspace = self.request.workspace
-        make_directory(workspace)
-        with held(workspace / LOCK, workspace, waiting=self.reporter.say):
-            remove_leftovers(workspace / name for name in WRITTEN)
-            self._read()  # again: another process may have been at work until now
-            return self._make(targets)
-
-    def _make(self, targets: tuple[str, ...]) -> Manifest:
-        self._open()
-        needed = self._needed(targets)
-        if "pack" in needed and "count" in needed and not self.request.dry_run:
-            # Whoever counts now will pack next: what is encoded for the one is kept for the other.
-            train = self._encoded["train"].split
-            self._encoded["train"] = EncodedSplit(train, self._pool, self.request.workers, self.request.workspace)
-        for stage in needed:
-            getattr(self, "_" + stage.replace("-", "_"))()
-        if not self.request.dry_run:
-            self._adopt_corpus()
-            write_sums(self.request.workspace)
-        self._warn_of_stale(targets)
-        return self.manifest
-
-    def _adopt_corpus(self) -> None:
+    def _adopt_corpus(self, context: Context) -> None:
         """Remember the corpus: only now that a stage has read it, so that a bad --source leaves the old one known."""
         self._remember()
-        if self.manifest.corpus != self._description:
+        if self.manifest.corpus != context.corpus:
             remove_sums(self.request.workspace)
-            self.manifest.corpus = self._description
+            self.manifest.corpus = context.corpus
             self.manifest.write()
 
-    def _begin(self, stage: str) -> None:
-        self._adopt_corpus()
-        remove_sums(self.request.workspace)  # until all is made: a list that is not there tells no untruth
-        self.manifest.begin(stage)
-
-    def _needed(self, targets: tuple[str, ...]) -> list[str]:
-        last = max((ORDER.index(target) for target in targets), default=-1)
-        needed = [stage for stage in ORDER[: last + 1] if stage in ("count", "build-vocab") or stage in targets]
-        if self._given_mapping() and "count" not in targets:
-            # A mapping of the user's own needs no counts; the report shows counts and still does.
-            return [stage for stage in needed if stage != "count" or "report" in targets]
-        return needed
-
-    def _given_mapping(self) -> bool:
-        """Whether the workspace works with a mapping of the user's own, now or since an earlier command."""
-        vocab_given = set(self.request.settings) & {"live", "dead", "unk", "eos", "sample", "seed"}
-        record = self.manifest.stages.get("build-vocab")
-        if self.request.mapping is not None:
-            if vocab_given:
-                raise InputError(
-                    f"--mapping and --{sorted(vocab_given)[0]} exclude each other: a mapping is given or built."
-                )
-            return True
-        return bool(record and "given" in record.settings and not vocab_given)
-
-    # --- the stages: settings and inputs here, the work in stages.py -----------------------------------------------
-
-    def _count(self) -> None:
-        settings = self._resolved["count"]
-        inputs = {"corpus": self.digests["train"]}
-        self._stage(
-            "count", settings.to_json(), inputs, settings.line(), lambda: stages.count(self._context(), settings.value)
-        )
-
-    def _build_vocab(self) -> None:
-        stages.check_own_mapping(self.manifest)
-        if self._given_mapping():
-            self._adopt_mapping()
-            return
-        settings = self._resolved["build-vocab"]
-        inputs = {"counts": self._figure("count", "counts_sha256")}
-        if settings.value.unk == "decompose":
-            inputs["corpus"] = self.digests["train"]
-        self._stage(
-            "build-vocab",
-            settings.to_json(),
-            inputs,
-            settings.line(),
-            lambda: stages.build_vocab(self._context(), settings.value),
-        )
-
-    def _adopt_mapping(self) -> None:
-        path = self.request.mapping
-        if path is None:
-            own = self.request.workspace / MAPPING_FILE
-            if not self.manifest.stages["build-vocab"].outputs or not own.exists():
-                raise InputError(
-                    f"{own}: your own mapping is there no longer, or not whole. "
-                    "Give it again with --mapping FILE, or build one with `duckling-data build-vocab --live N`."
-                )
-            self.reporter.say("build-vocab  a mapping of your own (remembered)")
-            return
-        mapping = stages.read_given_mapping(path)
-        self._stage(
-            "build-vocab",
-            {"given": True},
-            {"mapping": mapping.sha256},
-            f"mapping {path} (given)",
-            lambda: stages.adopt_mapping(self._context(), mapping),
-        )
-
-    def _pack(self) -> None:
-        settings = self._resolved["pack"]
-        inputs = {"mapping": self._output("build-vocab", MAPPING_FILE)} | {
-            f"corpus {name}": digest for name, digest in self.digests.items()
-        }
-        self._stage(
-            "pack", settings.to_json(), inputs, settings.line(), lambda: stages.pack(self._context(), settings.value)
-        )
-
-    def _report(self) -> None:
-        # The page shows settings and figures of every stage, so all of them are its input.
-        inputs = {"corpus": digest_json(self._description)}
-        for stage in ("count", "build-vocab", "pack"):
-            record = self.manifest.stages.get(stage) if self._made(stage) else None
-            inputs[stage] = digest_json(record.to_json()) if record else f"({stage} is not made)"
-        self._stage("report", {}, inputs, "", lambda: stages.report(self._context()))
-
-    def _stage(
-        self,
-        name: str,
-        settings: dict[str, Any],
-        inputs: dict[str, str],
-        line: str,
-        work: Callable[[], tuple[dict[str, dict[str, Any]], dict[str, Any]]],
-    ) -> None:
-        reason = self.manifest.stale(name, settings, inputs)
-        if line:
+    def _bring_up_to_date(self, stage: Stage[Any, Any], context: Context) -> None:
+        name, resolved = stage.name, self._resolved[stage.name]
+        settings, inputs = resolved.to_json(), stage.inputs(context, resolved.value)
+        if line := stage.line(resolved):
             self.reporter.say(f"{name:<12} {line}")
+        reason = self.manifest.stale(name, settings, inputs)
         if reason is None:
             self.reporter.say(f"{name:<12} up to date")
-            return
-        if self.request.dry_run:
-            self.reporter.say(f"{name:<12} would make {', '.join(stages.PLACES[name])}: {reason}")
-            self._remade.add(name)
-            return
-        stages.refuse_foreign(self.manifest, name)
-        outputs, figures = work()
-        self.manifest.enter(name, StageRecord(settings, inputs, outputs, figures))
-        self._remade.add(name)
-        self.reporter.say(f"{name:<12} made {stages.made_places(outputs)}: {stages.summary(name, figures)} [{reason}]")
+        elif self.request.dry_run:
+            self.reporter.say(f"{name:<12} would make {', '.join(stage.outputs)}: {reason}")
+            context.outdated.add(name)
+        else:
+            self._refuse_foreign(stage)
+            made = stage.make(replace(context, begin=partial(self._begin, name, context)), resolved.value)
+            self.manifest.enter(name, StageRecord(settings, inputs, made.outputs, plain(made.figures)))
+            self.reporter.say(f"{name:<12} made {_shown(made.outputs)}: {stage.summary(made.figures)} [{reason}]")
 
-    def _context(self) -> stages.Context:
-        return stages.Context(self.request.workspace, self._encoded, self.manifest, self.reporter, self._begin)
+    def _begin(self, stage: str, context: Context) -> None:
+        self._adopt_corpus(context)
+        remove_sums(self.request.workspace)  # until all is made: a list that is missing says nothing wrong
+        self.manifest.begin(stage)
 
-    def _figure(self, stage: str, name: str) -> str:
-        """Return a digest among a stage's figures; a text that equals none, where the stage is not made."""
-        figures = self.manifest.stages[stage].figures if self._made(stage) else {}
-        return str(figures[name]) if name in figures else f"({stage} is not made)"
+    def _refuse_foreign(self, stage: Stage[Any, Any]) -> None:
+        """Raise InputError if an output is there that this workspace did not make."""
+        for path in (self.request.workspace / output for output in stage.outputs):
+            if stage.name not in self.manifest.stages and path.exists():
+                raise InputError(
+                    f"{path}: there already, but not made by this workspace; move it away, or use another --workspace; "
+                    "a mapping of your own is given with --mapping FILE."
+                )
 
-    def _output(self, stage: str, name: str) -> str:
-        outputs = self.manifest.stages[stage].outputs if self._made(stage) else {}
-        return str(outputs[name]["sha256"]) if name in outputs else f"({stage} is not made)"
-
-    def _made(self, stage: str) -> bool:
-        # In a dry run, what would be made again has no digest yet.
-        return stage in self.manifest.stages and not (self.request.dry_run and stage in self._remade)
-
-    def _warn_of_stale(self, targets: tuple[str, ...]) -> None:
-        """Name the rows that no longer fit the mapping: a notebook reads the two side by side."""
-        pack = self.manifest.stages.get("pack")
-        if pack is None or not pack.outputs or "pack" in targets:
-            return
-        if pack.inputs.get("mapping") != self._output("build-vocab", MAPPING_FILE):
+    def _warn_of_old_rows(self, context: Context) -> None:
+        """Name the rows that no longer fit the mapping: a notebook reads both."""
+        pack = self.manifest.made(PACK.name)
+        if pack and pack.inputs.get("mapping") != context.output(VOCAB.name, MAPPING_FILE):
             self.reporter.say(
                 "pack         out of date: tokenized_dataset/ was made with another mapping. Run `duckling-data pack`."
             )
+
+
+def _shown(outputs: Iterable[str]) -> str:
+    """Return the top files and directories of the outputs for a person: `a, b/`."""
+    return ", ".join(dict.fromkeys(name.split("/")[0] + "/" * ("/" in name) for name in outputs))

@@ -16,13 +16,13 @@ from duckling_data.base.errors import InputError
 from duckling_data.rows.layout import COLUMN as COLUMN
 from duckling_data.rows.layout import TokenIds
 from duckling_data.rows.read import Rows, open_rows
+from duckling_data.stages.pack import DATASET_NAMES, PACK, PackFigures
+from duckling_data.tokens.mapping import MAPPING_FILE as MAPPING
 from duckling_data.tokens.mapping import TokenMapping, read_mapping
 from duckling_data.workspace.manifest import Manifest
 from duckling_train.config import TrainConfig
 
-DATASET = "tokenized_dataset"
-VALIDATION = "tokenized_validation"
-MAPPING = "token_mapping.json"
+DATASET, VALIDATION = DATASET_NAMES["train"], DATASET_NAMES["validation"]
 NO_ROWS = "{} holds no rows: run duckling-data pack on more stories"
 
 
@@ -112,12 +112,12 @@ def open_validation(workspace: Path, config: TrainConfig, mapping: TokenMapping)
             )
         return None
     rows = _read_rows(path, mapping, config)
-    pack = Manifest(workspace).stages.get("pack")
-    if pack is not None:
-        recorded = pack.figures.get("splits", {}).get("validation")
+    packed = Manifest(workspace).figures(PACK.name, PackFigures)
+    if packed is not None:
+        recorded = packed.splits.get("validation")
         if recorded is None:
             raise InputError(f"{path} was not packed from this source, which has no validation split: remove it")
-        if recorded["payload_sha256"] != rows.payload_digest():
+        if recorded.payload_sha256 != rows.payload_digest():
             raise InputError(f"{path} is not what was packed: remove it and run duckling-data pack")
     return rows
 
@@ -150,16 +150,18 @@ def _read_rows(path: Path, mapping: TokenMapping, config: TrainConfig) -> Packed
 
 def _check_recorded(workspace: Path, data: TrainingData) -> None:
     """Raise InputError unless the data are what the workspace's manifest says; two files without one are accepted."""
-    pack = Manifest(workspace).stages.get("pack")
+    manifest = Manifest(workspace)
+    pack = manifest.stages.get(PACK.name)
     if pack is None:
         return
-    if not pack.outputs:
+    packed = manifest.figures(PACK.name, PackFigures)
+    if packed is None:
         raise InputError(f"packing {workspace / DATASET} was interrupted: run duckling-data pack")
-    payload = pack.figures["splits"]["train"]["payload_sha256"]
+    payload = packed.splits["train"].payload_sha256
     if payload != data.payload_sha256:
         raise InputError(
             f"{workspace / DATASET} is not what was packed (payload {data.payload_sha256[:12]}, "
             f"recorded {payload[:12]}): remove it and run duckling-data pack"
         )
-    if pack.inputs["mapping"] != data.mapping_sha256:
+    if pack.inputs.get("mapping") != data.mapping_sha256:
         raise InputError(f"{workspace / MAPPING} is not what {DATASET} was packed with: run duckling-data pack")

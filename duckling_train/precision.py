@@ -80,7 +80,8 @@ def native_bf16() -> bool:
     """
     if torch.backends.cpu.get_cpu_capability() in ("NO AVX", "AVX2"):
         return False
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    mkldnn: Any = torch.backends.mkldnn  # it has no types
+    return bool(mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def optimizer_class(precision: str, seed: int) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:

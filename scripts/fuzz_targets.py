@@ -107,36 +107,40 @@ def _read_mapping(folder: Path, name: str) -> object:
 
 
 def _manifest() -> bytes:
-    output = {"bytes": 7, "sha256": "ab" * 32}
-    count = {"tokens": 9, "distinct": 3, "stories_counted": 2, "ids_for_coverage": {"90.0%": 3}, "counts_sha256": "cd"}
-    splits = {"train": {"rows": 3, "tokens": 1536, "payload_sha256": "ef", "unknown_rate": 0.25}}
+    from duckling_data.base.records import FileRecord, plain
+    from duckling_data.stages.count import CountFigures, LengthHistogram
+    from duckling_data.stages.pack import PackFigures, SplitFigures
+    from duckling_data.stages.vocab import VocabFigures
+
+    output = plain(FileRecord(7, "ab" * 32))
+    count = CountFigures(3, 2, 0, 0, 9, 3, {"90.0%": 3}, LengthHistogram(16, [0, 2]), "cd")
+    pack = PackFigures({"train": SplitFigures(3, 0, 2048, 512, 0.25, 2048, 3, 512, "ef")})
     stages = {
-        "count": {"settings": {"sample": 7, "seed": 42}, "outputs": {"token_counts.parquet": output}, "figures": count},
-        "pack": {
-            "settings": {"ctx": 512, "group": "all", "separator": "none"},
-            "outputs": {"tokenized_dataset/state.json": output},
-            "figures": {"splits": splits},
-        },
+        "count": ({"sample": 7, "seed": 42}, "token_counts.parquet", count),
+        "build-vocab": ({}, "token_mapping.json", VocabFigures(5, 2)),
+        "pack": ({"ctx": 512, "group": "all", "separator": "none"}, "tokenized_dataset/state.json", pack),
     }
-    stages = {name: {**stage, "inputs": {"corpus": "12" * 32}} for name, stage in stages.items()}
-    return json.dumps({"format": 1, "corpus": {"source": "demo"}, "stages": stages}, indent=2).encode()
+    records = {
+        name: {"settings": settings, "inputs": {"corpus": "12" * 32}, "outputs": {path: output}, "figures": plain(made)}
+        for name, (settings, path, made) in stages.items()
+    }
+    corpus = {"source": "demo", "splits": {"train": {"stories": 3, "generator": "ab"}}}
+    return json.dumps({"format": 1, "corpus": corpus, "stages": records}, indent=2).encode()
 
 
 def _read_manifest(folder: Path, name: str) -> None:
-    from duckling_data.stages.count import CountSettings
-    from duckling_data.stages.pack import PackSettings
+    from duckling_data.stages import STAGES
     from duckling_data.workspace.manifest import Manifest
     from duckling_data.workspace.settings import resolve
 
     manifest = Manifest(folder)
-    for stage, kind in (("count", CountSettings), ("pack", PackSettings)):
-        if stage in manifest.stages:
-            record = manifest.stages[stage]
-            resolve(kind, {}, record.settings)
-            manifest.stale(stage, {"seed": 42}, {"corpus": "12" * 32})
-            _ = record.figures["splits"]["train"]["rows"] + 1 if stage == "pack" else record.figures["tokens"] + 1
-            for output in record.outputs.values():
-                _ = (folder / next(iter(record.outputs))).exists(), output["bytes"] + 1
+    for stage in STAGES:
+        record = manifest.stages.get(stage.name)
+        if record is not None:
+            resolve(stage.settings, {}, record.settings)
+            manifest.stale(stage.name, {"seed": 42}, {"corpus": "12" * 32})
+            if figures := manifest.figures(stage.name, stage.figures):
+                stage.summary(figures)
 
 
 def _read_source(folder: Path, name: str) -> None:
@@ -254,7 +258,7 @@ def _counts() -> bytes:
     import numpy as np
 
     from duckling_data.stages.count import TokenCounts
-    from duckling_data.stages.counts_file import write_counts
+    from duckling_data.stages.counts import write_counts
 
     ids = np.array([13, 198, 290, 262], np.int64)
     return _through_a_file("c.parquet", lambda path: write_counts(path, TokenCounts(ids, ids[::-1].copy(), ids % 4)))
@@ -269,7 +273,7 @@ def _through_a_file(name: str, write: Callable[[Path], None]) -> bytes:
 
 
 def _read_counts(folder: Path, name: str) -> None:
-    from duckling_data.stages.counts_file import read_counts
+    from duckling_data.stages.counts import read_counts
 
     counts = read_counts(folder / name)
     _ = counts.total, counts.digest(), counts.ids_for_coverage()
@@ -277,12 +281,7 @@ def _read_counts(folder: Path, name: str) -> None:
 
 def _golden() -> dict[str, bytes]:
     digests = {"counts_sha256": "cd", "mapping_sha256": "ab" * 32, "tokenized_dataset_payload_sha256": "ef"}
-    manifest = json.loads(_manifest())
-    mapping = {"bytes": 7, "sha256": "ab" * 32}
-    vocab = {"settings": {}, "inputs": {}, "outputs": {"token_mapping.json": mapping}, "figures": {}}
-    manifest["stages"]["build-vocab"] = vocab
-    golden = {"golden.json": json.dumps({"digests": digests}).encode()}
-    return golden | {"manifest.json": json.dumps(manifest).encode()}
+    return {"golden.json": json.dumps({"digests": digests}).encode(), "manifest.json": _manifest()}
 
 
 def _read_golden(folder: Path, name: str) -> None:

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from duckling_data.base.errors import InputError
 from duckling_data.corpus.readers import read_blocks
 from duckling_data.stages.count import TokenCounts
-from duckling_data.stages.counts_file import read_counts, write_counts
+from duckling_data.stages.counts import read_counts, write_counts
 from scripts import fuzz_readers
 from scripts.fuzz_readers import execute, judge, put_seeds
 from scripts.fuzz_targets import TARGETS, Target

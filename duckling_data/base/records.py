@@ -36,10 +36,11 @@ def describe(path: Path) -> FileRecord:
     return FileRecord(path.stat().st_size, sha256_file(path))
 
 
-def file_fault(path: Path, expected: FileRecord, *, links: bool = True) -> str | None:
+def file_fault(path: Path, expected: FileRecord, *, links: bool = True, content: bool = True) -> str | None:
     """Return how a file differs from its record, in a few words, or None where it does not.
 
-    Where `links` is false a symbolic link is a difference, whatever it leads to.
+    Where `links` is false a symbolic link is a difference, whatever it leads to. Where `content` is false the size
+    alone is compared: quick, and enough to see that a file is missing or truncated.
     """
     if path.is_symlink() and not links:
         return f"is a link to {path.readlink()}, expected the file itself"
@@ -50,7 +51,7 @@ def file_fault(path: Path, expected: FileRecord, *, links: bool = True) -> str |
     size = path.stat().st_size
     if size != expected.bytes:
         return f"has {size:,} bytes, expected {expected.bytes:,}"
-    found = sha256_file(path)
+    found = sha256_file(path) if content else expected.sha256
     return None if found == expected.sha256 else f"has SHA-256 {found}, expected {expected.sha256}"
 
 
@@ -59,11 +60,12 @@ def file_faults(
     expected: Mapping[str, FileRecord],
     *,
     links: bool = True,
+    content: bool = True,
     done: Callable[[int], object] = lambda size: None,
 ) -> Iterator[tuple[str, str]]:
     """Yield (name, difference) of each file in `folder` that is not as recorded; `done` is told each file's bytes."""
     for name, record in expected.items():
-        fault = file_fault(folder / name, record, links=links)
+        fault = file_fault(folder / name, record, links=links, content=content)
         if fault is not None:
             yield name, fault
         done(record.bytes)
@@ -78,6 +80,11 @@ def first_fault(folder: Path, faults: Mapping[str, str]) -> str:
 def added(found: Iterable[str], expected: Mapping[str, FileRecord]) -> list[str]:
     """Return the names that are there and have no record, sorted."""
     return sorted(set(found) - expected.keys())
+
+
+def changed(recorded: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Return the names under which two mappings differ, those that only one of them has among them."""
+    return [name for name in {**found, **recorded} if recorded.get(name) != found.get(name)]
 
 
 def decode(value: Any, kind: type[T], where: str, advice: str) -> T:

@@ -87,12 +87,7 @@ def to_download(workspace: Path, sources: list[str]) -> dict[str, int]:
 def remember_source(workspace: Path, sources: list[str], text_field: str, corpus: Corpus) -> None:
     """Write `corpus/source.json`, if it does not say so already."""
     remembered = read_source(workspace)
-    counted = {
-        count_key(file, split.text_field): file.stories
-        for split in corpus.splits().values()
-        if isinstance(split, FileSplit)
-        for file in split.files
-    }
+    counted = counted_stories(corpus)
     hub = remembered.hub | (_hub_hashes(corpus.splits()) if corpus.source == "tinystories" else {})
     record = SourceRecord(1, sources, text_field, counted, hub)
     if record != remembered:
@@ -186,6 +181,12 @@ def _hidden(path: Path) -> bool:
 def count_key(file: CorpusFile, text_field: str) -> str:
     """Return what a file's count of stories depends on, as the source's record keeps it."""
     return f"{file.sha256} {''.join(filter(None, file_format(file.path) or ()))} {text_field}"
+
+
+def counted_stories(corpus: Corpus) -> dict[str, int]:
+    """Return the stories in each of the corpus's files, by `count_key`, as the source's record keeps them."""
+    splits = [split for split in corpus.splits().values() if isinstance(split, FileSplit)]
+    return {count_key(file, split.text_field): file.stories for split in splits for file in split.files}
 
 
 def _measure(

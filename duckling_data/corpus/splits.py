@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.strict_json import digest_json
 from duckling_data.corpus.readers import file_format, read_blocks
 from duckling_data.corpus.readers.blocks import Block
+from duckling_data.workspace.manifest import CorpusRecord, SplitRecord, StoryFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,7 +36,7 @@ class Split(Protocol):
     def text_bytes(self) -> int:
         """About how many bytes of text there are: in compressed files more than this."""
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> SplitRecord:
         """Return what the manifest keeps of it, without any path on this machine."""
 
     def identity(self) -> object:
@@ -74,10 +75,10 @@ class FileSplit:
         """The size of the files together."""
         return sum(file.bytes for file in self.files)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> SplitRecord:
         """Return the files' names, sizes, hashes and counts."""
-        files = [{"name": f.name, "bytes": f.bytes, "sha256": f.sha256, "stories": f.stories} for f in self.files]
-        return {"stories": self.stories, "text_field": self.text_field, "files": files}
+        files = tuple(StoryFile(f.name, f.bytes, f.sha256, f.stories) for f in self.files)
+        return SplitRecord(self.stories, text_field=self.text_field, files=files)
 
     def identity(self) -> object:
         """Return each file's hash and kind, and the field read."""
@@ -101,9 +102,9 @@ class DemoSplit:
         """The number of stories by the bytes of an average one."""
         return self.stories * DEMO_STORY_BYTES
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> SplitRecord:
         """Return the number of stories and the hash of the first of them."""
-        return {"stories": self.stories, "generator": self._fingerprint()}
+        return SplitRecord(self.stories, generator=self._fingerprint())
 
     def identity(self) -> object:
         """Return the split, the number of stories and the hash of the first of them."""
@@ -137,9 +138,9 @@ class Corpus:
         """Return the splits there are, by name."""
         return {"train": self.train} | ({"validation": self.validation} if self.validation else {})
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> CorpusRecord:
         """Return what the manifest keeps of the corpus."""
-        return {"source": self.source, "splits": {name: split.describe() for name, split in self.splits().items()}}
+        return CorpusRecord(self.source, {name: split.describe() for name, split in self.splits().items()})
 
     def digests(self) -> dict[str, str]:
         """Return the digest of each split's identity, by split name."""

@@ -3,29 +3,36 @@
 Each run of `group` consecutive stories is one stream of tokens, without separators unless asked for; its tail of
 fewer than `ctx` tokens is dropped, as the original's `Dataset.map(batched=True, batch_size=10_000)` does.
 
-Threads read, encode and map; one thread cuts and hashes what they hand over in order, and another writes it. The
-bound is reading and encoding, some 400 MB/s of text a core each; the README has the figures of all parts.
+Threads read, encode and map; one thread cuts and hashes what they hand over in order, and another writes it. Reading
+and encoding take most of the time, some 400 MB/s of text a core each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from duckling_data.base.disk import check_room
+from duckling_data.base.disk import check_room, disk_errors
 from duckling_data.base.errors import InputError
-from duckling_data.base.progress import Reporter
+from duckling_data.base.records import Count, FileRecord
 from duckling_data.rows.layout import TokenIds, row_dtype
 from duckling_data.rows.write import RowWriter
+from duckling_data.stages.base import Context, Made, Stage
+from duckling_data.stages.count import COUNT, CountFigures
+from duckling_data.stages.vocab import VOCAB
 from duckling_data.tokens.compact import Compacted, CompactTable
 from duckling_data.tokens.encoding import EncodedBatch, EncodedSplit
 from duckling_data.tokens.gpt2 import GPT2
-from duckling_data.tokens.mapping import TokenMapping
+from duckling_data.tokens.mapping import MAPPING_FILE, TokenMapping, read_mapping
+
+DATASET_NAMES: dict[str, str] = {"train": "tokenized_dataset", "validation": "tokenized_validation"}
+"""The directory of each split's rows, inside the workspace."""
 
 SEPARATORS = ("none", "eos")
 
@@ -39,7 +46,7 @@ class PackSettings:
     group: int | None = 10_000
     """Stories concatenated before they are cut; None concatenates all."""
     separator: str = "none"
-    """What stands behind each story: nothing, or `<|endoftext|>` (a mapping made with --eos)."""
+    """What follows each story: nothing, or `<|endoftext|>` (a mapping made with --eos)."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.ctx <= 1 << 20:
@@ -102,69 +109,78 @@ class RowPacker:
         self._carry = self._carry[:0]
 
 
-@dataclass(frozen=True)
-class PackedSplit:
-    """A split's rows, written but not yet in place."""
+class SplitFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is measured while a split is packed."""
 
-    writer: RowWriter
-    figures: dict[str, Any]
+    stories: Count
+    null_stories: Count
+    gpt2_tokens: Count
+    """Tokens of the stories, before they are mapped."""
+    unknown_tokens: Count
+    """Those among them that have no live id of their own."""
+    unknown_rate: float
+    """Their share."""
+    tokens: Count
+    """Compact ids, before the tails are dropped."""
+    rows: Count
+    dropped_tail_tokens: Count
+    payload_sha256: str
+    """SHA-256 of the rows' tokens, little-endian uint16, in order."""
 
 
-def check_rows_room(workspace: Path, encoded: Mapping[str, EncodedSplit], counted: Mapping[str, Any]) -> None:
-    """Raise OutsideError where the disk has no room for the rows: 2 bytes a token, as many a story as were counted.
+class PackFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is measured while packing."""
 
-    `counted` are the figures of the stage `count`. Tokens that are kept on the disk make room for their rows.
-    """
-    tokens, stories = int(counted.get("tokens", 0)), max(1, int(counted.get("stories_counted", 1)))
-    needed = sum(max(0, tokens * part.split.stories * 2 // stories - part.kept_bytes) for part in encoded.values())
-    check_room(workspace, min(needed, 1 << 62), "the packed rows")
+    splits: dict[Literal["train", "validation"], SplitFigures]
+
+    def __post_init__(self) -> None:
+        if "train" not in self.splits:
+            raise ValueError("Object missing required split `train`")
 
 
-def pack_split(
-    encoded: EncodedSplit, name: str, mapping: TokenMapping, settings: PackSettings, place: Path, reporter: Reporter
-) -> PackedSplit:
-    """Write the rows of the split `name` beside the directory `place`; the result's writer puts them in place.
+class SplitPacker:
+    """Turns a split's stories into rows. Raises InputError if the separator has no live id in the mapping."""
 
-    Raises InputError if the separator has no live id, or if the split does not fill one row.
-    """
-    table = CompactTable.from_mapping(mapping)
-    separator = _separator(mapping, settings)
-    packer = RowPacker(settings.ctx, settings.group)
-    stories = nulls = gpt2_tokens = tokens = unknown = 0
+    def __init__(self, encoded: EncodedSplit, mapping: TokenMapping, settings: PackSettings) -> None:
+        self._encoded = encoded
+        self._table = CompactTable.from_mapping(mapping)
+        self._separator = _separator(mapping, settings)
+        self._packer = RowPacker(settings.ctx, settings.group)
+        self._stories = self._nulls = self._gpt2_tokens = self._tokens = self._unknown = self._rows = 0
 
-    def compact(batch: EncodedBatch) -> tuple[Compacted, EncodedBatch]:
-        return table.compact(batch.tokens, batch.lengths, separator), batch
+    def compact(self, batch: EncodedBatch) -> tuple[Compacted, EncodedBatch]:
+        """Return a batch's stories in compact ids, separators included, and the batch."""
+        return self._table.compact(batch.tokens, batch.lengths, self._separator), batch
 
-    with (
-        RowWriter(place, settings.ctx, name, mapping["total_vocab"]) as writer,
-        reporter.bar(f"pack {name}", encoded.split.stories, "stories") as bar,
-    ):
-        for part, batch in encoded.map(compact, last=True):
-            stories += len(part.lengths)
-            writer.write(packer.add(part.tokens, part.lengths))
-            nulls += batch.nulls
-            gpt2_tokens += len(batch.tokens)
-            tokens += len(part.tokens)
-            unknown += part.unknown
-            bar.update(len(part.lengths))
-        packer.finish()
-        if writer.rows == 0:
-            raise InputError(
-                f"the {stories:,} stories of the {name} split hold {tokens:,} tokens and fill no row of --ctx "
-                f"{settings.ctx}. Lower --ctx, or give more stories."
-            )
-    figures = {
-        "stories": stories,
-        "null_stories": nulls,
-        "gpt2_tokens": gpt2_tokens,
-        "unknown_tokens": unknown,
-        "unknown_rate": round(unknown / max(gpt2_tokens, 1), 9),
-        "tokens": tokens,
-        "rows": writer.rows,
-        "dropped_tail_tokens": packer.dropped,
-        "payload_sha256": writer.payload_sha256,
-    }
-    return PackedSplit(writer, figures)
+    def batches(self, *, last: bool = False) -> Iterator[tuple[TokenIds, npt.NDArray[np.int64]]]:
+        """Yield (rows, lengths): uint16 (n, ctx), and the compact tokens in each of the stories that complete them.
+
+        `last` as in `EncodedSplit.map`. To be gone through once, to the end.
+        """
+        for part, batch in self._encoded.map(self.compact, last=last):
+            rows = self._packer.add(part.tokens, part.lengths)
+            self._stories += len(part.lengths)
+            self._nulls += batch.nulls
+            self._gpt2_tokens += len(batch.tokens)
+            self._tokens += len(part.tokens)
+            self._unknown += part.unknown
+            self._rows += len(rows)
+            yield rows, part.lengths
+        self._packer.finish()
+
+    def figures(self, payload_sha256: str) -> SplitFigures:
+        """Return the figures of what `batches` gave; the rows' digest is the caller's."""
+        return SplitFigures(
+            stories=self._stories,
+            null_stories=self._nulls,
+            gpt2_tokens=self._gpt2_tokens,
+            unknown_tokens=self._unknown,
+            unknown_rate=round(self._unknown / max(self._gpt2_tokens, 1), 9),
+            tokens=self._tokens,
+            rows=self._rows,
+            dropped_tail_tokens=self._packer.dropped,
+            payload_sha256=payload_sha256,
+        )
 
 
 def _separator(mapping: TokenMapping, settings: PackSettings) -> int | None:
@@ -173,7 +189,92 @@ def _separator(mapping: TokenMapping, settings: PackSettings) -> int | None:
     compact: int | None = mapping["gpt2_to_compact"].get(str(GPT2.eos_id))
     if compact is None:
         raise InputError(
-            "--separator eos: <|endoftext|> has no live id in this mapping. "
-            "Make one with `duckling-data build-vocab --eos`."
+            "--separator eos: <|endoftext|> has no live id in this mapping; "
+            "make one with `duckling-data build-vocab --eos`."
         )
     return compact
+
+
+def _write_split(context: Context, split: str, mapping: TokenMapping, settings: PackSettings) -> _Written:
+    """Write a split's rows beside their directory. Raises InputError if the split does not fill one row."""
+    encoded = context.encoded[split]
+    packer = SplitPacker(encoded, mapping, settings)
+    stories = encoded.split.stories
+    with (
+        RowWriter(context.workspace / DATASET_NAMES[split], settings.ctx, split, mapping["total_vocab"]) as writer,
+        context.reporter.bar(f"pack {split}", stories, "stories") as bar,
+    ):
+        for rows, lengths in packer.batches(last=True):
+            writer.write(rows)
+            bar.update(len(lengths))
+        figures = packer.figures(writer.payload_sha256)
+        if not figures.rows:
+            raise InputError(
+                f"the {stories:,} stories of the {split} split hold {figures.tokens:,} tokens and fill no row of --ctx "
+                f"{settings.ctx}; lower --ctx, or give more stories."
+            )
+    return writer, figures
+
+
+_Written = tuple[RowWriter, SplitFigures]
+"""A split's rows, written but not yet in place, and their figures."""
+
+
+def _inputs(context: Context, settings: PackSettings) -> dict[str, str]:
+    corpus = {f"corpus {split}": digest for split, digest in context.digests.items()}
+    return {"mapping": context.output(VOCAB.name, MAPPING_FILE)} | corpus
+
+
+def _check_room(context: Context) -> None:
+    """Raise OutsideError where the disk has no room for the rows: 2 bytes a token, as many a story as were counted.
+
+    Tokens that are kept on the disk make room for their rows.
+    """
+    counted = context.manifest.figures(COUNT.name, CountFigures)
+    if counted is None:  # a mapping of the user's own needs no counts
+        return
+    a_story = 2 * counted.tokens // counted.stories_counted
+    needed = sum(max(0, a_story * split.split.stories - split.kept_bytes) for split in context.encoded.values())
+    check_room(context.workspace, min(needed, 1 << 62), "the packed rows")
+
+
+def _make(context: Context, settings: PackSettings) -> Made[PackFigures]:
+    _check_room(context)
+    mapping = read_mapping(context.workspace / MAPPING_FILE)
+    written: dict[str, _Written] = {}
+    try:
+        for split in context.encoded:
+            written[split] = _write_split(context, split, mapping, settings)
+    except BaseException:
+        for writer, _ in written.values():
+            writer.discard()
+        raise
+    # Only now, with every row written, are the rows of before replaced.
+    context.begin()
+    outputs: dict[str, FileRecord] = {}
+    for split, name in DATASET_NAMES.items():
+        if split in written:
+            writer = written[split][0]
+            writer.put_in_place()
+            outputs |= {f"{name}/{file}": FileRecord(**made) for file, made in writer.outputs.items()}
+        else:  # left by another source
+            with disk_errors(context.workspace / name):
+                shutil.rmtree(context.workspace / name, ignore_errors=True)
+    return Made(outputs, msgspec.convert({"splits": {s: f for s, (_, f) in written.items()}}, PackFigures))
+
+
+def _summary(figures: PackFigures) -> str:
+    rows = ", ".join(f"{split.rows:,} rows ({name})" for name, split in figures.splits.items())
+    return f"{rows}, unknown tokens {figures.splits['train'].unknown_rate:.4%}"
+
+
+PACK = Stage(
+    name="pack",
+    needs=(VOCAB.name,),
+    outputs=tuple(DATASET_NAMES.values()),
+    settings=PackSettings,
+    figures=PackFigures,
+    inputs=_inputs,
+    make=_make,
+    summary=_summary,
+)

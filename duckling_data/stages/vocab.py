@@ -3,9 +3,9 @@
 What happens to a GPT-2 token that has no live id is a policy:
 
 `most-frequent`  the seed's: it becomes compact id 0, the most frequent token.
-`reserved`       it becomes the last live id, which stands for nothing else.
+`reserved`       it becomes the last live id, which is kept for them alone.
 `decompose`      it is split back along the merge that made it, until every piece is live. GPT-2's single bytes are
-                 the base, so the corpus is encoded without loss; the live set keeps room for exactly the bytes
+                 the base, so the corpus is encoded without loss; the live set holds exactly the bytes
                  that this corpus reaches. More bytes mean fewer whole tokens, whose pieces may need more bytes: the
                  number grows to a fixed point, at most 256.
 """
@@ -14,16 +14,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from duckling_data.base.errors import InputError
+from duckling_data.base.files import write_bytes
+from duckling_data.base.records import Count, file_fault
 from duckling_data.rows.layout import MAX_VOCAB
-from duckling_data.stages.count import TokenCounts
+from duckling_data.stages.base import Context, Made, Stage, described, not_made
+from duckling_data.stages.count import COUNT, CountFigures, occurring_ids
+from duckling_data.stages.counts import COUNTS_NAME, TokenCounts, read_counts
 from duckling_data.tokens.gpt2 import GPT2
-from duckling_data.tokens.mapping import DECOMPOSE, TokenMapping
+from duckling_data.tokens.mapping import (
+    DECOMPOSE,
+    MAPPING_FILE,
+    TokenMapping,
+    check_mapping,
+    mapping_bytes,
+    read_mapping,
+)
+from duckling_data.workspace.manifest import Manifest
 
 POLICIES = ("most-frequent", "reserved", DECOMPOSE)
 
@@ -83,16 +95,16 @@ def build_mapping(
     return mapping
 
 
-def _frequent_live_ids(counts: TokenCounts, settings: VocabSettings, room: int, base: Sequence[int] = ()) -> list[int]:
-    """Return `room` GPT-2 ids: the most frequent that are not in `base`, then `base` itself.
+def _frequent_live_ids(counts: TokenCounts, settings: VocabSettings, count: int, base: Sequence[int] = ()) -> list[int]:
+    """Return `count` GPT-2 ids: the most frequent that are not in `base`, then `base` itself.
 
     `--eos` puts `<|endoftext|>` last unless it is among the most frequent already.
     """
     tail = list(base)
-    if settings.eos and GPT2.eos_id not in tail and GPT2.eos_id not in counts.gpt2_id[: room - len(tail)]:
+    if settings.eos and GPT2.eos_id not in tail and GPT2.eos_id not in counts.gpt2_id[: count - len(tail)]:
         tail.append(GPT2.eos_id)
-    whole = counts.gpt2_id[~np.isin(counts.gpt2_id, tail)][: room - len(tail)]
-    if len(whole) + len(tail) < room:
+    whole = counts.gpt2_id[~np.isin(counts.gpt2_id, tail)][: count - len(tail)]
+    if len(whole) + len(tail) < count:
         raise InputError(
             f"the stories counted hold {len(counts.gpt2_id):,} distinct tokens, too few for --live {settings.live:,}. "
             "Lower --live, or count more stories (--sample all, or another --source)."
@@ -103,7 +115,7 @@ def _frequent_live_ids(counts: TokenCounts, settings: VocabSettings, room: int, 
 def _lossless_live_ids(counts: TokenCounts, settings: VocabSettings, occurring: npt.NDArray[np.int64]) -> list[int]:
     """Return the live ids of `decompose`: frequent tokens, then the base pieces that the rest is split into.
 
-    Base pieces are the single bytes and `<|endoftext|>`, which no merge made; they stand in ascending order.
+    Base pieces are the single bytes and `<|endoftext|>`, which no merge made; they are in ascending order.
     """
     base: list[int] = []
     while True:
@@ -140,15 +152,82 @@ def base_pieces(tokens: npt.NDArray[np.int64], live: Sequence[int]) -> set[int]:
     return reached
 
 
-def mapping_figures(mapping: TokenMapping, counts: TokenCounts) -> dict[str, Any]:
-    """Return the figures of the manifest: what part of the counted tokens has a live id of its own."""
+class VocabFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What part of the counted tokens has a live id of its own; of a mapping of the user's own the two sizes alone."""
+
+    live: Count
+    dead: Count
+    covered_tokens: Count | None = None
+    unknown_tokens: Count | None = None
+    coverage: float | None = None
+
+
+def mapping_figures(mapping: TokenMapping, counts: TokenCounts) -> VocabFigures:
+    """Return the figures of a mapping built from the counts."""
     live = np.zeros(GPT2.vocab_size, bool)
     live[mapping["live_token_ids"]] = True
     covered = int(counts.count[live[counts.gpt2_id]].sum())
-    return {
-        "live": mapping["live_tokens"],
-        "dead": mapping["dead_tokens"],
-        "covered_tokens": covered,
-        "unknown_tokens": counts.total - covered,
-        "coverage": round(covered / counts.total, 9),
-    }
+    coverage = round(covered / counts.total, 9)
+    return VocabFigures(mapping["live_tokens"], mapping["dead_tokens"], covered, counts.total - covered, coverage)
+
+
+def refuse_edited(manifest: Manifest) -> None:
+    """Raise InputError if `token_mapping.json` is not the file that was made: it may be the user's own work."""
+    record = manifest.made(NAME)
+    expected = record.outputs.get(MAPPING_FILE) if record else None
+    path = manifest.workspace / MAPPING_FILE
+    if expected is None or not path.exists():
+        return
+    read_mapping(path)
+    if file_fault(path, expected):
+        raise InputError(
+            f"{path}: changed since `duckling-data {NAME}` made it; to work with a mapping of your own, keep it in "
+            "another folder and give it with --mapping FILE; to build it again, remove this one."
+        )
+
+
+def _counted(context: Context) -> CountFigures | None:
+    return context.manifest.figures(COUNT.name, CountFigures) if context.made(COUNT.name) else None
+
+
+def _inputs(context: Context, settings: VocabSettings) -> dict[str, str]:
+    refuse_edited(context.manifest)
+    counted = _counted(context)
+    inputs = {"counts": counted.counts_sha256 if counted else not_made(COUNT.name)}
+    return inputs | ({"corpus": context.digests["train"]} if settings.unk == DECOMPOSE else {})
+
+
+def _make(context: Context, settings: VocabSettings) -> Made[VocabFigures]:
+    context.manifest.refuse_changed(COUNT.name, COUNTS_NAME)
+    counts = read_counts(context.workspace / COUNTS_NAME)
+    mapping = build_mapping(counts, settings, _occurring(context, counts) if settings.unk == DECOMPOSE else None)
+    check_mapping(mapping, "the mapping just built")
+    context.begin()
+    write_bytes(context.workspace / MAPPING_FILE, mapping_bytes(mapping))
+    return Made(described(context.workspace, MAPPING_FILE), mapping_figures(mapping, counts))
+
+
+def _occurring(context: Context, counts: TokenCounts) -> npt.NDArray[np.int64]:
+    """Return the ids that occur in the corpus: the sample counted may lack some."""
+    counted, train = _counted(context), context.encoded["train"]
+    whole = counted is not None and counted.stories_counted == train.split.stories
+    return counts.gpt2_id if whole else occurring_ids(train, context.reporter)
+
+
+def _summary(figures: VocabFigures) -> str:
+    covered = "" if figures.coverage is None else f", covering {figures.coverage:.4%}"
+    return f"{figures.live:,} live and {figures.dead:,} dead ids{covered}"
+
+
+NAME = "build-vocab"
+
+VOCAB = Stage(
+    name=NAME,
+    needs=(COUNT.name,),
+    outputs=(MAPPING_FILE,),
+    settings=VocabSettings,
+    figures=VocabFigures,
+    inputs=_inputs,
+    make=_make,
+    summary=_summary,
+)

@@ -1,6 +1,6 @@
-"""Checks a workspace: every file hashed again, everything derived again, the pieces held against each other.
+"""Checks a workspace: every file hashed again, everything derived again, and all of it compared.
 
-    hashes.py     files that are missing, other than they were made, or added
+    files.py      files that are missing, other than they were made, or added
     derive.py     the counts from the stories, the mapping from the counts
     rows.py       the rows from the stories and the mapping
     golden.py     digests kept in a file
@@ -12,29 +12,42 @@ anything derived again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from duckling_data.base.errors import CheckFailed, DucklingError, InputError
 from duckling_data.base.progress import Reporter
+from duckling_data.base.records import changed
 from duckling_data.corpus.splits import Corpus
+from duckling_data.stages import NAMES, STAGES
+from duckling_data.stages.base import Context, Stage
+from duckling_data.stages.count import COUNT
+from duckling_data.stages.given import given_mapping, is_given
+from duckling_data.stages.pack import PACK
+from duckling_data.stages.vocab import VOCAB
 from duckling_data.tokens.encoders import ENCODERS
 from duckling_data.verify.derive import Stories, count_faults, mapping_faults
+from duckling_data.verify.files import corpus_faults, open_remembered, output_faults
 from duckling_data.verify.golden import golden_differences, golden_digests, write_golden
-from duckling_data.verify.hashes import added_files, corpus_faults, damaged_outputs, open_remembered
 from duckling_data.verify.reference import reference_lines
 from duckling_data.verify.rows import pack_faults
-from duckling_data.workspace.manifest import MANIFEST_NAME, Manifest, StageRecord
+from duckling_data.workspace.manifest import MANIFEST_NAME, Manifest
+from duckling_data.workspace.settings import resolve
 from duckling_data.workspace.sums import SUMS_NAME, sums_faults
 
 __all__ = ["VerifyRequest", "golden_digests", "verify_workspace", "write_golden"]
 
+DERIVED: dict[str, Callable[[Path, Any, Any, Stories], Iterator[str]]] = {
+    COUNT.name: count_faults,
+    VOCAB.name: mapping_faults,
+    PACK.name: pack_faults,
+}
+"""What derives a stage's outputs again, from (workspace, settings, figures, stories), and yields what differs.
 
-AGAIN = ". An output that you remove is made again by its command."
-
-ERRORS = (DucklingError, OSError, LookupError, TypeError, ValueError, AttributeError)
-"""What damaged content leads to, where it is read."""
+A stage that is not here is checked by the hashes of its files."""
 
 
 @dataclass(frozen=True)
@@ -64,18 +77,15 @@ def verify_workspace(request: VerifyRequest, reporter: Reporter) -> Iterator[str
     if request.golden and request.write_golden:
         raise InputError("--golden and --write-golden exclude each other: the digests are compared or written.")
     golden = list(golden_differences(manifest, request.golden)) if request.golden else []
+    check = _Check(request, manifest, reporter)
     # All files first: what is derived from damaged ones would be wrong for that reason alone.
-    found, corpus = _corpus_faults(request, manifest, reporter)
-    faults = {"corpus": found, "sums": _sums_faults(request.workspace)}
-    for stage, record in manifest.stages.items():
-        faults[stage] = _file_faults(request.workspace, stage, record, reporter)
-    stories = None if any(faults.values()) or corpus is None else _stories(request, corpus, reporter)
-    for stage, record in manifest.stages.items():
-        if not faults[stage]:
-            counts_whole = not faults.get("count")
-            faults[stage] = _content_faults(request.workspace, manifest, stage, record, stories, counts_whole)
-        if not faults[stage]:
-            yield f"{stage:<12} ok: {len(record.outputs)} files{_derived_line(stage, record, stories)}"
+    faults = {"corpus": _found(check.corpus_faults()), "sums": _found(sums_faults(manifest))}
+    faults |= {name: _found(check.file_faults(name)) for name in manifest.stages}
+    whole = not any(faults.values())
+    for name, record in manifest.stages.items():
+        faults[name] = faults[name] or _found(check.content_faults(name, derive=whole))
+        if not faults[name]:
+            yield f"{name:<12} ok: {len(record.outputs)} files{check.how(name, derived=whole)}"
     if not faults["corpus"]:
         yield f"{'corpus':<12} ok: {_corpus_line(manifest)}"
     if not faults["sums"]:
@@ -85,11 +95,13 @@ def verify_workspace(request: VerifyRequest, reporter: Reporter) -> Iterator[str
         if not golden:
             yield f"{'golden':<12} ok: all digests are those in {request.golden}"
     if request.reference:
-        lines, faults[request.reference] = _reference_lines(manifest, request.reference)
-        yield from lines
+        lines = reference_lines(manifest, request.reference)
+        yield from (f"{request.reference:<12} {'ok: ' if holds else 'NO: '}{line}" for line, holds in lines)
+        faults[request.reference] = _summed([line for line, holds in lines if not holds], len(lines))
     named = [f"{part}: {fault}" for part, found in faults.items() for fault in found]
     if named:
-        raise CheckFailed("\n".join([f"{request.workspace}: {len(named)} of its checks failed{AGAIN}", *named]))
+        failed = f"{request.workspace}: {len(named)} of its checks failed; an output that you remove is made again by "
+        raise CheckFailed("\n".join([f"{failed}its command.", *named]))
     if request.write_golden:
         write_golden(manifest, request.write_golden)
         yield f"{'golden':<12} wrote {request.write_golden}"
@@ -98,85 +110,95 @@ def verify_workspace(request: VerifyRequest, reporter: Reporter) -> Iterator[str
 def _open_manifest(workspace: Path) -> Manifest:
     """Return the manifest. Raises InputError where there is none, CheckFailed for a damaged one."""
     if not (workspace / MANIFEST_NAME).exists():
-        raise InputError(
-            f"{workspace}: no {MANIFEST_NAME} there, nothing to verify. Make one with `duckling-data run`."
-        )
+        raise InputError(f"{workspace}: no {MANIFEST_NAME}, nothing to verify; make one with `duckling-data run`.")
     try:
         return Manifest(workspace)
     except InputError as error:
         raise CheckFailed(str(error)) from error
 
 
-def _corpus_faults(request: VerifyRequest, manifest: Manifest, reporter: Reporter) -> tuple[list[str], Corpus | None]:
-    """Return what is wrong with the source's files and their record, and the corpus where it could be opened."""
+def _found(faults: Iterator[str]) -> list[str]:
+    """Return what a check finds; what it cannot read is a fault as well."""
     try:
-        corpus = open_remembered(request.workspace, request.workers, reporter)
-        return list(corpus_faults(request.workspace, manifest, corpus)), corpus
-    except ERRORS as error:
-        return [_said(error)], None
+        return list(faults)
+    except (DucklingError, OSError, ValueError) as error:
+        return [str(error)]
 
 
-def _stories(request: VerifyRequest, corpus: Corpus, reporter: Reporter) -> Stories:
-    usual = next(encoder for encoder in ENCODERS if encoder != request.encoder)
-    main, other = (request.encoder, None) if request.deep else (usual, request.encoder)
-    return Stories(corpus, request.workers, reporter, main, other)
+class _Check:
+    """The checks of a workspace's corpus and stages."""
+
+    def __init__(self, request: VerifyRequest, manifest: Manifest, reporter: Reporter) -> None:
+        self._request = request
+        self._manifest = manifest
+        self._reporter = reporter
+        self._corpus: Corpus | None = None
+        """The source, once it is found whole."""
+        self._stages: dict[str, Stage[Any, Any]] = {stage.name: stage for stage in STAGES}
+        if is_given(manifest.stages.get(VOCAB.name)):
+            self._stages[VOCAB.name] = given_mapping(None)
+
+    def corpus_faults(self) -> Iterator[str]:
+        """Yield what is wrong with the source's files and their record."""
+        corpus = open_remembered(self._request.workspace, self._request.workers, self._reporter)
+        found = list(corpus_faults(self._manifest, corpus))
+        self._corpus = None if found else corpus
+        yield from found
+
+    def file_faults(self, name: str) -> Iterator[str]:
+        """Yield what is wrong with a stage's files and their record."""
+        if name not in self._stages:
+            yield f"{MANIFEST_NAME}: unknown stage, expected one of {', '.join(NAMES)}"
+            return
+        stage, record = self._stages[name], self._manifest.stages[name]
+        yield from output_faults(self._request.workspace, stage, record, self._reporter)
+        resolve(stage.settings, {}, record.settings)
+        self._manifest.figures(name, stage.figures)
+
+    def content_faults(self, name: str, *, derive: bool) -> Iterator[str]:
+        """Yield what does not hold of a stage's content, whose files are whole."""
+        stage, record = self._stages[name], self._manifest.stages[name]
+        if self._corpus is None or name not in DERIVED:
+            return
+        settings = resolve(stage.settings, {}, record.settings).value
+        context = Context(self._manifest, self._corpus.describe(), self._corpus.digests(), {}, self._reporter)
+        for other in changed(record.inputs, stage.inputs(context, settings)):
+            yield f"{stage.outputs[0]} was made before its input {other!r} changed; run `duckling-data {name}`"
+            return
+        if derive:
+            figures = self._manifest.figures(name, stage.figures)
+            yield from DERIVED[name](self._request.workspace, settings, figures, self._stories)
+
+    @cached_property
+    def _stories(self) -> Stories:
+        """The stories, for all stages: an encoder is loaded once."""
+        assert self._corpus is not None
+        other = self._request.encoder
+        usual = next(encoder for encoder in ENCODERS if encoder != other)
+        main, sample = (other, None) if self._request.deep else (usual, other)
+        return Stories(self._corpus, self._request.workers, self._reporter, main, sample)
+
+    def how(self, name: str, *, derived: bool) -> str:
+        """Return how a stage's content was checked, for its line."""
+        if name not in DERIVED:
+            return ""
+        if is_given(self._manifest.stages[name]):
+            return ", a mapping of your own"
+        if not derived:
+            return ", not derived again: other files are damaged"
+        return ", derived again" if name != PACK.name else f", every row derived again by {self._stories}"
 
 
-def _file_faults(workspace: Path, stage: str, record: StageRecord, reporter: Reporter) -> list[str]:
-    if not record.outputs:
-        return [f"was interrupted and is not whole; run `duckling-data {stage}`"]
-    try:
-        with reporter.bar(f"verify {stage}", sum(output["bytes"] for output in record.outputs.values()), "B") as bar:
-            return [*damaged_outputs(workspace, record, bar), *added_files(workspace, stage, record)]
-    except ERRORS as error:
-        return [_said(error)]
-
-
-def _content_faults(
-    workspace: Path, manifest: Manifest, stage: str, record: StageRecord, stories: Stories | None, counts_whole: bool
-) -> list[str]:
-    """Return what does not hold of a stage's content, whose files are whole."""
-    try:
-        if stage == "count":
-            return list(count_faults(workspace, record, stories))
-        if stage == "build-vocab":
-            return list(mapping_faults(workspace, manifest, record, stories, counts_whole=counts_whole))
-        if stage == "pack":
-            return list(pack_faults(workspace, record, stories))
-    except ERRORS as error:
-        return [_said(error)]
-    return []
-
-
-def _sums_faults(workspace: Path) -> list[str]:
-    try:
-        return list(sums_faults(workspace))
-    except ERRORS as error:
-        return [_said(error)]
-
-
-def _reference_lines(manifest: Manifest, name: str) -> tuple[list[str], list[str]]:
-    """Return a line for each figure of the reference, and what is wrong in one."""
-    try:
-        lines = reference_lines(manifest, name)
-    except ERRORS as error:
-        return [], [_said(error)]
-    differing = [" ".join(line.split()) for line, holds in lines if not holds]
-    summed = [f"{len(differing)} of {len(lines)} figures differ, the first: {differing[0]}"] if differing else []
-    return [f"{name:<12} {'ok: ' if holds else 'NO: '}{line}" for line, holds in lines], summed
-
-
-def _said(error: Exception) -> str:
-    """Return an error as a fault: ours speak for themselves, any other comes of a manifest that no stage wrote."""
-    if isinstance(error, DucklingError | OSError):
-        return str(error)
-    return f"{MANIFEST_NAME} is not as a stage writes it ({type(error).__name__}: {error})"
+def _summed(differing: list[str], count: int) -> list[str]:
+    return [f"{len(differing)} of {count} figures differ, the first: {' '.join(differing[0].split())}"] * bool(
+        differing
+    )
 
 
 def _corpus_line(manifest: Manifest) -> str:
-    splits = (manifest.corpus or {"splits": {}})["splits"]
-    files = sum(len(split.get("files", ())) for split in splits.values())
-    stories = ", ".join(f"{split['stories']:,} stories ({name})" for name, split in splits.items())
+    splits = manifest.corpus.splits if manifest.corpus else {}
+    files = sum(len(split.files) for split in splits.values())
+    stories = ", ".join(f"{split.stories:,} stories ({name})" for name, split in splits.items())
     return f"{stories}, {f'{files} files' if files else 'generated'}"
 
 
@@ -184,17 +206,3 @@ def _sums_line(workspace: Path) -> str:
     if (workspace / SUMS_NAME).is_file():
         return f"ok: {SUMS_NAME} says what the manifest says"
     return f"{SUMS_NAME} is not there; the next command that makes something writes it"
-
-
-def _derived_line(stage: str, record: StageRecord, stories: Stories | None) -> str:
-    """Return how much of a stage was derived again, for its line."""
-    if stage == "report":
-        return ""
-    if "given" in record.settings:
-        return ", a mapping of your own"
-    if stories is None:
-        return ", not derived again: other files are damaged"
-    if stage != "pack":
-        return ", derived again"
-    sample = f", a sample also by {stories.other}" if stories.other else ""
-    return f", every row derived again by {stories.main}{sample}"

@@ -7,48 +7,51 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from duckling_data.base.errors import InputError
-from duckling_data.base.strict_json import read_json, write_json
-from duckling_data.stages.context import DATASET_NAMES
+from duckling_data.base.records import changed, read_record
+from duckling_data.base.strict_json import write_json
+from duckling_data.stages.count import COUNT, CountFigures
+from duckling_data.stages.pack import DATASET_NAMES, PACK, PackFigures
+from duckling_data.stages.vocab import VOCAB
 from duckling_data.tokens.mapping import MAPPING_FILE
 from duckling_data.workspace.manifest import Manifest
 
 
-def golden_digests(manifest: Manifest) -> dict[str, Any]:
+class _Golden(msgspec.Struct):
+    digests: dict[str, str]
+
+
+def golden_digests(manifest: Manifest) -> dict[str, str]:
     """Return the digests that identify what a workspace holds: counts, mapping, rows.
 
     Raises InputError if not all are made.
     """
-    try:
-        stages = manifest.stages
-        splits = stages["pack"].figures["splits"]
-        return {
-            "counts_sha256": stages["count"].figures["counts_sha256"],
-            "mapping_sha256": stages["build-vocab"].outputs[MAPPING_FILE]["sha256"],
-        } | {f"{DATASET_NAMES[split]}_payload_sha256": figures["payload_sha256"] for split, figures in splits.items()}
-    except KeyError as error:
-        raise InputError(f"{manifest.workspace}: {error} is not made. Run `duckling-data run` first.") from error
+    count, pack = manifest.figures(COUNT.name, CountFigures), manifest.figures(PACK.name, PackFigures)
+    vocab = manifest.made(VOCAB.name)
+    if not count or not pack or not vocab or MAPPING_FILE not in vocab.outputs:
+        missing = next(stage.name for stage in (COUNT, VOCAB, PACK) if not manifest.made(stage.name))
+        raise InputError(f"{manifest.workspace}: {missing!r} is not made; run `duckling-data run` first.")
+    rows = {f"{DATASET_NAMES[split]}_payload_sha256": made.payload_sha256 for split, made in pack.splits.items()}
+    return {"counts_sha256": count.counts_sha256, "mapping_sha256": vocab.outputs[MAPPING_FILE].sha256} | rows
 
 
 def golden_differences(manifest: Manifest, golden: Path) -> Iterator[str]:
     """Yield each digest that is not the one in the file `golden`. Raises InputError for a file that holds none."""
-    expected = read_json(golden)
-    if not isinstance(expected, dict) or not isinstance(expected.get("digests"), dict):
-        raise InputError(f"{golden}: not a file of golden digests (an object with `digests`).")
+    expected = read_record(golden, _Golden, "expected a file that `duckling-data verify --write-golden` wrote").digests
     found = golden_digests(manifest)
-    for name in sorted(expected["digests"].keys() | found.keys()):
-        if expected["digests"].get(name) != found.get(name):
-            yield f"{name} is {found.get(name)}, expected {expected['digests'].get(name)}"
+    for name in sorted(changed(expected, found)):
+        yield f"{name} is {found.get(name)}, expected {expected.get(name)}"
 
 
-def write_golden(manifest: Manifest, place: Path) -> None:
-    """Write the digests of a workspace, and what its source is, to the file `place`.
+def write_golden(manifest: Manifest, path: Path) -> None:
+    """Write the digests of a workspace, and what its source is, to the file `path`.
 
     Raises InputError if not all stages are made or the folder is not there, OutsideError when the disk fails.
     """
-    if not place.absolute().parent.is_dir():
-        raise InputError(f"{place}: the folder {place.absolute().parent} is not there. Make it, or name another file.")
-    source = (manifest.corpus or {}).get("source")
-    write_json(place, {"source": source, "digests": golden_digests(manifest)})
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"{path}: the folder {path.absolute().parent} is not there; make it, or name another file.")
+    source = manifest.corpus.source if manifest.corpus else None
+    write_json(path, {"source": source, "digests": golden_digests(manifest)})

@@ -1,15 +1,17 @@
 """The published figures of an original, beside a workspace's own: for who has the real dataset.
 
-The figures are data: `duckling-ii.json`, names and numbers. What a name stands for in a workspace is said here.
+The figures are data: `duckling-ii.json`, names and numbers. What a name means in a workspace is said here.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+from duckling_data.stages.count import COUNT, CountFigures
+from duckling_data.stages.pack import PACK, PackFigures
+from duckling_data.stages.vocab import VOCAB, VocabFigures
 from duckling_data.tokens.mapping import MAPPING_FILE, read_mapping
 from duckling_data.workspace.manifest import Manifest
 
@@ -26,36 +28,36 @@ def reference_lines(manifest: Manifest, name: str) -> list[tuple[str, bool]]:
 
 def found_figures(manifest: Manifest) -> dict[str, Any]:
     """Return a workspace's figures under the names of the references. Those of a stage that is not made are absent."""
-    stages = {name: record.figures for name, record in manifest.stages.items() if record.outputs}
     found: dict[str, Any] = {}
-    for split, described in (manifest.corpus or {}).get("splits", {}).items():
-        found[f"corpus {split} stories"] = described["stories"]
-        found |= {f"corpus {file['name']} bytes": file["bytes"] for file in described.get("files", ())}
-    if "count" in stages:
-        count = stages["count"]
+    for split, described in manifest.corpus.splits.items() if manifest.corpus else ():
+        found[f"corpus {split} stories"] = described.stories
+        found |= {f"corpus {file.name} bytes": file.bytes for file in described.files}
+    if count := manifest.figures(COUNT.name, CountFigures):
         found |= {
-            "count stories": count["stories_counted"],
-            "count tokens": count["tokens"],
-            "count distinct ids": count["distinct"],
-        } | {f"ids that cover {level}": ids for level, ids in count["ids_for_coverage"].items()}
-    if "build-vocab" in stages:
-        found |= _mapping_figures(manifest, stages["build-vocab"])
-    if "pack" in stages:
-        rows = stages["pack"]["splits"]["train"]["rows"]
-        found |= {"rows": rows, "tokens in rows": rows * manifest.stages["pack"].settings["ctx"]}
+            "count stories": count.stories_counted,
+            "count tokens": count.tokens,
+            "count distinct ids": count.distinct,
+        } | {f"ids that cover {level}": ids for level, ids in count.ids_for_coverage.items()}
+    if vocab := manifest.figures(VOCAB.name, VocabFigures):
+        found |= _mapping_figures(manifest, vocab)
+    if pack := manifest.figures(PACK.name, PackFigures):
+        rows = pack.splits["train"].rows
+        found |= {"rows": rows, "tokens in rows": rows * manifest.stages[PACK.name].settings["ctx"]}
     return found
 
 
-def _mapping_figures(manifest: Manifest, figures: Mapping[str, Any]) -> dict[str, Any]:
+def _mapping_figures(manifest: Manifest, figures: VocabFigures) -> dict[str, Any]:
     mapping = read_mapping(manifest.workspace / MAPPING_FILE)
-    found = {f"mapping compact {compact}": gpt2 for compact, gpt2 in enumerate(mapping["live_token_ids"])}
+    found: dict[str, float] = {
+        f"mapping compact {compact}": gpt2 for compact, gpt2 in enumerate(mapping["live_token_ids"])
+    }
     found |= {
         "mapping live ids": mapping["live_tokens"],
         "mapping dead ids": mapping["dead_tokens"],
         "mapping unk_id": mapping["unk_id"],
     }
-    if "coverage" in figures:  # a mapping of the user's own has none
-        found["mapping coverage in %, 4 decimals"] = round(100 * figures["coverage"], 4)
+    if figures.coverage is not None:  # a mapping of the user's own has none
+        found["mapping coverage in %, 4 decimals"] = round(100 * figures.coverage, 4)
     return found
 
 

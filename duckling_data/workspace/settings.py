@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Generic, TypeVar
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, TypeVar, get_type_hints
+
+import msgspec
 
 from duckling_data.base.errors import InputError
+from duckling_data.base.records import short
 
 S = TypeVar("S")
 
 ALL = "all"
 """How None (`--sample all`, `--group all`) is written in the manifest and on the command line."""
-
-KINDS: dict[str, type] = {"int": int, "str": str, "bool": bool}
-"""The settings' annotations."""
 
 LONGEST = 60
 """Characters of a setting, at most: it is shown in one line."""
@@ -43,31 +43,32 @@ def settings_json(settings: Any) -> dict[str, Any]:
 
 
 def resolve(kind: type[S], given: Mapping[str, Any], remembered: Mapping[str, Any]) -> Resolved[S]:
-    """Return the settings of class `kind`. Raises InputError (from the class) for a value out of range.
+    """Return the settings of the dataclass `kind`.
 
-    Both mappings go by field name; a field that is absent is not given, or not remembered; `all` means None.
+    Both mappings go by field name; a field that is absent is not given, or not remembered; `all` means None. `given`
+    may hold other stages' settings. Raises InputError for a value of another type or (from the class) out of range, and
+    for a setting that is remembered and unknown.
     """
-    values: dict[str, Any] = {}
-    origin: dict[str, str] = {}
-    for field in fields(kind):  # type: ignore[arg-type]  # S is always one of the settings dataclasses
-        for source, name in ((given, "given"), (remembered, "remembered")):
-            if field.name in source:
-                value = source[field.name]
-                _check_kind(field.name, value, str(field.type))
-                values[field.name] = None if value == ALL else value
-                origin[field.name] = name
-                break
-        else:
-            origin[field.name] = "default"
+    types = get_type_hints(kind)
+    for name in remembered.keys() - types.keys():
+        raise InputError(
+            f"manifest.json: unknown setting {short(name)}; expected {', '.join(types) or 'none'}; "
+            "remove manifest.json, the next command makes the stages again."
+        )
+    values = {name: value for name, value in {**remembered, **given}.items() if name in types}
+    origin = {name: "given" if name in given else "remembered" if name in values else "default" for name in types}
+    values = {name: _checked(name, value, types[name]) for name, value in values.items()}
     return Resolved(kind(**values), origin)
 
 
-def _check_kind(name: str, value: object, annotation: str) -> None:
-    """Raise InputError unless a value, from a manifest perhaps, is what the field's annotation says."""
-    expected = KINDS[annotation.removesuffix(" | None")]
-    fits = type(value) is expected and not (isinstance(value, str) and len(value) > LONGEST)
-    if not fits and not (annotation.endswith(" | None") and value in (ALL, None)):
+def _checked(name: str, value: object, kind: Any) -> Any:
+    """Return a setting's value, `all` as None. Raises InputError for one of another type, from a manifest perhaps."""
+    try:
+        if isinstance(value, str) and len(value) > LONGEST:
+            raise msgspec.ValidationError(f"Expected at most {LONGEST} characters")
+        return msgspec.convert(None if value == ALL else value, kind)
+    except msgspec.ValidationError as error:
         raise InputError(
-            f"the setting {name} is {repr(value)[:60]}, expected {expected.__name__}. "
-            "If the manifest says so, remove it; the stages will run again."
-        )
+            f"the setting {name} is {short(value)}: {error}; if manifest.json holds it, remove that file, the next "
+            "command makes the stages again."
+        ) from error

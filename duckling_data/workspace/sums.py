@@ -15,24 +15,22 @@ from duckling_data.workspace.manifest import MANIFEST_NAME, Manifest
 
 SUMS_NAME = "SHA256SUMS"
 HUB_SOURCE = "tinystories"
-"""The source whose files lie in the workspace; those of other sources stay where they are and are not listed."""
+"""The source whose files are in the workspace; those of other sources stay where they are and are not listed."""
 
 
-def sums_bytes(workspace: Path) -> bytes:
-    """Return what `SHA256SUMS` has to hold: a line `hex  path` a file, sorted by path.
-
-    Raises InputError where the manifest is none.
-    """
-    manifest = Manifest(workspace)
-    digests = {name: made["sha256"] for record in manifest.stages.values() for name, made in record.outputs.items()}
-    digests |= dict(_hub_files(manifest))
+def sums_bytes(manifest: Manifest) -> bytes:
+    """Return what `SHA256SUMS` has to hold: a line `hex  path` a file, sorted by path. The manifest is as written."""
+    digests = {name: made.sha256 for record in manifest.stages.values() for name, made in record.outputs.items()}
+    if manifest.corpus is not None and manifest.corpus.source == HUB_SOURCE:
+        files = (file for split in manifest.corpus.splits.values() for file in split.files)
+        digests |= {f"corpus/{file.name}": file.sha256 for file in files}
     digests[MANIFEST_NAME] = sha256_file(manifest.path)
     return "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode()
 
 
 def write_sums(workspace: Path) -> None:
     """Write `SHA256SUMS` from the manifest, in one piece; a file that says so already is not touched."""
-    expected, path = sums_bytes(workspace), workspace / SUMS_NAME
+    expected, path = sums_bytes(Manifest(workspace)), workspace / SUMS_NAME
     if not path.is_file() or path.read_bytes() != expected:
         write_bytes(path, expected)
 
@@ -43,33 +41,21 @@ def remove_sums(workspace: Path) -> None:
         (workspace / SUMS_NAME).unlink(missing_ok=True)
 
 
-def sums_faults(workspace: Path) -> Iterator[str]:
+def sums_faults(manifest: Manifest) -> Iterator[str]:
     """Yield the first line in which `SHA256SUMS` differs from what the manifest gives, if one does.
 
     A workspace without the file has no fault: it follows from the manifest, so nothing is lost.
     """
-    if not (workspace / SUMS_NAME).is_file():
+    path = manifest.workspace / SUMS_NAME
+    if not path.is_file():
         return
-    expected = sums_bytes(workspace).decode().split("\n")
-    found = (workspace / SUMS_NAME).read_bytes().decode(errors="replace").split("\n")
-    if found == expected:
-        return
+    expected = sums_bytes(manifest).decode().split("\n")
+    found = path.read_bytes().decode(errors="replace").split("\n")
     # The manifest's own line last: a damaged manifest changes it and others, and the others say more.
     lines = [(n, e, f) for n, (e, f) in enumerate(zip(expected, found, strict=False), 1) if e != f]
     lines.sort(key=lambda line: line[1].endswith(f"  {MANIFEST_NAME}"))
-    if not lines:
+    if lines:
+        number, line, other = lines[0]
+        yield f"{SUMS_NAME} line {number} is {other!r}, expected {line!r} from {MANIFEST_NAME}"
+    elif found != expected:
         yield f"{SUMS_NAME} has {len(found) - 1} lines, expected {len(expected) - 1}"
-    elif lines[0][1].endswith(f"  {MANIFEST_NAME}"):
-        number, line, other = lines[0]
-        yield f"{MANIFEST_NAME} and {SUMS_NAME} line {number} differ: SHA-256 {line[:64]}, the line says {other!r}"
-    else:
-        number, line, other = lines[0]
-        yield f"{SUMS_NAME} line {number} is {other!r}, the manifest gives {line!r}"
-
-
-def _hub_files(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Yield (path in the workspace, SHA-256) of the source's files that lie there."""
-    if manifest.corpus is not None and manifest.corpus["source"] == HUB_SOURCE:
-        for split in manifest.corpus["splits"].values():
-            for file in split["files"]:
-                yield f"corpus/{file['name']}", file["sha256"]

@@ -34,12 +34,9 @@ def refused(cli: Cli, workspace: Path, *args: object, says: list[str], status: i
 
 
 @pytest.fixture
-def workspace(cli: Cli, stories: Path, tmp_path: Path) -> Path:
+def workspace(made: Path) -> Path:
     """A workspace that is up to date."""
-    folder = tmp_path / "w"
-    result = cli("pack", "-w", folder, "--source", stories, *SMALL)
-    assert result.exit_code == 0, result.stderr
-    return folder
+    return made
 
 
 def test_a_missing_file(cli: Cli, workspace: Path, tmp_path: Path) -> None:

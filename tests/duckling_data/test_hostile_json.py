@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import open_regular, sha256_file
-from duckling_data.base.records import short
+from duckling_data.base.records import FileRecord, plain, short
 from duckling_data.base.strict_json import JSON_DEPTH, JSON_LIMIT, parse_json, write_json
 from duckling_data.rows.read import read_rows
 from duckling_data.stages.count import CountSettings
+from duckling_data.stages.pack import PackFigures, SplitFigures
 from duckling_data.tokens.mapping import MAPPING_LIMIT, read_mapping
-from duckling_data.workspace.manifest import Manifest
+from duckling_data.workspace.manifest import Manifest, StageRecord
 from duckling_data.workspace.settings import resolve
 from duckling_data.workspace.source_record import read_source
 from tests.conftest import hostile
@@ -190,8 +191,8 @@ def test_the_largest_file_takes_bounded_time_and_memory(tmp_path: Path, unit: by
     assert MAPPING_LIMIT < JSON_LIMIT
 
 
-def manifest_with(outputs: Any = None, settings: Any = None, figures: Any = None) -> str:
-    stage = {"settings": settings or {}, "inputs": {}, "outputs": outputs or {}, "figures": figures or {}}
+def manifest_with(outputs: Any = None, settings: Any = None) -> str:
+    stage = {"settings": settings or {}, "inputs": {}, "outputs": outputs or {}, "figures": {}}
     return json.dumps({"format": 1, "corpus": None, "stages": {"count": stage}})
 
 
@@ -219,7 +220,7 @@ def test_no_output_of_a_manifest_leads_out_of_the_workspace(tmp_path: Path, plac
     (workspace / "report" / "link").symlink_to("/etc/passwd")
     place = "report/link" if place == "link/x" else place
     (workspace / "manifest.json").write_text(manifest_with({place: {"bytes": 1, "sha256": "ab"}}))
-    assert "leads out of the workspace" in refused(workspace, "manifest.json")
+    assert "is no path inside the workspace" in refused(workspace, "manifest.json")
 
 
 def test_a_place_moved_to_another_disk_by_a_link_is_inside(tmp_path: Path) -> None:
@@ -238,12 +239,7 @@ def test_a_place_moved_to_another_disk_by_a_link_is_inside(tmp_path: Path) -> No
         manifest_with({"report/a": []}),
         manifest_with({"report/a": {"bytes": "7", "sha256": "ab"}}),
         manifest_with({"report/a": {"bytes": 7, "sha256": 7}}),
-        manifest_with(figures={"tokens": "many"}),
-        manifest_with(figures={"tokens": -1}),
-        manifest_with(figures={"splits": []}),
-        manifest_with(figures={"splits": {"train": 7}}),
-        manifest_with(figures={"splits": {"train": {"rows": True}}}),
-        manifest_with(figures={"counts_sha256": 7}),
+        manifest_with({"report/a": {"bytes": 7}}),
         manifest_with(settings=[1]),
         manifest_with().replace('"inputs": {}', '"inputs": {"corpus": 7}'),
         manifest_with().replace('"corpus": null', '"corpus": "demo"'),
@@ -255,13 +251,29 @@ def test_a_manifest_of_wrong_types_is_refused(tmp_path: Path, content: str) -> N
     refused(tmp_path, "manifest.json")
 
 
-def test_what_a_manifest_lacks_is_named_when_it_is_asked_for(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text(manifest_with({"token_counts.parquet": {}}))
-    (tmp_path / "token_counts.parquet").touch()
+GOOD = SplitFigures(1, 0, 9, 0, 0.0, 9, 4, 1, "ab")
+
+
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        ({}, "missing required field `splits`"),
+        ({"splits": []}, "got `array` - at `$.splits`"),
+        ({"splits": {"test": plain(GOOD)}}, "Invalid enum value 'test'"),
+        ({"splits": {"train": plain(GOOD) | {"rows": True}}}, "got `bool` - at `$.splits[...].rows`"),
+        ({"splits": {"train": plain(GOOD) | {"rows": -1}}}, "Expected `int` >= 0"),
+        ({"splits": {"train": plain(GOOD) | {"rpws": 1}}}, "unknown field `rpws`"),
+    ],
+)
+def test_figures_of_wrong_types_are_refused(tmp_path: Path, figures: Any, said: str) -> None:
     manifest = Manifest(tmp_path)
-    for ask in (lambda: manifest.stale("count", {}, {}), lambda: manifest.stages["count"].figures["tokens"]):
-        with pytest.raises(InputError, match=r"manifest\.json: '\w+' is missing in it"):
-            ask()
+    manifest.stages["pack"] = StageRecord({}, {}, {"x": FileRecord(1, "ab")}, {"splits": {"train": plain(GOOD)}})
+    assert manifest.figures("pack", PackFigures) == PackFigures({"train": GOOD})
+    manifest.stages["pack"].figures = figures
+    with pytest.raises(InputError) as refused:
+        manifest.figures("pack", PackFigures)
+    assert str(refused.value).startswith(f"{tmp_path / 'manifest.json'}: stage pack, figures: ")
+    assert said in str(refused.value)
 
 
 @pytest.mark.parametrize("value", ["7", 7.0, True, [7], {}, "ALL", -1, 0])
@@ -269,6 +281,8 @@ def test_a_remembered_setting_of_another_kind_is_refused(value: Any) -> None:
     with pytest.raises(InputError):
         resolve(CountSettings, {}, {"sample": value})
     assert resolve(CountSettings, {}, {"sample": "all"}).value.sample is None
+    with pytest.raises(InputError, match="unknown setting 'samqle'; expected sample, seed"):
+        resolve(CountSettings, {}, {"samqle": 7})
 
 
 @pytest.mark.parametrize("key", ["1" * 10_000, "٣", "01", "-1", "1e3", ""])

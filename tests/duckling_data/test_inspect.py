@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,16 +15,22 @@ STORY = "The cat sat. The cat ran. The zebra sat."
 CTX = 13
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One story, in one row; " z" and "ebra" have no live id."""
-    write_jsonl(tmp_path / "s.jsonl", [STORY])
-    build(tmp_path / "w", tmp_path / "s.jsonl", sample="all", live=6, dead=2, ctx=CTX)
-    return tmp_path / "w"
+    folder = tmp_path_factory.mktemp("inspect")
+    write_jsonl(folder / "s.jsonl", [STORY])
+    build(folder / "w", folder / "s.jsonl", sample="all", live=6, dead=2, ctx=CTX)
+    return folder / "w"
+
+
+@pytest.fixture
+def workspace(once: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(once, tmp_path / "w"))
 
 
 def mapped(stdout: str) -> dict[str, list[str]]:
-    """token -> [GPT-2 id, count, rank, how it is mapped, compact ids...]"""
+    """token -> [GPT-2 id, count, rank, kind, compact ids...]"""
     lines = [line.rsplit("'", 1) for line in stdout.splitlines()[1:]]
     return {token.strip("'"): rest.split() for token, rest in lines}
 

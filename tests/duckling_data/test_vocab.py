@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from duckling_data.base.errors import InputError
 from duckling_data.corpus.demo import demo_stories
-from duckling_data.stages.count import TokenCounts
+from duckling_data.stages.counts import TokenCounts
 from duckling_data.stages.vocab import VocabSettings, build_mapping
 from duckling_data.tokens.compact import CompactTable
 from duckling_data.tokens.gpt2 import GPT2
@@ -119,7 +119,7 @@ pieces = st.sampled_from(
 corpora = st.lists(st.one_of(st.lists(pieces, max_size=12).map("".join), st.text(max_size=8)), min_size=1, max_size=6)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(texts=corpora, data=st.data())
 def test_decompose_is_lossless_and_minimal_for_any_corpus_and_sample(
     gpt2: Any, texts: list[str], data: st.DataObject

@@ -11,7 +11,10 @@ import pytest
 from datasets import Dataset, Features, Sequence, Value, load_from_disk
 
 from duckling_data.base.errors import InputError
+from duckling_data.base.records import FileRecord, plain
 from duckling_data.rows.read import Rows
+from duckling_data.stages.pack import PackFigures, SplitFigures
+from duckling_data.workspace.manifest import Manifest, StageRecord
 from duckling_train.config import TrainConfig
 from duckling_train.data import PackedRows, open_validation, open_workspace
 
@@ -108,17 +111,16 @@ def test_a_cut_off_file_is_refused(copy: Path, kept: int) -> None:
     refused(copy, "cannot open .*run duckling-data pack")
 
 
-def record_pack(workspace: Path, payload: str, mapping: str, outputs: dict[str, object]) -> None:
-    stage = {
-        "settings": {}, "inputs": {"mapping": mapping}, "outputs": outputs,
-        "figures": {"splits": {"train": {"payload_sha256": payload}}},
-    }  # fmt: skip
-    (workspace / "manifest.json").write_text(json.dumps({"format": 1, "corpus": None, "stages": {"pack": stage}}))
+def record_pack(workspace: Path, payload: str, mapping: str, outputs: dict[str, FileRecord]) -> None:
+    figures = PackFigures({"train": SplitFigures(0, 0, 0, 0, 0.0, 0, 0, 0, payload)}) if outputs else None
+    manifest = Manifest(workspace)
+    manifest.stages["pack"] = StageRecord({}, {"mapping": mapping}, outputs, plain(figures) or {})
+    manifest.write()
 
 
 def test_data_that_the_workspaces_manifest_does_not_know_are_refused(copy: Path) -> None:
     data = open_workspace(copy, TrainConfig())
-    made = {"tokenized_dataset/state.json": {}}
+    made = {"tokenized_dataset/state.json": FileRecord(0, "")}
     record_pack(copy, data.payload_sha256, data.mapping_sha256, made)
     assert open_workspace(copy, TrainConfig()).payload_sha256 == data.payload_sha256
     record_pack(copy, "0" * 64, data.mapping_sha256, made)
@@ -133,7 +135,7 @@ def test_validation_rows_that_the_workspaces_manifest_does_not_list_are_refused(
     shutil.copytree(copy / "tokenized_dataset", copy / "tokenized_validation")
     data = open_workspace(copy, TrainConfig())
     assert open_validation(copy, TrainConfig(), data.mapping) is not None  # there is no manifest to list them
-    record_pack(copy, data.payload_sha256, data.mapping_sha256, {"tokenized_dataset/state.json": {}})
+    record_pack(copy, data.payload_sha256, data.mapping_sha256, {"tokenized_dataset/state.json": FileRecord(0, "")})
     with pytest.raises(InputError, match=r"tokenized_validation was not packed from this source.*: remove it$"):
         open_validation(copy, TrainConfig(), data.mapping)
     assert open_validation(copy, TrainConfig(eval_rows=0), data.mapping) is None  # not opened

@@ -27,8 +27,7 @@ WORKSPACE, RUN = "workspace", "run"
 CLOCKED = "summary.json"
 """The one file of a run whose bytes hold the clock."""
 
-NOT_WHOLE = ("interrupted", "not made", "nothing to verify", "of its checks failed", "missing", "from other counts",
-             "with another token_mapping.json")  # fmt: skip
+NOT_WHOLE = ("interrupted", "not made", "nothing to verify", "of its checks failed", "missing", "before its input")
 """What `verify` may say after a fault: that something is not there, or older than its inputs; never damage."""
 
 

@@ -187,7 +187,7 @@ def _receive(file: HubFile, path: Path, bar: Any) -> None:
                 if (end := handle.tell()) + len(chunk) > file.size:
                     path.unlink()
                     raise errors.another_file(file, "more bytes", f"{file.size:,}")
-                with disk_errors(path, file.size - end):
+                with disk_errors(path):
                     write_all(handle, chunk)
                 bar.update(len(chunk))
     if (end := size_of(path)) != file.size:
@@ -205,8 +205,9 @@ def _client() -> Any:
         try:
             import huggingface_hub.file_download  # as an attribute, a failing import of it would print a traceback
 
-            huggingface_hub.utils.logging.set_verbosity_error()
-            huggingface_hub.utils.get_session()  # reads the proxies and the certificates
+            hub: Any = huggingface_hub
+            hub.utils.logging.set_verbosity_error()
+            hub.utils.get_session()  # reads the proxies and the certificates
         except Exception as error:
             raise errors.settings_fault(error) from None  # it may quote a proxy's password
     return huggingface_hub

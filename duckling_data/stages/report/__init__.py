@@ -11,6 +11,12 @@ from pathlib import Path
 from duckling_data.base.disk import make_directory
 from duckling_data.base.files import write_bytes
 from duckling_data.base.progress import Reporter
+from duckling_data.base.records import plain
+from duckling_data.base.strict_json import digest_json
+from duckling_data.stages.base import Context, Made, NoFigures, NoSettings, Stage, described, not_made
+from duckling_data.stages.count import COUNT
+from duckling_data.stages.pack import PACK
+from duckling_data.stages.vocab import VOCAB
 from duckling_data.workspace.manifest import Manifest
 
 REPORT_FOLDER = "report"
@@ -45,3 +51,32 @@ def write_report(workspace: Path, files: dict[str, bytes]) -> None:
     make_directory(folder)
     for name, content in files.items():
         write_bytes(folder / name, content)
+
+
+def _inputs(context: Context, settings: NoSettings) -> dict[str, str]:
+    # The page shows settings and figures of every stage, so all of them are its input.
+    inputs = {"corpus": digest_json(plain(context.corpus))}
+    for stage in (COUNT.name, VOCAB.name, PACK.name):
+        record = context.made(stage)
+        inputs[stage] = digest_json(record.to_json()) if record else not_made(stage)
+    return inputs
+
+
+def _make(context: Context, settings: NoSettings) -> Made[NoFigures]:
+    context.manifest.corpus = context.corpus  # the page names the source as it is now
+    files = draw_report(context.workspace, context.manifest, context.reporter)
+    context.begin()
+    write_report(context.workspace, files)
+    return Made(described(context.workspace, *(f"{REPORT_FOLDER}/{file}" for file in files)), NoFigures())
+
+
+REPORT = Stage(
+    name="report",
+    needs=(COUNT.name, VOCAB.name),
+    outputs=(REPORT_FOLDER,),
+    settings=NoSettings,
+    figures=NoFigures,
+    inputs=_inputs,
+    make=_make,
+    summary=lambda figures: "open report/index.html",
+)

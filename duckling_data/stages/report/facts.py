@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from duckling_data.stages.count import LENGTH_BINS, TokenCounts
-from duckling_data.stages.counts_file import COUNTS_NAME, read_counts
+from duckling_data.base.records import plain
+from duckling_data.stages.count import COUNT, LENGTH_BINS
+from duckling_data.stages.counts import COUNTS_NAME, TokenCounts, read_counts
+from duckling_data.stages.pack import PACK
+from duckling_data.stages.vocab import VOCAB
 from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import DECOMPOSE, MAPPING_FILE, TokenMapping, read_mapping
-from duckling_data.workspace.manifest import Manifest, StageRecord, refuse_unrecorded
+from duckling_data.workspace.manifest import Manifest, StageRecord
 
 SPACE = "·"
 """How a space in a token is shown."""
@@ -26,13 +29,15 @@ TOP_UNKNOWN = 30
 
 def gather(workspace: Path, manifest: Manifest) -> Facts:
     """Return what the report shows. Raises CheckFailed for counts or a mapping that are not those recorded."""
-    refuse_unrecorded(manifest, "count", COUNTS_NAME)
-    refuse_unrecorded(manifest, "build-vocab", MAPPING_FILE)
+    manifest.refuse_changed(COUNT.name, COUNTS_NAME)
+    manifest.refuse_changed(VOCAB.name, MAPPING_FILE)
+    for stage in (COUNT, VOCAB, PACK):
+        manifest.figures(stage.name, stage.figures)  # refuses those that are not as the stage writes them
     counts = read_counts(workspace / COUNTS_NAME)
     mapping = read_mapping(workspace / MAPPING_FILE)
     live = np.isin(counts.gpt2_id, mapping["live_token_ids"])
-    count, vocab, pack = manifest.stages["count"], manifest.stages["build-vocab"], manifest.stages.get("pack")
-    return Facts(manifest.corpus or {}, counts, mapping, live, count, vocab, pack if pack and pack.outputs else None)
+    count, vocab, pack = manifest.stages[COUNT.name], manifest.stages[VOCAB.name], manifest.made(PACK.name)
+    return Facts(plain(manifest.corpus) or {}, counts, mapping, live, count, vocab, pack)
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,7 @@ class Facts:
         if self.pack is None:
             return False
         made_from = (self.pack.inputs.get("mapping"), self.pack.inputs.get("corpus train"))
-        return made_from != (self.vocab.outputs[MAPPING_FILE]["sha256"], self.count.inputs.get("corpus"))
+        return made_from != (self.vocab.outputs[MAPPING_FILE].sha256, self.count.inputs.get("corpus"))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from duckling_data.base.page import render
-from duckling_data.stages.counts_file import COUNTS_NAME
+from duckling_data.stages.counts import COUNTS_NAME
 from duckling_data.stages.report.facts import Facts, level_name, percent, visible
 from duckling_data.tokens.mapping import MAPPING_FILE
 
@@ -127,8 +127,8 @@ def _unknown_caption(facts: Facts) -> str:
 
 def _digests(facts: Facts) -> Iterable[tuple[str, bool, str]]:
     """Yield (what, whether that is a file's name, SHA-256)."""
-    yield COUNTS_NAME, True, facts.count.outputs[COUNTS_NAME]["sha256"]
+    yield COUNTS_NAME, True, facts.count.outputs[COUNTS_NAME].sha256
     yield "the counts themselves", False, facts.count.figures["counts_sha256"]
-    yield MAPPING_FILE, True, facts.vocab.outputs[MAPPING_FILE]["sha256"]
+    yield MAPPING_FILE, True, facts.vocab.outputs[MAPPING_FILE].sha256
     for split, packed in facts.packed.items():
         yield f"the tokens of the {split} rows", False, packed["payload_sha256"]

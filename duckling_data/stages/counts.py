@@ -1,8 +1,10 @@
-"""`token_counts.parquet`: the token counts, written and read back with suspicion."""
+"""`token_counts.parquet`: how often each GPT-2 token was counted; the table, written and read."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +12,45 @@ import numpy.typing as npt
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import open_regular, replacing
-from duckling_data.stages.count import TokenCounts
 from duckling_data.tokens.gpt2 import GPT2
 
 COUNTS_NAME = "token_counts.parquet"
 
 COLUMNS = {"gpt2_id": GPT2.id_dtype.name, "count": "int64", "first_seen": "int32"}
-"""The columns of `token_counts.parquet` and their types."""
+"""The columns of the file and their types."""
+
+COVERAGE_LEVELS = (0.9, 0.95, 0.99, 0.995, 0.999)
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """The counts, most frequent first, ties in order of first appearance (`collections.Counter.most_common`)."""
+
+    gpt2_id: npt.NDArray[np.int64]
+    """(n,) GPT-2 ids that occur."""
+    count: npt.NDArray[np.int64]
+    """(n,) how often."""
+    first_seen: npt.NDArray[np.int64]
+    """(n,) rank of first appearance: 0 for the very first token of the sample, no gaps."""
+
+    @property
+    def total(self) -> int:
+        """The number of tokens counted."""
+        return int(self.count.sum())
+
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """The table: (n, 3), a row (id, count, first_seen) for each token."""
+        return np.stack([self.gpt2_id, self.count, self.first_seen], axis=1)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the rows as little-endian int64, in hex."""
+        return hashlib.sha256(self.rows.astype("<i8").tobytes()).hexdigest()
+
+    def ids_for_coverage(self) -> dict[str, int]:
+        """Return how many of the most frequent ids cover each of COVERAGE_LEVELS of the tokens."""
+        covered = np.cumsum(self.count) / self.total
+        return {f"{level:.1%}": int(np.searchsorted(covered, level)) + 1 for level in COVERAGE_LEVELS}
 
 
 def write_counts(path: Path, counts: TokenCounts) -> None:
@@ -55,4 +89,4 @@ def read_counts(path: Path) -> TokenCounts:
         return counts
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: not a table of counts ({reason}). `duckling-data count` makes it again.") from error
+        raise InputError(f"{path}: not a table of counts ({reason}); `duckling-data count` makes it again.") from error

@@ -1,0 +1,102 @@
+"""What a stage is: one record with its settings, inputs, function, outputs and summary, in the stage's own file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import msgspec
+
+from duckling_data.base.progress import Reporter
+from duckling_data.base.records import FileRecord, describe
+from duckling_data.tokens.encoding import EncodedSplit
+from duckling_data.workspace.manifest import CorpusRecord, Manifest, StageRecord
+from duckling_data.workspace.settings import Resolved
+
+S = TypeVar("S")
+F = TypeVar("F", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage works with."""
+
+    manifest: Manifest
+    corpus: CorpusRecord | None
+    """The source; None in a dry run that would have to download it."""
+    digests: Mapping[str, str]
+    """The digest of each split's stories, by the split's name."""
+    encoded: Mapping[str, EncodedSplit]
+    """The splits by name, to be encoded where they are needed."""
+    reporter: Reporter
+    begin: Callable[[], None] = lambda: None
+    """To be called when the stage's outputs are about to be replaced, the heavy work being done."""
+    outdated: set[str] = field(default_factory=set)
+    """In a dry run, the stages that would be made again: the digests of their outputs are not known."""
+
+    @property
+    def workspace(self) -> Path:
+        """The folder that the outputs are written in."""
+        return self.manifest.workspace
+
+    def made(self, stage: str) -> StageRecord | None:
+        """Return the record of a stage, or None where it is not made."""
+        return None if stage in self.outdated else self.manifest.made(stage)
+
+    def output(self, stage: str, name: str) -> str:
+        """Return the SHA-256 of a stage's output; where it is not made, a text that equals no digest."""
+        record = self.made(stage)
+        return record.outputs[name].sha256 if record and name in record.outputs else not_made(stage)
+
+
+def not_made(stage: str) -> str:
+    """Return the text in place of a digest where a stage is not made."""
+    return f"({stage} is not made)"
+
+
+@dataclass(frozen=True)
+class Made(Generic[F]):
+    """What a stage made."""
+
+    outputs: dict[str, FileRecord]
+    """Each file, by its path inside the workspace."""
+    figures: F
+    """What was measured on the way."""
+
+
+@dataclass(frozen=True)
+class Stage(Generic[S, F]):
+    """A stage of the pipeline, with settings of the dataclass S and figures of the msgspec Struct F."""
+
+    name: str
+    """As in the manifest and on the command line."""
+    needs: tuple[str, ...]
+    """The stages to be brought up to date before it."""
+    outputs: tuple[str, ...]
+    """The files and directories that it may write, inside the workspace."""
+    settings: type[S]
+    figures: type[F]
+    inputs: Callable[[Context, S], dict[str, str]]
+    """Returns the digest of everything that the stage reads, by name."""
+    make: Callable[[Context, S], Made[F]]
+    """Writes the outputs."""
+    summary: Callable[[F], str]
+    """Returns the main figures in a few words."""
+    line: Callable[[Resolved[S]], str] = Resolved.line
+    """Returns the settings in one line for a person."""
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    """The settings of a stage that has none."""
+
+
+class NoFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The figures of a stage that has none."""
+
+
+def described(workspace: Path, *names: str) -> dict[str, FileRecord]:
+    """Return the records of files in the workspace, by their paths inside it."""
+    return {name: describe(workspace / name) for name in names}
