@@ -226,12 +226,6 @@ def _summary(figures: CountFigures) -> str:
 
 
 COUNT = Stage(
-    name="count",
-    needs=(),
-    outputs=(COUNTS_NAME,),
-    settings=CountSettings,
-    figures=CountFigures,
-    inputs=_inputs,
-    make=_make,
-    summary=_summary,
-)
+    name="count", needs=(), outputs=(COUNTS_NAME,), settings=CountSettings, figures=CountFigures,
+    inputs=_inputs, make=_make, summary=_summary,
+)  # fmt: skip

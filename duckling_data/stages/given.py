@@ -55,13 +55,6 @@ def given_mapping(path: Path | None) -> Stage[GivenSettings, VocabFigures]:
 
     line = "a mapping of your own (remembered)" if path is None else f"mapping {path} (given)"
     return Stage(
-        name=VOCAB.name,
-        needs=(),
-        outputs=VOCAB.outputs,
-        settings=GivenSettings,
-        figures=VocabFigures,
-        inputs=inputs,
-        make=make,
-        summary=VOCAB.summary,
-        line=lambda resolved: line,
-    )
+        name=VOCAB.name, needs=(), outputs=VOCAB.outputs, settings=GivenSettings, figures=VocabFigures,
+        inputs=inputs, make=make, summary=VOCAB.summary, line=lambda resolved: line,
+    )  # fmt: skip

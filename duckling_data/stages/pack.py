@@ -269,12 +269,6 @@ def _summary(figures: PackFigures) -> str:
 
 
 PACK = Stage(
-    name="pack",
-    needs=(VOCAB.name,),
-    outputs=tuple(DATASET_NAMES.values()),
-    settings=PackSettings,
-    figures=PackFigures,
-    inputs=_inputs,
-    make=_make,
-    summary=_summary,
-)
+    name="pack", needs=(VOCAB.name,), outputs=tuple(DATASET_NAMES.values()), settings=PackSettings, figures=PackFigures,
+    inputs=_inputs, make=_make, summary=_summary,
+)  # fmt: skip

@@ -222,12 +222,6 @@ def _summary(figures: VocabFigures) -> str:
 NAME = "build-vocab"
 
 VOCAB = Stage(
-    name=NAME,
-    needs=(COUNT.name,),
-    outputs=(MAPPING_FILE,),
-    settings=VocabSettings,
-    figures=VocabFigures,
-    inputs=_inputs,
-    make=_make,
-    summary=_summary,
-)
+    name=NAME, needs=(COUNT.name,), outputs=(MAPPING_FILE,), settings=VocabSettings, figures=VocabFigures,
+    inputs=_inputs, make=_make, summary=_summary,
+)  # fmt: skip

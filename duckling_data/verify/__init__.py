@@ -95,9 +95,9 @@ def verify_workspace(request: VerifyRequest, reporter: Reporter) -> Iterator[str
         if not golden:
             yield f"{'golden':<12} ok: all digests are those in {request.golden}"
     if request.reference:
-        lines = reference_lines(manifest, request.reference)
-        yield from (f"{request.reference:<12} {'ok: ' if holds else 'NO: '}{line}" for line, holds in lines)
-        faults[request.reference] = _summed([line for line, holds in lines if not holds], len(lines))
+        lines: list[str] = []
+        faults[request.reference] = _found(_reference_faults(manifest, request.reference, lines))
+        yield from lines
     named = [f"{part}: {fault}" for part, found in faults.items() for fault in found]
     if named:
         failed = f"{request.workspace}: {len(named)} of its checks failed; an output that you remove is made again by "
@@ -119,10 +119,13 @@ def _open_manifest(workspace: Path) -> Manifest:
 
 def _found(faults: Iterator[str]) -> list[str]:
     """Return what a check finds; what it cannot read is a fault as well."""
+    found = []
     try:
-        return list(faults)
+        for fault in faults:
+            found.append(fault)
     except (DucklingError, OSError, ValueError) as error:
-        return [str(error)]
+        found.append(str(error))
+    return found
 
 
 class _Check:
@@ -189,10 +192,13 @@ class _Check:
         return ", derived again" if name != PACK.name else f", every row derived again by {self._stories}"
 
 
-def _summed(differing: list[str], count: int) -> list[str]:
-    return [f"{len(differing)} of {count} figures differ, the first: {' '.join(differing[0].split())}"] * bool(
-        differing
-    )
+def _reference_faults(manifest: Manifest, name: str, lines: list[str]) -> Iterator[str]:
+    """Add a line for each figure of the reference to `lines`; yield how many differ, if any do."""
+    compared = reference_lines(manifest, name)
+    lines += [f"{name:<12} {'ok: ' if holds else 'NO: '}{line}" for line, holds in compared]
+    differing = [" ".join(line.split()) for line, holds in compared if not holds]
+    if differing:
+        yield f"{len(differing)} of {len(compared)} figures differ, the first: {differing[0]}"
 
 
 def _corpus_line(manifest: Manifest) -> str:

@@ -42,7 +42,7 @@ def found_figures(manifest: Manifest) -> dict[str, Any]:
         found |= _mapping_figures(manifest, vocab)
     if pack := manifest.figures(PACK.name, PackFigures):
         rows = pack.splits["train"].rows
-        found |= {"rows": rows, "tokens in rows": rows * manifest.stages[PACK.name].settings["ctx"]}
+        found |= {"rows": rows, "tokens in rows": rows * manifest.stages[PACK.name].settings.get("ctx", 0)}
     return found
 
 

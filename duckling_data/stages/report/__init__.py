@@ -71,12 +71,6 @@ def _make(context: Context, settings: NoSettings) -> Made[NoFigures]:
 
 
 REPORT = Stage(
-    name="report",
-    needs=(COUNT.name, VOCAB.name),
-    outputs=(REPORT_FOLDER,),
-    settings=NoSettings,
-    figures=NoFigures,
-    inputs=_inputs,
-    make=_make,
-    summary=lambda figures: "open report/index.html",
-)
+    name="report", needs=(COUNT.name, VOCAB.name), outputs=(REPORT_FOLDER,), settings=NoSettings, figures=NoFigures,
+    inputs=_inputs, make=_make, summary=lambda figures: "open report/index.html",
+)  # fmt: skip
