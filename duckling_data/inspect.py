@@ -45,7 +45,7 @@ def decoded_rows(workspace: Path, first: int, rows: int, validation: bool) -> It
         chunk = int(np.searchsorted(ends, number, side="right"))
         row = chunks[chunk][number - int(ends[chunk])]
         yield f"--- row {number:,} of {total:,} ({folder.name})"
-        yield tokenizer.decode(row.tolist())
+        yield str(tokenizer.decode(row.tolist()))
 
 
 def mapped_tokens(workspace: Path, text: str) -> Iterator[str]:

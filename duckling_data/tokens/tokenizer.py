@@ -32,7 +32,7 @@ from duckling_data.tokens.mapping import (
 )
 
 
-class DucklingTokenizer(PythonBackend):  # type: ignore[misc]  # transformers is not followed by mypy
+class DucklingTokenizer(PythonBackend):
     """A transformers tokenizer over the compact vocabulary; all its ids are compact ids, the model's.
 
     `mapping` is a mapping or the path of its file; `encoder` one of `encoders.ENCODERS`; the rest is transformers' own.
@@ -73,7 +73,7 @@ class DucklingTokenizer(PythonBackend):  # type: ignore[misc]  # transformers is
             kwargs.setdefault("eos_token", GPT2.eos_text)
         for loaded_from in ("is_local", "local_files_only"):  # else save_pretrained would write where it was loaded
             kwargs.pop(loaded_from, None)
-        super().__init__(**kwargs)
+        super().__init__(**kwargs)  # type: ignore[no-untyped-call]
 
     @classmethod
     def from_mapping(cls, path: str | os.PathLike[str]) -> DucklingTokenizer:
@@ -122,9 +122,9 @@ class DucklingTokenizer(PythonBackend):  # type: ignore[misc]  # transformers is
         text: str = decoders.ByteLevel().decode([token for token in tokens if token not in self._silent])
         return text
 
-    def tokenize(self, text: str, **kwargs: Any) -> list[str]:
+    def tokenize(self, text: str, *args: Any, **kwargs: Any) -> list[str]:
         """Return the text's GPT-2 tokens as strings, live or not; split as far as `decompose` splits them."""
-        return super().tokenize(text, **kwargs) if self._added_tokens_encoder else self._tokenize(text)
+        return super().tokenize(text, *args, **kwargs) if self._added_tokens_encoder else self._tokenize(text)
 
     def _add_tokens(self, new_tokens: list[Any], special_tokens: bool = False) -> int:
         # A token of the vocabulary that is made special (a pad token, say) must not cut words out of texts: with "."
