@@ -26,7 +26,8 @@ from tests.duckling_train.conftest import Ran, environment
 
 ROWS, CONTEXT = 512, 64
 OPEN_AND_GENERATE = """if True:
-    import sys, duckling_data, transformers
+    import sys, transformers
+    from duckling_data import DucklingTokenizer
     from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
     transformers.logging.disable_progress_bar()
     prompts = ["Once upon a time", "The dog"]
