@@ -1,15 +1,13 @@
 """AdamW for bf16 weights: float32 state, the update in float32, one rounding of the new weight to bf16 a step.
 
-The arithmetic is torch's own AdamW on float32 copies of weights and gradients, so on float32 weights, which are their
-own copies, this is torch's AdamW to the last bit. There is no float32 master copy: what rounding takes away is gone.
+The arithmetic is torch's own AdamW on float32 copies of weights and gradients: on float32 weights this is torch's AdamW
+to the last bit. There is no float32 master copy: what rounding takes away is lost.
 
 Rounding is to nearest even, or stochastic: a weight between two neighbouring bf16 values becomes one of them, with
 probabilities that make its mean the float32 weight. For that, 16 random bits are added below the bf16 mantissa, and the
-low half is cut off. The bits come from the counter-based generator Philox with (seed, step) as its key and the
+low half is set to 0. The bits come from the counter-based generator Philox with (seed, step) as its key and the
 parameter's number as its counter: the same on every device and after a resumption, which needs no generator state.
-
-torch's AdamW and the optimizers of torchao, optimi, heavyball and pytorch_optimizer keep the state in the weights'
-dtype, or draw from the global random stream, or both.
+The optimizers of torch, torchao, optimi, heavyball and pytorch_optimizer do not have all of this.
 """
 
 from __future__ import annotations
@@ -45,8 +43,8 @@ def round_stochastically(values: torch.Tensor, halves: torch.Tensor) -> torch.Te
     """Return float32 `values` rounded to bf16 by `halves`, int32 of the same shape and device, each in 0 .. 65,535.
 
     Of the two bf16 neighbours of a value, the one away from 0 is taken where the random half is at least 65,536 minus
-    the value's low half, which is its distance from the lower neighbour. A value that bf16 holds stays as it is: so do
-    both zeros, the infinities and NaN. Beyond the largest finite bf16 value the neighbour away from 0 is an infinity.
+    the value's low half. A value that bf16 holds stays as it is: both zeros, the infinities and NaN do, too. Beyond the
+    largest finite bf16 value the neighbour away from 0 is an infinity.
     """
     bits = values.view(torch.int32)
     rounded = ((bits + halves) & UPPER_HALF).view(torch.float32)
@@ -113,10 +111,8 @@ class Float32StateAdamW(torch.optim.AdamW):
         """
         saved = copy.deepcopy(state_dict)
         super().load_state_dict(saved)
-        numbers = [number for group in saved["param_groups"] for number in group["params"]]
-        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-        for number, parameter in zip(numbers, parameters, strict=True):
-            for name in MOMENTS:
-                if number in saved["state"]:
+        for group, saved_group in zip(self.param_groups, saved["param_groups"], strict=True):
+            for parameter, number in zip(group["params"], saved_group["params"], strict=True):
+                for name in MOMENTS if number in saved["state"] else ():
                     moment = saved["state"][number][name]
                     self.state[parameter][name] = moment.to(device=parameter.device, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""The options that several commands share, as decorators: a run's settings, the workspace, verbosity."""
+"""The options that several commands share, as decorators: a run's settings, a sweep's lists of them, the workspace."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from duckling_train.config import DEVICES, ENGINES, PRECISIONS, REPORTERS, SCHEDULES, TrainConfig
 from duckling_train.settings import FIELDS, PRESETS
+from duckling_train.sweep.grid import text
 
 Command = Callable[..., Any]
-NUMBER_OR_ALL = "N|all"
+NUMBERS = {"integer": "N", "float": "X"}
+"""How `--help` of a sweep shows a number."""
+TIED = ("tied", "untied")
 
 
 class Choice(click.Choice[str]):
@@ -21,6 +25,38 @@ class Choice(click.Choice[str]):
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         """Return the choices with bars between."""
         return "|".join(self.choices)
+
+
+class CommaList(click.ParamType[Any]):
+    """Values between commas, each as `option`, a run's, takes it; at least one, all different. Converts to a tuple."""
+
+    name = "list"
+
+    def __init__(self, option: click.Option) -> None:
+        self.option = option
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the tuple of values; fails for an empty one, a bad one, or one that is there more than once."""
+        if not isinstance(value, str):
+            return value
+        values: list[Any] = []
+        for part in map(str.strip, value.split(",")):
+            if not part:
+                self.fail(f"{value!r} has an empty value; expected values between commas.", param, ctx)
+            values.append(self._read(part))
+            if values[-1] in values[:-1]:
+                self.fail(f"{value!r} has {part} twice; a value counts once.", param, ctx)
+        return tuple(values)
+
+    def _read(self, part: str) -> Any:
+        if self.option.secondary_opts:  # a pair of flags; here, two values of one
+            if part not in TIED:
+                self.fail(f"{part!r} is neither tied nor untied.", self.option)
+            return part == TIED[0]
+        given = part.split(":") if self.option.nargs == 2 else part
+        if len(given) != 2 and self.option.nargs == 2:
+            self.fail(f"{part!r} is not two numbers with a colon between.", self.option)
+        return self.option.process_value(click.Context(click.Command("sweep")), given)
 
 
 def number_or_all(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
@@ -33,7 +69,7 @@ def number_or_all(_context: click.Context, _parameter: click.Parameter, value: s
         raise click.BadParameter(f"{value!r} is neither a number nor all") from error
 
 
-def workspace_option(command: Command) -> Command:
+def workspace(command: Command) -> Command:
     """Add `--workspace`."""
     return click.option(
         "-w", "--workspace", type=click.Path(path_type=Path), default=Path("artifacts"), metavar="DIR",
@@ -41,9 +77,11 @@ def workspace_option(command: Command) -> Command:
     )(command)  # fmt: skip
 
 
-def verbosity_options(command: Command) -> Command:
-    """Add `--quiet` and `--debug`."""
-    command = click.option("--debug", is_flag=True, help="Add the traceback to an error.  [default: off]")(command)
+def verbosity(command: Command) -> Command:
+    """Add `--quiet`, and `--debug`, which `run_command` reads itself."""
+    command = click.option(
+        "--debug", is_flag=True, expose_value=False, help="Add the traceback to an error.  [default: off]"
+    )(command)
     return click.option("--quiet", is_flag=True, help="Print errors only.  [default: off]")(command)
 
 
@@ -79,7 +117,7 @@ SETTINGS = (
     _setting("vocab_size", "--vocab-size", help="Embedding rows, live and dead; must be the mapping's."),
     _setting("logging_steps", "--logging-steps", help="Steps between two logged losses."),
     _setting("eval_steps", "--eval-steps", help="Steps between two evaluations; 0 evaluates at the end alone."),
-    _setting("eval_rows", "--eval-rows", metavar=NUMBER_OR_ALL, callback=number_or_all,
+    _setting("eval_rows", "--eval-rows", metavar="N|all", callback=number_or_all,
              default=str(TrainConfig.eval_rows), help="Validation rows an evaluation takes; 0 never evaluates."),
     _setting("checkpoint_steps", "--checkpoint-steps", help="Steps between two checkpoints; 0 writes none."),
     _setting("keep_checkpoints", "--keep-checkpoints", is_flag=True,
@@ -90,7 +128,7 @@ SETTINGS = (
 )  # fmt: skip
 
 
-def config_options(command: Command) -> Command:
+def config(command: Command) -> Command:
     """Add `--preset` and `--config`."""
     command = click.option(
         "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE",
@@ -99,17 +137,48 @@ def config_options(command: Command) -> Command:
     return click.option("--preset", type=Choice(tuple(PRESETS)), default="duckling-ii", help="The model.")(command)
 
 
-def setting_options(command: Command) -> Command:
+def settings(command: Command) -> Command:
     """Add a flag for every setting of a run, in the order of SETTINGS."""
     for option in reversed(SETTINGS):
         command = option(command)
     return command
 
 
+def setting_lists(command: Command) -> Command:
+    """Add a flag for every setting of a run, in the run's order, each with a list of values."""
+    for option in reversed(click.command()(settings(lambda **_: None)).params):
+        if isinstance(option, click.Option) and option.name in FIELDS:
+            command = _as_list(option, option.name)(command)
+    return command
+
+
+def _as_list(option: click.Option, name: str) -> Callable[[Command], Command]:
+    """Return the option that takes several values where `option`, one of a run's, takes one."""
+    flags = [*option.opts, *(["--seeds"] if name == "seed" else [])]
+    if option.is_flag and not option.secondary_opts:  # nothing to choose from
+        return click.option(*flags, name, is_flag=True, help=option.help)
+    if option.secondary_opts:
+        shown = "|".join(TIED)
+    elif isinstance(option.type, click.Choice):
+        shown = "|".join(option.type.choices)
+    else:
+        shown = option.metavar.replace(" ", ":") if option.metavar else NUMBERS[option.type.name]
+    default = FIELDS[name].default
+    attributes = {} if default is None else {"default": text(name, default)}  # else in its help
+    return click.option(*flags, name, type=CommaList(option), metavar=f"{shown}[,...]", help=option.help, **attributes)
+
+
+def given(context: click.Context, name: str) -> bool:
+    """Return whether the user gave the option or argument `name` in the command line."""
+    return context.get_parameter_source(name) == ParameterSource.COMMANDLINE
+
+
 def given_settings(context: click.Context) -> dict[str, Any]:
     """Return the settings that were given as flags: what a default fills is left to the preset and the file."""
-    return {
-        name: value
-        for name, value in context.params.items()
-        if name in FIELDS and context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
-    }
+    return {name: value for name, value in context.params.items() if name in FIELDS and given(context, name)}
+
+
+def given_lists(context: click.Context) -> dict[str, tuple[Any, ...]]:
+    """Return the values of the settings that were given as flags to a sweep."""
+    lists = given_settings(context)
+    return {name: value if isinstance(value, tuple) else (value,) for name, value in lists.items()}

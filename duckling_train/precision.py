@@ -17,8 +17,7 @@
   seldom reaches the learning rate, 1e-4 at most. `bf16-pure` and `bf16-weights` have it; on average over the weights,
   stochastic rounding loses nothing.
 
-The loss is computed in float32 from the logits in all five, and the norm for clipping in the gradients' dtype, as
-transformers and torch do it.
+The loss is computed in float32 from the logits in all five, and the norm for clipping in the gradients' dtype.
 """
 
 from __future__ import annotations
@@ -37,13 +36,10 @@ class Recipe:
 
     weights: torch.dtype
     """The dtype of weights and gradients."""
-
     state: torch.dtype
     """The dtype of AdamW's two moments."""
-
     autocast: bool
     """Whether the forward pass is autocast to bf16."""
-
     rounding: str
     """How a new weight comes to its dtype: kept, nearest, or stochastic."""
 
@@ -58,37 +54,29 @@ RECIPES = {
 """One for each of `config.PRECISIONS`."""
 
 
-def cast_weights(model: torch.nn.Module, precision: str) -> None:
-    """Give the model's weights the precision's dtype, in place: a float32 draw is rounded to the nearest bf16 value.
-
-    The parameters stay the same objects, and tied ones tied.
-    """
-    model.to(RECIPES[precision].weights)
-
-
 def uses_autocast(precision: str) -> bool:
     """Whether the forward pass runs under bf16 autocast (the Trainer's `bf16=True`)."""
     return RECIPES[precision].autocast
 
 
 def native_bf16() -> bool:
-    """Return whether this machine's processor computes in bf16 itself.
+    """Return whether this machine's processor (no GPU) computes in bf16 itself.
 
-    Where it does not, torch emulates bf16: the same recipe, but a training step on the CPU takes about 8 times as long
-    in it as in float32. That is most laptops and desktops: x86 without AVX-512, and others without bf16 instructions.
-    A GPU is not asked.
+    Most laptops and desktops do not: torch then emulates bf16, and a training step takes 8 times as long as in float32.
     """
     if torch.backends.cpu.get_cpu_capability() in ("NO AVX", "AVX2"):
         return False
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def optimizer_class(precision: str, seed: int) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
-    """Return the optimizer's class and its keywords besides `lr`, `betas` and `eps`; None where it is torch's AdamW.
+def optimizer_class(
+    precision: str, seed: int, **arguments: Any
+) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
+    """Return the optimizer's class and its keywords: `arguments` and its own; None where it is torch's AdamW.
 
-    None is right where the state has the weights' dtype: torch makes it so. `seed` is that of stochastic rounding.
+    torch's state has the weights' dtype. `seed` is that of stochastic rounding.
     """
     recipe = RECIPES[precision]
     if recipe.state == recipe.weights:
         return None
-    return Float32StateAdamW, {"rounding_seed": seed if recipe.rounding == "stochastic" else None}
+    return Float32StateAdamW, {**arguments, "rounding_seed": seed if recipe.rounding == "stochastic" else None}

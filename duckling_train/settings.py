@@ -23,11 +23,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 """The original's models: 1,510,912, 1,907,456 and 2,700,544 parameters."""
 INPUTS = "inputs"
 """The key under which a run's `config.json` names its data; no setting."""
-DERIVED = ("n_inner",)
-
 SETTINGS_LIMIT = 1 << 20
 """The largest file of settings that is read, in bytes."""
-
 KINDS = typing.get_type_hints(TrainConfig)
 """The type of each setting."""
 FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}
@@ -59,14 +56,13 @@ def read_settings(file: Path) -> dict[str, Any]:
     for name, value in FIXED.items():
         if content.pop(name, value) != value:
             raise InputError(f"{file} has another {name} than {value!r}, which no setting changes: remove the key")
-    derived = {name: content.pop(name) for name in DERIVED if name in content}
+    inner = content.pop("n_inner", None)
     for name, value in content.items():
         if name not in FIELDS:
             raise InputError(f"{file} has an unknown setting {short(name)}; known are {', '.join(FIELDS)}")
         check_type(file, name, value)
-    for name, value in derived.items():
-        if getattr(TrainConfig(**content), name) != value:
-            raise InputError(f"{file} has {name} {short(value)}, which is always four times n_embd: remove the key")
+    if inner is not None and inner != TrainConfig(**content).n_inner:
+        raise InputError(f"{file} has n_inner {short(inner)}, which is always four times n_embd: remove the key")
     return content
 
 

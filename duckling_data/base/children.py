@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,31 +29,8 @@ class Ended:
 
     status: int
     """Its exit status; -N after signal N."""
-
     message: str
     """The last line of its standard error that is not blank; empty where there is none."""
-
-
-class _Signals:
-    """The signals of SIGNALS received in a `with` block: they are noted, not raised, so that no step is cut in two."""
-
-    def __init__(self) -> None:
-        self.received: list[int] = []
-
-    def __enter__(self) -> _Signals:
-        heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup has one ignored
-        self._before = {number: signal.signal(number, lambda got, _: self.received.append(got)) for number in heeded}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def check(self) -> None:
-        """Raise what the first signal is raised as."""
-        if self.received:
-            first = self.received[0]
-            raise Stopped(first) if first in STOPS else KeyboardInterrupt
 
 
 def run_commands(executor: Executor, commands: Iterable[list[str]], keep_open: int) -> Results[Ended]:
@@ -65,39 +43,57 @@ def run_commands(executor: Executor, commands: Iterable[list[str]], keep_open: i
     closed = threading.Event()
 
     def run(command: list[str]) -> Ended:
-        signals.check()
+        _raise_first(received)
         with tempfile.TemporaryFile() as stderr:
             # In this process's own group: what ends the group (a closed terminal, a kill) ends the children with it.
             child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, pass_fds=(keep_open,)
             )
-            _wait(child, lambda: bool(signals.received) or closed.is_set())
-            _end(child, signals)
-            signals.check()  # it did not end by itself, perhaps
+            _wait(child, lambda: bool(received) or closed.is_set())
+            _end(child, received)
+            _raise_first(received)  # it did not end by itself, perhaps
             stderr.seek(0)
             lines = [line.strip() for line in stderr.read().decode(errors="replace").split("\n")]
         return Ended(child.returncode, next((line for line in reversed(lines) if line), ""))
 
-    with _Signals() as signals:
+    with _noted_signals() as received:
         results = executor.map(run, commands, ordered=False)
         try:
             for result in results:
                 yield result
-                signals.check()
+                _raise_first(received)
         finally:
             closed.set()  # before the executor waits for what still runs
             results.close()
 
 
-def _end(child: subprocess.Popen[bytes], signals: _Signals) -> None:
+@contextlib.contextmanager
+def _noted_signals() -> Iterator[list[int]]:
+    """Note the signals of SIGNALS in a list instead of raising them, so that no step is interrupted halfway."""
+    received: list[int] = []
+    heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup has one ignored
+    before = {number: signal.signal(number, lambda got, _: received.append(got)) for number in heeded}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _raise_first(received: list[int]) -> None:
+    if received:
+        raise Stopped(received[0]) if received[0] in STOPS else KeyboardInterrupt
+
+
+def _end(child: subprocess.Popen[bytes], received: list[int]) -> None:
     """Interrupt a child that still runs and wait until it has ended; kill it at one more signal."""
-    before = len(signals.received)
+    before = len(received)
 
     def again() -> bool:
-        return len(signals.received) > before
+        return len(received) > before
 
-    if signals.received[:1] == [signal.SIGINT] and _in_foreground():
-        # Ctrl-C has reached it, too, and a second one could hit what it writes at the end.
+    if received[:1] == [signal.SIGINT] and _in_foreground():
+        # Ctrl-C has reached it, too, and a second one could interrupt what it writes at the end.
         _wait(child, again, GRACE)
     for number, given_up in ((signal.SIGINT, again), (signal.SIGKILL, lambda: False)):
         child.send_signal(number)  # does nothing to a process that has ended

@@ -1,7 +1,6 @@
 """A sweep from its grid to its table and plot: each run a process of `duckling-train`, finished ones left alone.
 
-A run is what the command alone would give: a child process gets the point's settings as `--config` and nothing else,
-and one that was interrupted is resumed with `--resume`.
+A run is what the command alone would give: a child process gets the point's settings as `--config` and nothing else.
 """
 
 from __future__ import annotations
@@ -12,20 +11,20 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from duckling_data.base.children import Ended, run_commands
 from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import InputError, OutsideError
-from duckling_data.base.executor import LocalExecutor
+from duckling_data.base.executor import LocalExecutor, default_workers
 from duckling_data.base.files import write_bytes
-from duckling_data.base.parallel import default_workers
+from duckling_data.base.locks import beside, held
 from duckling_data.base.progress import Reporter
 from duckling_data.base.records import plain
 from duckling_data.base.strict_json import write_json
 from duckling_train.data import open_workspace
 from duckling_train.processes import process_count
-from duckling_train.runs.layout import RUNS
+from duckling_train.runs.layout import CONFIG, RUNS, has_manifest, locate
 from duckling_train.runs.read import read_run
 from duckling_train.sweep import layout
 from duckling_train.sweep.grid import Grid, Lists, Point, grid_name, make_grid
@@ -33,9 +32,9 @@ from duckling_train.sweep.layout import Outcome, SweepRecord
 from duckling_train.sweep.plot import sweep_plot
 from duckling_train.sweep.table import Row, csv_table, heading, markdown_table
 
-THREADS = "threads"
-PROGRAM = "duckling-train: "
+SWEEPS = "sweeps"
 MADE = (layout.TABLE_MD, layout.TABLE_CSV, layout.PLOT)
+"""What a person looks at."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +51,21 @@ class Sweep:
         """Return a point's run directory."""
         return self.folder / RUNS / point.name
 
+    def is_started(self, point: Point) -> bool:
+        """Return whether a point's run can be resumed: its settings are written first."""
+        return (self.run_dir(point) / CONFIG).is_file()
+
+    def is_finished(self, point: Point) -> bool:
+        """Return whether a point's run is whole: its manifest is written last."""
+        return has_manifest(self.run_dir(point))
+
     def command(self, point: Point) -> list[str]:
         """Return the command that makes the point's run, or resumes it."""
         program = [sys.executable, "-P", "-m", "duckling_train", "-w", str(self.workspace), "--quiet"]
-        run_dir = self.run_dir(point)
-        if layout.is_started(run_dir):
-            return [*program, "--resume", str(run_dir)]
+        if self.is_started(point):
+            return [*program, "--resume", str(self.run_dir(point))]
         config = self.folder / layout.POINTS / f"{point.name}.json"
-        return [*program, "--out", str(run_dir), "--config", str(config)]
+        return [*program, "--out", str(self.run_dir(point)), "--config", str(config)]
 
 
 def plan(
@@ -83,10 +89,10 @@ def plan(
     if jobs < 1:
         raise InputError(f"--jobs is {jobs}; it must be at least 1")
     grid = make_grid(lists, preset=preset, file=file)
-    folder = out or layout.named(workspace, grid_name(grid) if name is None else name)
+    folder = out or locate(workspace, None, grid_name(grid) if name is None else name, SWEEPS)
     earlier = None if overwrite else layout.read_sweep(folder)
     if (threads := _threads(grid, earlier, jobs)) is not None:
-        grid = make_grid({**lists, THREADS: (threads,)}, preset=preset, file=file)
+        grid = make_grid({**lists, "threads": (threads,)}, preset=preset, file=file)
     sweep = Sweep(grid, workspace, folder, jobs, _inputs(workspace, grid))
     if reason := layout.refusal(folder, earlier, layout.record_of(grid, sweep.inputs)):
         raise InputError(reason)
@@ -98,11 +104,10 @@ def _threads(grid: Grid, earlier: SweepRecord | None, jobs: int) -> int | None:
 
     They split sums and so shape a run's bits: runs of one sweep have the same, whatever its --jobs are later.
     """
-    if any(value is not None for value in grid.values(THREADS)):
+    if any(value is not None for value in grid.values("threads")):
         return None
     if earlier is not None:
-        before: int | None = earlier.fixed.get(THREADS)
-        return before
+        return cast(int | None, earlier.fixed.get("threads"))
     side_by_side = min(jobs, len(grid.points))
     return max(1, default_workers() // side_by_side) if side_by_side > 1 else None
 
@@ -119,15 +124,12 @@ def _inputs(workspace: Path, grid: Grid) -> dict[str, Any]:
 
 def describe(sweep: Sweep) -> str:
     """Return what the sweep would do: a line for each point, with its parameters, its directory and its state."""
-    from duckling_train.model import count_params
-
     lines = [heading(sweep.grid), f"{sweep.jobs} at a time, in {sweep.folder}:"]
     for number, point in enumerate(sweep.grid.points, 1):
-        run_dir = sweep.run_dir(point)
         state = "would train"
-        if layout.is_started(run_dir):
-            state = "is finished" if layout.is_finished(run_dir) else "would be resumed"
-        parameters = f"{count_params(point.config):,} parameters"
+        if sweep.is_started(point):
+            state = "is finished" if sweep.is_finished(point) else "would be resumed"
+        parameters = f"{point.config.parameters:,} parameters"
         lines.append(
             f"{_count(number, len(sweep.grid.points))} {point.label}: {parameters}, {state}, {RUNS}/{point.name}"
         )
@@ -143,11 +145,11 @@ def run(sweep: Sweep, reporter: Reporter, *, overwrite: bool) -> list[Row]:
     """
     with disk_errors(sweep.folder):
         sweep.folder.mkdir(parents=True, exist_ok=True)
-    with layout.lock(sweep.folder) as held:
-        wanted = layout.record_of(sweep.grid, sweep.inputs)
-        layout.prepare(sweep.folder, sweep.grid, wanted, overwrite=overwrite)
+    # The runs inherit the lock: a second sweep is refused as long as a run of a killed one still writes.
+    with held(beside(sweep.folder), sweep.folder, waiting=None) as lock:
+        layout.prepare(sweep.folder, sweep.grid, layout.record_of(sweep.grid, sweep.inputs), overwrite=overwrite)
         outcomes = layout.read_outcomes(sweep.folder)
-        _make_runs(sweep, outcomes, reporter, held)
+        _make_runs(sweep, outcomes, reporter, lock)
         rows = [_row(sweep, point, outcomes) for point in sweep.grid.points]
         write_bytes(sweep.folder / layout.TABLE_CSV, csv_table(rows))
         write_bytes(sweep.folder / layout.TABLE_MD, markdown_table(sweep.grid, rows).encode())
@@ -155,7 +157,7 @@ def run(sweep: Sweep, reporter: Reporter, *, overwrite: bool) -> list[Row]:
     return rows
 
 
-def _make_runs(sweep: Sweep, outcomes: dict[str, Outcome], reporter: Reporter, held: int) -> None:
+def _make_runs(sweep: Sweep, outcomes: dict[str, Outcome], reporter: Reporter, lock: int) -> None:
     points = [(number, point) for number, point in enumerate(sweep.grid.points, 1) if not _is_made(sweep, point)]
     total = len(sweep.grid.points)
     if len(points) < total:
@@ -173,47 +175,47 @@ def _make_runs(sweep: Sweep, outcomes: dict[str, Outcome], reporter: Reporter, h
             note(number, point, Outcome(sweep.jobs), f"{begins} {point.config.steps:,} steps ...")
             yield command
 
-    with contextlib.closing(run_commands(LocalExecutor(sweep.jobs), commands(), held)) as results:
+    with contextlib.closing(run_commands(LocalExecutor(sweep.jobs), commands(), lock)) as results:
         for index, end in results:
             number, point = points[index]
-            failed = _failure(sweep.run_dir(point), end)
-            note(number, point, Outcome(sweep.jobs, failed, end.status), failed or _result(sweep.run_dir(point)))
+            if (failed := _failure(sweep, point, end)) is None:
+                made = read_run(sweep.run_dir(point)).summary or {}
+                told = (
+                    f"loss {made['first_loss']:.4f} to {made['last_loss']:.4f}, {made['steps_per_second']:.1f} steps/s"
+                )
+            note(number, point, Outcome(sweep.jobs, failed, end.status), failed or told)
 
 
 def _is_made(sweep: Sweep, point: Point) -> bool:
-    """Return whether a point's run is finished. Clears away what a run left that was killed before its first file."""
+    """Return whether a point's run is finished. Removes what a run left that was killed before its first file."""
     run_dir = sweep.run_dir(point)
-    if layout.is_finished(run_dir):
+    if sweep.is_finished(point):
         layout.check_finished(run_dir, point, sweep.inputs)
         return True
-    if run_dir.exists() and not layout.is_started(run_dir):
+    if run_dir.exists() and not sweep.is_started(point):
         with disk_errors(run_dir):
             shutil.rmtree(run_dir)
     return False
 
 
-def _failure(run_dir: Path, end: Ended) -> str | None:
+def _failure(sweep: Sweep, point: Point, end: Ended) -> str | None:
     """Return why a run failed, in one line, or None where it is finished."""
-    if layout.is_finished(run_dir):
+    if sweep.is_finished(point):
         return None
     if end.status < 0:
         return f"ended by signal {-end.status}"
-    message = end.message.removeprefix(PROGRAM).replace(f" in {run_dir}", "").replace(str(run_dir), run_dir.name)
+    message, run_dir = end.message.removeprefix("duckling-train: "), sweep.run_dir(point)
+    message = message.replace(f" in {run_dir}", "").replace(str(run_dir), run_dir.name)
     return message or f"ended with exit status {end.status}"
 
 
-def _result(run_dir: Path) -> str:
-    summary = read_run(run_dir).summary or {}
-    return f"loss {summary['first_loss']:.4f} to {summary['last_loss']:.4f}, {summary['steps_per_second']:.1f} steps/s"
-
-
 def _row(sweep: Sweep, point: Point, outcomes: dict[str, Outcome]) -> Row:
-    run_dir, outcome = sweep.run_dir(point), outcomes.get(point.name, Outcome())
-    if not layout.is_finished(run_dir):
+    outcome = outcomes.get(point.name, Outcome())
+    if not sweep.is_finished(point):
         return Row(point, None, Outcome(outcome.jobs, outcome.failed or "not finished", outcome.status))
-    record = read_run(run_dir)
+    record = read_run(sweep.run_dir(point))
     if record.summary is None or not record.steps:
-        raise InputError(f"{run_dir}: has no summary, or no loss; remove it and call again.")
+        raise InputError(f"{sweep.run_dir(point)}: has no summary, or no loss; remove it and call again.")
     return Row(point, record, Outcome(outcome.jobs))
 
 
@@ -224,8 +226,8 @@ def _count(number: int, total: int) -> str:
 def failure(sweep: Sweep, rows: list[Row]) -> InputError | OutsideError | None:
     """Return the error that the sweep ends with, or None where every run is finished.
 
-    It is an InputError (exit status 2) where all that failed did so for their settings, as a run does whose loss is
-    not finite; an OutsideError (3) where any failed otherwise: there, the same call again may finish it.
+    It is an InputError (exit status 2) where all that failed did so for their settings, as with a loss that is not
+    finite; an OutsideError (3) where any failed otherwise: the same call again may then finish it.
     """
     failed = [row for row in rows if row.run is None]
     if not failed:

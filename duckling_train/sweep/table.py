@@ -1,25 +1,18 @@
-"""The table of a sweep: a row a run, as CSV for programs and as Markdown for people.
-
-Losses are shown at the steps of the original's own sweeps, as far as the runs go, and at the last step logged.
-"""
+"""The table of a sweep: a row a run, as CSV for programs and as Markdown for people."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
 from duckling_train.compare.table import Column, csv_bytes, markdown, summarized, validation_loss
+from duckling_train.config import word
 from duckling_train.runs.read import RunRecord
 from duckling_train.settings import FIELDS
-from duckling_train.sweep.grid import Grid, Point, described, deviates, spoken, text, word
+from duckling_train.sweep.grid import Grid, Point, described, deviates, spoken, text
 from duckling_train.sweep.layout import Outcome
-
-SERIES = (1, 2, 5)
-FIRST_STEPS = (1, 50)
-"""The original's tables show the loss at step 1 and at 50, 100, 200, 500, 1000, 2000, ..."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +20,16 @@ class Row:
     """A run of the sweep, as far as it came."""
 
     point: Point
-
     run: RunRecord | None
     """Its record if it is finished: with a summary, and at least one loss."""
-
     outcome: Outcome
     """How it was made, and why it is not finished."""
 
 
 def shown_steps(last: int) -> list[int]:
-    """Return the steps up to `last` at which the table shows a loss: 1, 50, 100, 200, 500, 1000, ..."""
-    series = (factor * 10**power for power in range(2, len(str(last)) + 1) for factor in SERIES)
-    return list(takewhile(lambda step: step <= last, [*FIRST_STEPS, *series]))
+    """Return the steps up to `last` at which the table shows a loss, the original's: 1, 50, 100, 200, 500, 1000, ..."""
+    series = (factor * 10**power for power in range(2, len(str(last)) + 1) for factor in (1, 2, 5))
+    return [step for step in (1, 50, *series) if step <= last]
 
 
 def csv_table(rows: Sequence[Row]) -> bytes:
@@ -121,10 +112,10 @@ def heading(grid: Grid) -> str:
     axes = [f"{spoken(name)} {', '.join(text(name, value) for value in values)}" for name, values in grid.swept.items()]
     fixed = {name: grid.values(name)[0] for name in FIELDS if name not in grid.swept}
     deviating = {name: value for name, value in fixed.items() if name in ("steps", "seed") or deviates(name, value)}
-    runs = f"{len(grid.points)} run{'s' if len(grid.points) > 1 else ''}"
-    swept = f": {' × '.join(axes)}" if axes else ""
-    alike = f"{'; all' if axes else ''} with {described(deviating)}" if deviating else ""
-    return f"{runs}{swept}{alike}; else Duckling II's settings."
+    if not axes:
+        return f"1 run with {described(deviating)}; else Duckling II's settings."
+    alike = f"; all with {described(deviating)}" if deviating else ""
+    return f"{len(grid.points)} runs: {' × '.join(axes)}{alike}; else Duckling II's settings."
 
 
 def notes(rows: Sequence[Row]) -> str:
