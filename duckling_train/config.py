@@ -9,17 +9,21 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.records import short
 
-ENGINES = ("reference",)
-DEVICES = ("auto", "cpu", "cuda", "mps")
-SCHEDULES = ("linear", "constant", "cosine")
+T = TypeVar("T")
+
 PRECISIONS = ("bf16-mixed", "fp32", "bf16-pure", "bf16-weights", "bf16-stochastic")
-REPORTERS = ("none", "tensorboard", "wandb")
-CHOICES = {"engine": ENGINES, "device": DEVICES, "schedule": SCHEDULES, "precision": PRECISIONS, "report_to": REPORTERS}
+CHOICES = {
+    "engine": ("reference",),
+    "device": ("auto", "cpu", "cuda", "mps"),
+    "schedule": ("linear", "constant", "cosine"),
+    "precision": PRECISIONS,
+    "report_to": ("none", "tensorboard", "wandb"),
+}
 MAX_SEED = 2**32 - 1  # NumPy takes no larger seed
 MAX_RATE = 1e36  # a step of more overflows float32
 INNER_FACTOR = 4
@@ -39,6 +43,11 @@ NOT_IN_THE_NAME = ("steps", "seed", "device", "threads", "processes", "report_to
 """Settings that are not in the rest of a run's default name: in it already, or without effect on the numbers."""
 
 
+def setting(default: T, meaning: str) -> T:
+    """Return a field of TrainConfig with the text that `--help` shows of its flag."""
+    return cast(T, dataclasses.field(default=default, metadata={"help": meaning}))
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """The settings of one run. Raises InputError when a value is out of range.
@@ -47,58 +56,47 @@ class TrainConfig:
     1907456
     """
 
-    engine: str = "reference"
-    """What trains: one of ENGINES. `reference` is the Hugging Face Trainer, bitwise the seed's notebook."""
-    steps: int = 10_000
-    """Optimizer steps; the schedule is stretched over them."""
-    batch_size: int = 2
-    """Rows a step, of all processes together."""
-    learning_rate: float = 1e-4
-    """AdamW's peak learning rate."""
-    schedule: str = "linear"
-    """The learning rate after the warm-up: linear to 0, constant, or half a cosine to 0."""
-    warmup_steps: int = 0
-    """Steps over which the learning rate first rises linearly from 0."""
-    weight_decay: float = 0.01
-    """AdamW's decoupled weight decay (biases and LayerNorm excepted, as the Trainer does it)."""
-    max_grad_norm: float = 1.0
-    """The global gradient norm is clipped to this; 0 leaves it as it is."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's decay of the first and of the second moment."""
-    precision: str = "bf16-mixed"
-    """The dtypes of weights, arithmetic and optimizer state: one of PRECISIONS, see `precision.py`."""
-    seed: int = 42
-    """Seeds the initial weights (and the rounding of bf16-stochastic)."""
-    data_seed: int | None = None
-    """Seeds the order of the rows; None takes `seed`, as in the seed's notebook."""
-    n_layer: int = 2
-    """Transformer blocks."""
-    n_embd: int = 128
-    """Width of the residual stream and of an embedding row; the feed-forward layer is four times as wide."""
-    n_head: int = 2
-    """Attention heads a block."""
-    tied: bool = True
-    """Whether the output softmax uses the embedding's own rows."""
-    n_positions: int = 512
-    """Context length in tokens; the dataset's rows are this long."""
-    vocab_size: int = 8192
-    """Rows of the embedding, live and dead."""
-    logging_steps: int = 10
-    """A loss is logged at step 1 and every this many steps: the mean since the last log."""
-    eval_steps: int = 0
-    """The validation rows are evaluated every this many steps and at the end; 0 takes the end alone."""
-    eval_rows: int | None = 128
-    """How many validation rows an evaluation takes, the first ones; None takes all, 0 evaluates never."""
-    checkpoint_steps: int = 1000
-    """A checkpoint is written every this many steps and at the end; 0 writes none."""
-    keep_checkpoints: bool = False
-    """Whether every checkpoint is kept; else the last two are, and none once the run is finished."""
-    report_to: str = "none"
-    """Where the metrics go in addition to the run directory: one of REPORTERS."""
-    device: str = "auto"
-    """Where the model trains: cpu, cuda, mps, or auto for the first of cuda, mps, cpu that is there."""
-    threads: int | None = None
-    """CPU threads of a process; None takes torch's own number. They split sums, and so shape a CPU run's bits."""
+    engine: str = setting("reference", "What trains: reference is the Hugging Face Trainer.")
+    steps: int = setting(10_000, "Optimizer steps.")
+    """The schedule is stretched over them."""
+    batch_size: int = setting(2, "Rows a step, of all processes together.")
+    learning_rate: float = setting(1e-4, "Peak learning rate.")
+    schedule: str = setting("linear", "Learning rate after the warm-up.")
+    """Linear to 0, constant, or half a cosine to 0."""
+    warmup_steps: int = setting(0, "Steps over which it first rises from 0.")
+    weight_decay: float = setting(0.01, "AdamW's decoupled weight decay.")
+    """Biases and LayerNorm have none."""
+    max_grad_norm: float = setting(1.0, "Largest global gradient norm; 0 clips nothing.")
+    betas: tuple[float, float] = setting((0.9, 0.999), "AdamW's two decays.")
+    precision: str = setting(
+        "bf16-mixed",
+        "The seed's autocast; float32; all in bfloat16 (the loss stops falling); bfloat16 weights with "
+        "float32 Adam state, rounded to nearest; the same, rounded stochastically.",
+    )
+    """See `precision.py`."""
+    seed: int = setting(42, "Seed of the weights.")
+    """Of the rounding of bf16-stochastic, too."""
+    data_seed: int | None = setting(None, "Seed of the order of the rows.  [default: --seed]")
+    n_layer: int = setting(2, "Transformer blocks.")
+    n_embd: int = setting(128, "Width of an embedding row; the feed-forward layer is 4 times as wide.")
+    n_head: int = setting(2, "Attention heads a block.")
+    tied: bool = setting(True, "Whether the softmax uses the embedding's own rows.")
+    n_positions: int = setting(512, "Context length; must be the dataset's.")
+    vocab_size: int = setting(8192, "Embedding rows, live and dead; must be the mapping's.")
+    logging_steps: int = setting(10, "Steps between two logged losses.")
+    """Step 1 is logged, too. A logged loss is the mean since the last log."""
+    eval_steps: int = setting(0, "Steps between two evaluations; 0 evaluates at the end alone.")
+    eval_rows: int | None = setting(128, "Validation rows an evaluation takes; 0 never evaluates.")
+    """The first ones; None takes all."""
+    checkpoint_steps: int = setting(1000, "Steps between two checkpoints; 0 writes none.")
+    """One is written at the end, too."""
+    keep_checkpoints: bool = setting(
+        False, "Keep all of them: else the last two, and none after the end.  [default: off]"
+    )
+    report_to: str = setting("none", "Where else metrics go than the run directory.")
+    device: str = setting("auto", "Where to train.")
+    """auto is the first of cuda, mps, cpu that is there."""
+    threads: int | None = setting(None, "CPU threads; they shape a CPU run's bits.  [default: torch's]")
     processes: int = 1
     """Processes that share a batch: torchrun's number, not a flag."""
 

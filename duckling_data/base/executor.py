@@ -1,8 +1,7 @@
 """Work beside the caller's: executors, calls in the background, and items fetched ahead.
 
-An executor maps a function over numbered work items; its callers do not know where the work is done. `LocalExecutor`
-has threads: every heavy step here (Parquet decoding, encoding, table look-ups, hashing, writing) and waiting for a
-child process release the interpreter's lock, so threads use all cores and nothing has to be copied.
+Every heavy step of the pipeline (Parquet decoding, encoding, table look-ups, hashing, writing) and waiting for a child
+process release the interpreter's lock, so threads use all cores and nothing has to be copied.
 """
 
 from __future__ import annotations

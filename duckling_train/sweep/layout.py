@@ -37,8 +37,6 @@ FORMAT_VERSION = 1
 ELSEWHERE = "give another --name or --out"
 SHOWN = 4
 """Values that an error names, at most."""
-SHOWN_LENGTH = 60
-"""Characters of each."""
 
 
 class SweepRecord(msgspec.Struct, frozen=True):
@@ -119,7 +117,7 @@ def _missing(earlier: SweepRecord, wanted: SweepRecord) -> str:
         now = wanted.values(name)
         here = ", ".join(text(name, value) for value in now)
         lost = [value for value in earlier.values(name) if value not in now]
-        parts += [f"{described({name: value})[:SHOWN_LENGTH]} (here {here})" for value in lost]
+        parts += [f"{described({name: value})[:60]} (here {here})" for value in lost]
     more = f" and {len(parts) - SHOWN:,} more" if len(parts) > SHOWN else ""
     return " and ".join(parts[:SHOWN]) + more
 

@@ -29,8 +29,7 @@ from duckling_train.runs.read import read_run
 from duckling_train.sweep import layout
 from duckling_train.sweep.grid import Grid, Lists, Point, grid_name, make_grid
 from duckling_train.sweep.layout import Outcome, SweepRecord
-from duckling_train.sweep.plot import sweep_plot
-from duckling_train.sweep.table import Row, csv_table, heading, markdown_table
+from duckling_train.sweep.table import Row, csv_table, heading, markdown_table, sweep_plot
 
 SWEEPS = "sweeps"
 MADE = (layout.TABLE_MD, layout.TABLE_CSV, layout.PLOT)
@@ -129,19 +128,16 @@ def describe(sweep: Sweep) -> str:
         state = "would train"
         if sweep.is_started(point):
             state = "is finished" if sweep.is_finished(point) else "would be resumed"
-        parameters = f"{point.config.parameters:,} parameters"
-        lines.append(
-            f"{_count(number, len(sweep.grid.points))} {point.label}: {parameters}, {state}, {RUNS}/{point.name}"
-        )
+        told = f"{point.config.parameters:,} parameters, {state}, {RUNS}/{point.name}"
+        lines.append(f"{_count(number, len(sweep.grid.points))} {point.label}: {told}")
     return "\n".join(lines)
 
 
 def run(sweep: Sweep, reporter: Reporter, *, overwrite: bool) -> list[Row]:
     """Make every run that is not finished, then write the table and the plot. Returns the table's rows.
 
-    A run that fails does not stop the others. Raises InputError where a run that is there already is not the sweep's or
-    another sweep is at work in the directory, OutsideError when the disk fails, KeyboardInterrupt at Ctrl-C, when the
-    children have ended; the next call makes what is missing.
+    A run that fails does not stop the others; the next call makes what is missing. Raises InputError where a run that
+    is there already is not the sweep's or another sweep is at work in the directory, OutsideError when the disk fails.
     """
     with disk_errors(sweep.folder):
         sweep.folder.mkdir(parents=True, exist_ok=True)
@@ -178,12 +174,12 @@ def _make_runs(sweep: Sweep, outcomes: dict[str, Outcome], reporter: Reporter, l
     with contextlib.closing(run_commands(LocalExecutor(sweep.jobs), commands(), lock)) as results:
         for index, end in results:
             number, point = points[index]
-            if (failed := _failure(sweep, point, end)) is None:
+            failed = told = _failure(sweep, point, end)
+            if told is None:
                 made = read_run(sweep.run_dir(point)).summary or {}
-                told = (
-                    f"loss {made['first_loss']:.4f} to {made['last_loss']:.4f}, {made['steps_per_second']:.1f} steps/s"
-                )
-            note(number, point, Outcome(sweep.jobs, failed, end.status), failed or told)
+                told = f"loss {made['first_loss']:.4f} to {made['last_loss']:.4f}, "
+                told += f"{made['steps_per_second']:.1f} steps/s"
+            note(number, point, Outcome(sweep.jobs, failed, end.status), told)
 
 
 def _is_made(sweep: Sweep, point: Point) -> bool:

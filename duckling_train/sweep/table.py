@@ -1,18 +1,24 @@
-"""The table of a sweep: a row a run, as CSV for programs and as Markdown for people."""
+"""The results of a sweep: a table, a row a run, as CSV for programs and as Markdown for people; and a plot."""
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from duckling_data.base.plotting import COLOURS, default_settings, png
 from duckling_train.compare.table import Column, csv_bytes, markdown, summarized, validation_loss
 from duckling_train.config import word
+from duckling_train.plot import MEAN, Curve, draw_losses
 from duckling_train.runs.read import RunRecord
 from duckling_train.settings import FIELDS
-from duckling_train.sweep.grid import Grid, Point, described, deviates, spoken, text
+from duckling_train.sweep.grid import SEEDS, Grid, Point, described, deviates, spoken, text
 from duckling_train.sweep.layout import Outcome
+
+LINES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
+"""The plot's line styles: solid, dashed, dotted, dash-dot."""
 
 
 @dataclass(frozen=True)
@@ -119,16 +125,14 @@ def heading(grid: Grid) -> str:
 
 
 def notes(rows: Sequence[Row]) -> str:
-    """Return how the table is to be read: what the losses are means of, and how the speed was measured."""
+    """Return how to read the table: what the losses are means of, and how the speed was measured."""
     runs = _finished(rows)
     parts = ["Numbered columns: the training loss logged at that step, the mean since the last log, in nats a token."]
     if counts := sorted({int(run.evaluations[-1]["rows"]) for run in runs if run.evaluations}):
         parts.append(f"Validation: the mean loss of the first {' or '.join(f'{n:,}' for n in counts)} validation rows.")
     if runs:
         jobs = Counter(row.outcome.jobs for row in rows if row.run is not None)
-        measured = "; ".join(
-            _measured(number, jobs[number], len(runs)) for number in sorted(jobs, key=lambda n: n or 0)
-        )
+        measured = "; ".join(_measured(n, jobs[n], len(runs)) for n in sorted(jobs, key=lambda n: n or 0))
         devices, threads = (sorted({summarized(name)(run) for run in runs}) for name in ("device_name", "threads"))
         parts.append(f"Steps/s: measured with {measured}; a run side by side with others is slower than one alone.")
         parts.append(f"Device: {', '.join(map(str, devices))}, CPU threads a run: {', '.join(map(str, threads))}; "
@@ -138,7 +142,63 @@ def notes(rows: Sequence[Row]) -> str:
 
 def _measured(jobs: int | None, count: int, of: int) -> str:
     """Return how the speed of `count` runs of so many was measured."""
-    side_by_side = "an unknown number of" if jobs is None else f"up to {jobs}"
-    text = "one run at a time" if jobs == 1 else f"{side_by_side} runs side by side"
-    flag = "" if jobs is None else f" (--jobs {jobs})"
-    return text + flag + ("" if count == of else f" ({count} of {of} runs)")
+    share = "" if count == of else f" ({count} of {of} runs)"
+    if jobs is None:
+        return f"an unknown number of runs side by side{share}"
+    return f"{'one run at a time' if jobs == 1 else f'up to {jobs} runs side by side'} (--jobs {jobs}){share}"
+
+
+def group(point: Point) -> str:
+    """Return what the plot calls a point's curve: its swept settings, seeds apart."""
+    return described({name: value for name, value in point.swept.items() if name not in SEEDS}) or "every seed"
+
+
+def styles(grid: Grid) -> dict[str, tuple[str, object]]:
+    """Return a colour and a line style for each group. All differ up to 28 groups; from then on they repeat.
+
+    The outermost swept setting has the colours and the others the line styles, or the other way round where that fits.
+    """
+    groups = list(dict.fromkeys(group(point) for point in grid.points))
+    outer = next((len(values) for name, values in grid.swept.items() if name not in SEEDS), 1)
+    inner = len(groups) // outer
+    chosen: dict[str, tuple[str, object]] = {}
+    for number, key in enumerate(groups):
+        first, second = divmod(number, inner)
+        if outer <= len(COLOURS) and inner <= len(LINES):
+            colour, line = first, second
+        elif inner <= len(COLOURS) and outer <= len(LINES):
+            colour, line = second, first
+        else:
+            line, colour = divmod(number, len(COLOURS))
+        chosen[key] = (COLOURS[colour], LINES[line % len(LINES)])
+    return chosen
+
+
+@default_settings()
+def sweep_plot(grid: Grid, rows: Sequence[Row], title: str) -> bytes:
+    """Return a PNG of the training loss (nats a token) of every finished run over the step, both axes as in a run's.
+
+    From 50 logs on, a curve is the running mean. The legend gives the last logged loss, the mean over the seeds.
+    """
+    chosen, last = styles(grid), dict[str, list[float]]()
+    runs = [(group(row.point), Curve(row.run.steps, row.run.losses)) for row in rows if row.run is not None]
+    for key, run in runs:
+        last.setdefault(key, []).append(run.losses[-1])
+    curves = []
+    for key, run in runs:
+        colour, line = chosen[key]
+        label = None
+        if losses := last.pop(key, None):  # once for all seeds
+            seeds = f" (mean of {len(losses)} seeds)" if len(losses) > 1 else ""
+            label = f"{key}: {sum(losses) / len(losses):.4f}{seeds}"
+        curves.append(run.smoothed(color=colour, linestyle=line, linewidth=1.5, alpha=0.9, label=label))
+    figure, axes = draw_losses((10, 5.5), curves, vocab_size=grid.points[0].config.vocab_size, fontsize=8)
+    if any(run.long for _, run in runs):
+        axes.set_xlabel(f"{axes.get_xlabel()}; each point the {MEAN}")
+    first, *rest = textwrap.wrap(title, 110)
+    axes.set_title("\n".join([first, *rest[:1]]) + (" …" if rest[1:] else ""), fontsize=10, loc="left")
+    if curves:
+        columns = -(-len(chosen) // 26)  # as many lines as the figure has room for
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8, ncols=columns,
+                    handlelength=3, title="last logged loss", title_fontsize=8, alignment="left")  # fmt: skip
+    return png(figure)

@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from duckling_data.base.parallel import prefetch
 
 from duckling_data.base.executor import AHEAD, LocalExecutor
-from duckling_data.base.parallel import prefetch
 
 
 @pytest.mark.parametrize("ordered", [True, False])

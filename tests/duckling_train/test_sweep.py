@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from duckling_train.sweep.plot import styles, sweep_plot
 
 from duckling_data.base.children import Ended
 from duckling_data.base.errors import InputError, OutsideError
@@ -27,7 +28,6 @@ from duckling_train.runs.read import RunRecord
 from duckling_train.sweep import runner
 from duckling_train.sweep.grid import Point, grid_name, make_grid
 from duckling_train.sweep.layout import Outcome, lock
-from duckling_train.sweep.plot import styles, sweep_plot
 from duckling_train.sweep.table import Row, csv_table, heading, markdown_table, shown_steps
 from tests import HANG, forked
 from tests.duckling_train.conftest import FP32, command, duckling_train, environment
