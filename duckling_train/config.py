@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.records import short
@@ -45,7 +45,7 @@ NOT_IN_THE_NAME = ("steps", "seed", "device", "threads", "processes", "report_to
 
 def setting(default: T, meaning: str) -> T:
     """Return a field of TrainConfig with the text that `--help` shows of its flag."""
-    return cast(T, dataclasses.field(default=default, metadata={"help": meaning}))
+    return dataclasses.field(default=default, metadata={"help": meaning})
 
 
 @dataclass(frozen=True)

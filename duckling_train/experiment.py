@@ -5,8 +5,7 @@
     lab = duckling_ii("artifacts")
     tracker = lab.train(400)
 
-On a CPU, the losses and weights of a run on these parts, by `lab.train` or by a Trainer of one's own, are bitwise those
-of the seed's cells on the same two files.
+On a CPU, the losses and weights are bitwise those of the seed's cells, by `lab.train` or a Trainer of one's own.
 """
 
 from __future__ import annotations
@@ -84,10 +83,7 @@ class Experiment:
         return arguments_of(config, Path(output_dir), **{"disable_tqdm": False, **extras})
 
     def optimizer(self, args: TrainingArguments) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
-        """Return the precision's own optimizer for a Trainer's `optimizer_cls_and_kwargs`; None is the Trainer's AdamW.
-
-        Only the precisions bf16-weights and bf16-stochastic have one: a Trainer of one's own must be given it there.
-        """
+        """Return what a Trainer needs as `optimizer_cls_and_kwargs`: None but for bf16-weights and bf16-stochastic."""
         arguments = {"lr": args.learning_rate, "betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
         return optimizer_class(self.config.precision, self.config.seed, **arguments)
 
@@ -112,11 +108,10 @@ class Experiment:
         return tracker
 
     def __repr__(self) -> str:
-        dead = len(self.dead_token_ids)
+        config, dead = self.config, len(self.dead_token_ids)
         return (
-            f"Duckling II on {self.device}: {self.model.num_parameters():,} parameters, {len(self.dataset):,} rows of "
-            f"{self.config.n_positions} tokens, {self.config.vocab_size - dead:,} live and {dead:,} dead ids, "
-            f"seed {self.config.seed}"
+            f"Duckling II on {self.device}: {config.parameters:,} parameters, {len(self.dataset):,} rows of "
+            f"{config.n_positions} tokens, {config.vocab_size - dead:,} live and {dead:,} dead ids, seed {config.seed}"
         )
 
 
@@ -159,8 +154,8 @@ def duckling_ii(workspace: str | Path = "artifacts", **settings: Any) -> Experim
 def dataset_of(rows: PackedRows, context: int, payload_sha256: str) -> Dataset:
     """Return checked rows as the Dataset that the seed loads, in the NumPy format. Their tokens are not copied.
 
-    It has no folder, so that nothing beside the rows is read or written: `load_from_disk` would also take over what a
-    `cache-*.arrow` in the dataset's folder claims to be. Its fingerprint is the one on disk.
+    It has no folder: `load_from_disk` would also use any `cache-*.arrow` beside the rows, and write some. Its
+    fingerprint is the one on disk.
     """
     layout = schema(context)
     kind = layout.field(COLUMN).type

@@ -32,11 +32,9 @@ def random_halves(shape: torch.Size, seed: int, step: int, number: int) -> torch
     `seed`, `step` and `number`, the parameter's number in the optimizer, are at least 0 and below 2**64. The generator
     is Philox4x64-10 (Salmon et al., 2011): `seed` and `step` choose the stream, `number` its own part of it.
     """
-    count = shape.numel()
     generator = np.random.Philox(key=[seed, step], counter=[0, 0, 0, number])
-    words = generator.random_raw((count + 3) // 4).astype("<u8", copy=False)
-    halves = words.view("<u2")[:count].astype(np.int32)
-    return torch.from_numpy(halves).reshape(shape)
+    words = generator.random_raw((shape.numel() + 3) // 4).astype("<u8", copy=False)
+    return torch.from_numpy(words.view("<u2")[: shape.numel()].astype(np.int32)).reshape(shape)
 
 
 def round_stochastically(values: torch.Tensor, halves: torch.Tensor) -> torch.Tensor:
@@ -59,16 +57,8 @@ class Float32StateAdamW(torch.optim.AdamW):
     converted by torch, and float32 weights are never rounded. The other arguments are torch.optim.AdamW's.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-        rounding_seed: int | None = None,
-    ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay, foreach=False)
+    def __init__(self, params: Iterable[Any], *, rounding_seed: int | None = None, **arguments: Any) -> None:
+        super().__init__(params, foreach=False, **arguments)
         self.rounding_seed = rounding_seed
 
     def step(self, closure: Any = None) -> Any:

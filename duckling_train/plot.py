@@ -16,8 +16,6 @@ LINES: tuple[Any, ...] = ("solid", (0, (4, 1.5)), (0, (1, 1)))
 """A line style for each round of COLOURS: with both, 21 runs look different."""
 SMOOTHED_FROM = 50
 """From this many logged losses on, their running mean is drawn."""
-WINDOW_SHARE = 10
-"""The running mean at log n is over the last 1/WINDOW_SHARE of the n logs so far: one width on a logarithmic axis."""
 MEAN = "mean over the last tenth of the logs so far"
 LOGGED_UP_TO = 4
 """With up to so many runs side by side, the logged losses are drawn faintly under their running means."""
@@ -44,10 +42,13 @@ class Curve:
 
 
 def running_mean(values: Sequence[float]) -> npt.NDArray[np.float64]:
-    """Return, for each value, the mean over the last tenth of the values so far: float64, as long as `values`."""
+    """Return, for each value, the mean over the last tenth of the values so far: float64, as long as `values`.
+
+    On a logarithmic axis, this window has one width everywhere.
+    """
     sums = np.concatenate([[0.0], np.cumsum(np.asarray(values, dtype=np.float64))])
     ends = np.arange(1, len(values) + 1)
-    starts = ends - np.maximum(ends // WINDOW_SHARE, 1)
+    starts = ends - np.maximum(ends // 10, 1)
     return np.asarray((sums[ends] - sums[starts]) / (ends - starts))
 
 
@@ -122,7 +123,7 @@ def loss_plot(steps: Sequence[int], losses: Sequence[float], title: str, vocab_s
 def overlay(runs: Sequence[Curve], labels: Sequence[str], *, same_data: bool) -> bytes:
     """Return a PNG of the logged losses of several runs, running means where they are many, with a label each.
 
-    Each run has a loss. Up to 21 runs look different. The title says where the runs' data differ.
+    Each run has a loss. Up to 21 runs look different. The title says so where the runs' data differ.
     """
     curves = []
     for number, run in enumerate(runs):

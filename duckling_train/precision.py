@@ -35,11 +35,11 @@ class Recipe:
     """What a precision holds in which dtype."""
 
     weights: torch.dtype
-    """The dtype of weights and gradients."""
+    """Of the weights and gradients."""
     state: torch.dtype
-    """The dtype of AdamW's two moments."""
+    """Of AdamW's two moments."""
     autocast: bool
-    """Whether the forward pass is autocast to bf16."""
+    """Whether the forward pass runs under bf16 autocast."""
     rounding: str
     """How a new weight comes to its dtype: kept, nearest, or stochastic."""
 
@@ -72,11 +72,11 @@ def native_bf16() -> bool:
 def optimizer_class(
     precision: str, seed: int, **arguments: Any
 ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
-    """Return the optimizer's class and its keywords: `arguments` and its own; None where it is torch's AdamW.
+    """Return the optimizer's class and its keywords: `arguments` and its own; None where torch's AdamW does.
 
-    torch's state has the weights' dtype. `seed` is that of stochastic rounding.
+    `seed` is that of stochastic rounding.
     """
     recipe = RECIPES[precision]
-    if recipe.state == recipe.weights:
+    if recipe.state == recipe.weights:  # as torch has it
         return None
     return Float32StateAdamW, {**arguments, "rounding_seed": seed if recipe.rounding == "stochastic" else None}

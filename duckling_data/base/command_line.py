@@ -41,8 +41,8 @@ def run_command(
 ) -> NoReturn:
     """Run the command and exit: 0 done, 1 a check failed, 2 the user's input, 3 outside, 130 Ctrl-C, 143 SIGTERM.
 
-    `--debug` among the arguments adds the traceback to an error; `resume` says how to continue after a signal. Of
-    several processes that run the same command one `prints`; the others end with the status alone.
+    `--debug` among the arguments adds the traceback to an error; `resume` says how to continue after a signal. A
+    process that does not print ends with the status alone: one of several that run the same command.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     silent = threading.Lock()
@@ -88,8 +88,8 @@ def run_command(
 def _heeding_signals(say: Callable[[int], None]) -> Iterator[None]:
     """Raise Stopped in the main thread at the first of STOPS; end the process at a second, or when GRACE is over.
 
-    `say` is called with the signal's number in the latter case. A signal that is ignored (nohup), or that the caller or
-    a part of the program handles itself, is left alone. Does nothing outside the main thread.
+    `say` is called with the signal's number in the latter case. A signal that is ignored (nohup) or handled elsewhere
+    is left alone. Does nothing outside the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,10 +22,10 @@ from duckling_train.runs.read import RunRecord, dataset_digest, read_run, same_d
 from duckling_train.settings import FIELDS
 
 R = TypeVar("R")
-
 NO_COLUMN = ("steps", "device", "n_inner")
 """Settings that have a column whether they differ or not, and what follows from another setting."""
 NOTHING = "-"
+NUMBER = re.compile(r"-|[\d,.]+(e-\d+| of [\d,]+)?")
 
 
 @dataclass(frozen=True)
@@ -36,26 +37,28 @@ class Column(Generic[R]):
     """What the table says of a run: text, or a number in the format `spec`; None is nothing."""
     spec: str = ""
 
+    def text(self, run: R, nothing: str) -> str:
+        """Return the cell of a run as text."""
+        value = self.cell(run)
+        return nothing if value is None else value if isinstance(value, str) else format(value, self.spec)
+
 
 def cells(columns: Sequence[Column[R]], runs: Iterable[R], nothing: str = "") -> list[list[str]]:
     """Return a table as text: the headings, then a row a run."""
-
-    def text(column: Column[R], cell: Any) -> str:
-        return nothing if cell is None else cell if isinstance(cell, str) else format(cell, column.spec)
-
     return [
         [column.heading for column in columns],
-        *([text(column, column.cell(run)) for column in columns] for run in runs),
+        *([column.text(run, nothing) for column in columns] for run in runs),
     ]
 
 
 def aligned(columns: Sequence[Column[R]], runs: Iterable[R]) -> str:
     """Return the table as lines: columns two spaces apart, numbers to the right, all else to the left."""
     rows = cells(columns, runs, NOTHING)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    aligns = [">" if all(map(_is_number, column[1:])) else "<" for column in zip(*rows, strict=True)]
-    form = "  ".join(f"{{:{align}{width}}}" for align, width in zip(aligns, widths, strict=True))
-    return "\n".join(form.format(*row).rstrip() for row in rows)
+    forms = []
+    for heading, *column in zip(*rows, strict=True):
+        align = ">" if all(map(NUMBER.fullmatch, column)) else "<"
+        forms.append(f"{{:{align}{max(map(len, (heading, *column)))}}}")
+    return "\n".join("  ".join(forms).format(*row).rstrip() for row in rows)
 
 
 def markdown(columns: Sequence[Column[R]], runs: Iterable[R]) -> str:
@@ -73,7 +76,7 @@ def csv_bytes(columns: Sequence[Column[R]], runs: Iterable[R]) -> bytes:
 
 
 def summarized(name: str) -> Callable[[RunRecord], Any]:
-    """Return the function that gives a figure of a run's summary, None where it has none."""
+    """Return the function that gives a figure of a run's summary, or None."""
     return lambda run: (run.summary or {}).get(name)
 
 
@@ -152,17 +155,13 @@ def plot_labels(runs: Sequence[RunRecord]) -> list[str]:
     ]
 
 
-def _is_number(cell: str) -> bool:
-    return cell == NOTHING or cell.replace(",", "").replace(" of ", "").replace(".", "").replace("e-", "").isdigit()
-
-
 def _differs(runs: Sequence[RunRecord], name: str) -> bool:
     return any(run.settings.get(name) != runs[0].settings.get(name) for run in runs)
 
 
 def _setting_text(name: str, run: RunRecord) -> str:
     value = run.settings.get(name)
-    parts = value if isinstance(value, list | tuple) else [value]
+    parts = value if isinstance(value, list) else [value]
     return " ".join(
         NOTHING if part is None else f"{part:g}" if isinstance(part, float) else str(part) for part in parts
     )

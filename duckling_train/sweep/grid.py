@@ -16,21 +16,23 @@ from duckling_data.base.errors import InputError
 from duckling_train.config import NOT_IN_THE_NAME, TrainConfig, number_text, word
 from duckling_train.settings import FIELDS, make_config
 
-MODEL_FIRST = ("n_layer", "n_embd", "n_head", "tied", "n_positions", "vocab_size", "batch_size")
 SEEDS = ("data_seed", "seed")
+MODEL_FIRST = ("n_layer", "n_embd", "n_head", "tied", "n_positions", "vocab_size", "batch_size")
 ORDER = (*MODEL_FIRST, *(name for name in FIELDS if name not in (*MODEL_FIRST, "steps", *SEEDS)), "steps", *SEEDS)
 """All settings, from the outermost loop to the innermost."""
 LONGEST_NAME = 200
 """Characters of a directory's name; file systems take 255 bytes."""
 
 Lists = Mapping[str, Sequence[Any]]
-"""The values of each setting that was given, by the name of its field."""
+"""The values of each setting that was given."""
 
 
 @dataclass(frozen=True)
 class Point:
     """One run of a sweep."""
 
+    number: int
+    """From 1, in the order of the grid."""
     name: str
     """Its directory's name: as `duckling-train` itself would call the run, with whatever else shapes its files."""
     config: TrainConfig
@@ -62,10 +64,10 @@ def make_grid(lists: Lists, *, preset: str = "duckling-ii", file: Path | None = 
     fixed = {name: values[0] for name, values in lists.items() if len(values) == 1}
     swept = {name: tuple(lists[name]) for name in ORDER if name in lists and len(lists[name]) > 1}
     points = []
-    for values in itertools.product(*swept.values()):
+    for number, values in enumerate(itertools.product(*swept.values()), 1):
         own = dict(zip(swept, values, strict=True))
         config = make_config(fixed | own, preset=preset, file=file)
-        points.append(Point(point_name(config), config, own))
+        points.append(Point(number, point_name(config), config, own))
     return Grid(swept, tuple(points))
 
 
@@ -77,9 +79,8 @@ def point_name(config: TrainConfig) -> str:
 
 
 def grid_name(grid: Grid) -> str:
-    """Return a sweep's default name, as `layers-2_4_8-batch-size-16-steps-2000-seed-42`.
+    """Return a sweep's default name: what is swept or deviates, as `layers-2_4_8-batch-size-16-steps-2000-seed-42`.
 
-    It says the swept settings, those that deviate from Duckling II and shape the numbers, the steps and the seed.
     Raises InputError for a grid whose name would be too long for a directory.
     """
     values = {name: grid.values(name) for name in ORDER}

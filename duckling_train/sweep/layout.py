@@ -1,4 +1,4 @@
-"""A sweep's directory: what is in it, and which later grid may add to it. One sweep at a time works in it.
+"""A sweep's directory: what is in it, and which later grid may add to it.
 
     sweep.json         the grid and what it is trained on: what a later call is compared with
     points/NAME.json   the settings of each run, as `--config` takes them
@@ -22,9 +22,9 @@ from duckling_data.base.errors import InputError
 from duckling_data.base.files import PARTIAL
 from duckling_data.base.records import plain, read_record
 from duckling_data.base.strict_json import write_json
-from duckling_train.runs.layout import CONFIG, MANIFEST, RUNS
-from duckling_train.settings import FIELDS, SETTINGS_LIMIT, check_type, read_settings
-from duckling_train.sweep.grid import Grid, Point, described, text
+from duckling_train.runs.layout import RUNS
+from duckling_train.settings import FIELDS, SETTINGS_LIMIT, check_type
+from duckling_train.sweep.grid import Grid, described, text
 
 SWEEP = "sweep.json"
 POINTS = "points"
@@ -35,8 +35,6 @@ PLOT = "sweep.png"
 CONTENTS = (SWEEP, POINTS, RUNS, OUTCOMES, TABLE_CSV, TABLE_MD, PLOT)
 FORMAT_VERSION = 1
 ELSEWHERE = "give another --name or --out"
-SHOWN = 4
-"""Values that an error names, at most."""
 
 
 class SweepRecord(msgspec.Struct, frozen=True):
@@ -118,8 +116,7 @@ def _missing(earlier: SweepRecord, wanted: SweepRecord) -> str:
         here = ", ".join(text(name, value) for value in now)
         lost = [value for value in earlier.values(name) if value not in now]
         parts += [f"{described({name: value})[:60]} (here {here})" for value in lost]
-    more = f" and {len(parts) - SHOWN:,} more" if len(parts) > SHOWN else ""
-    return " and ".join(parts[:SHOWN]) + more
+    return " and ".join(parts[:4]) + (f" and {len(parts) - 4:,} more" if len(parts) > 4 else "")
 
 
 def prepare(folder: Path, grid: Grid, wanted: SweepRecord, *, overwrite: bool) -> None:
@@ -139,18 +136,6 @@ def prepare(folder: Path, grid: Grid, wanted: SweepRecord, *, overwrite: bool) -
             (folder / name).mkdir(exist_ok=True)
     for point in grid.points:
         write_json(folder / POINTS / f"{point.name}.json", point.config.resolved())
-
-
-def check_finished(run_dir: Path, point: Point, inputs: dict[str, Any]) -> None:
-    """Raise InputError unless the finished run in `run_dir` is the point's: its settings, on the sweep's data."""
-    found = read_settings(run_dir / CONFIG)
-    for name, value in point.config.resolved().items():
-        left_open = value is None or value == "auto"  # the run's own record says what it became
-        if name in FIELDS and not left_open and found.get(name) != value:
-            raise InputError(f"{run_dir}: has {name} {found.get(name)!r}; expected the sweep's {value!r}; remove it.")
-    manifest = read_record(run_dir / MANIFEST, dict[str, Any], "remove that run.")
-    if {name: manifest.get(name) for name in inputs} != inputs:
-        raise InputError(f"{run_dir}: was trained on other data than the sweep's; remove it.")
 
 
 def read_outcomes(folder: Path) -> dict[str, Outcome]:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from duckling_data.base.children import Ended, run_commands
 from duckling_data.base.disk import disk_errors
@@ -25,15 +25,13 @@ from duckling_data.base.strict_json import write_json
 from duckling_train.data import open_workspace
 from duckling_train.processes import process_count
 from duckling_train.runs.layout import CONFIG, RUNS, has_manifest, locate
-from duckling_train.runs.read import read_run
+from duckling_train.runs.read import RunRecord, read_run
 from duckling_train.sweep import layout
 from duckling_train.sweep.grid import Grid, Lists, Point, grid_name, make_grid
-from duckling_train.sweep.layout import Outcome, SweepRecord
+from duckling_train.sweep.layout import Outcome
 from duckling_train.sweep.table import Row, csv_table, heading, markdown_table, sweep_plot
 
-SWEEPS = "sweeps"
 MADE = (layout.TABLE_MD, layout.TABLE_CSV, layout.PLOT)
-"""What a person looks at."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +52,29 @@ class Sweep:
         """Return whether a point's run can be resumed: its settings are written first."""
         return (self.run_dir(point) / CONFIG).is_file()
 
-    def is_finished(self, point: Point) -> bool:
-        """Return whether a point's run is whole: its manifest is written last."""
-        return has_manifest(self.run_dir(point))
+    def record(self, point: Point) -> RunRecord | None:
+        """Return the record of a point's run, None where it is not finished.
+
+        Raises InputError where the run is damaged, has other settings than the point, or is on other data.
+        """
+        run_dir = self.run_dir(point)
+        if not has_manifest(run_dir):
+            return None
+        record = read_run(run_dir)
+        for name, value in point.config.resolved().items():
+            found, left_open = record.settings.get(name), value in (None, "auto")  # the run says what it became
+            if not left_open and found != value:
+                raise InputError(f"{run_dir}: has {name} {found!r}; expected the sweep's {value!r}; remove it.")
+        if {name: record.inputs.get(name) for name in self.inputs} != self.inputs:
+            raise InputError(f"{run_dir}: was trained on other data than the sweep's; remove it.")
+        if record.summary is None or not record.steps:
+            raise InputError(f"{run_dir}: has no summary, or no loss; remove it and call again.")
+        return record
+
+    def count(self, point: Point) -> str:
+        """Return a point's number and label, as `2/4 layers 1, seed 2`."""
+        total = len(self.grid.points)
+        return f"{point.number:>{len(str(total))}}/{total} {point.label}"
 
     def command(self, point: Point) -> list[str]:
         """Return the command that makes the point's run, or resumes it."""
@@ -88,27 +106,18 @@ def plan(
     if jobs < 1:
         raise InputError(f"--jobs is {jobs}; it must be at least 1")
     grid = make_grid(lists, preset=preset, file=file)
-    folder = out or locate(workspace, None, grid_name(grid) if name is None else name, SWEEPS)
+    folder = out or locate(workspace, None, grid_name(grid) if name is None else name, "sweeps")
     earlier = None if overwrite else layout.read_sweep(folder)
-    if (threads := _threads(grid, earlier, jobs)) is not None:
+    if grid.values("threads") == (None,):
+        # They split sums and so shape a run's bits: runs of one sweep have the same, whatever its --jobs are later.
+        side_by_side = min(jobs, len(grid.points))
+        share = max(1, default_workers() // side_by_side) if side_by_side > 1 else None
+        threads = share if earlier is None else earlier.fixed.get("threads")
         grid = make_grid({**lists, "threads": (threads,)}, preset=preset, file=file)
     sweep = Sweep(grid, workspace, folder, jobs, _inputs(workspace, grid))
     if reason := layout.refusal(folder, earlier, layout.record_of(grid, sweep.inputs)):
         raise InputError(reason)
     return sweep
-
-
-def _threads(grid: Grid, earlier: SweepRecord | None, jobs: int) -> int | None:
-    """Return the CPU threads of each run where the user gave none: those of the earlier sweep, else a fair share.
-
-    They split sums and so shape a run's bits: runs of one sweep have the same, whatever its --jobs are later.
-    """
-    if any(value is not None for value in grid.values("threads")):
-        return None
-    if earlier is not None:
-        return cast(int | None, earlier.fixed.get("threads"))
-    side_by_side = min(jobs, len(grid.points))
-    return max(1, default_workers() // side_by_side) if side_by_side > 1 else None
 
 
 def _inputs(workspace: Path, grid: Grid) -> dict[str, Any]:
@@ -122,14 +131,14 @@ def _inputs(workspace: Path, grid: Grid) -> dict[str, Any]:
 
 
 def describe(sweep: Sweep) -> str:
-    """Return what the sweep would do: a line for each point, with its parameters, its directory and its state."""
+    """Return what the sweep would do: a line for each point."""
     lines = [heading(sweep.grid), f"{sweep.jobs} at a time, in {sweep.folder}:"]
-    for number, point in enumerate(sweep.grid.points, 1):
-        state = "would train"
-        if sweep.is_started(point):
-            state = "is finished" if sweep.is_finished(point) else "would be resumed"
+    for point in sweep.grid.points:
+        state = "would be resumed" if sweep.is_started(point) else "would train"
+        if has_manifest(sweep.run_dir(point)):
+            state = "is finished"
         told = f"{point.config.parameters:,} parameters, {state}, {RUNS}/{point.name}"
-        lines.append(f"{_count(number, len(sweep.grid.points))} {point.label}: {told}")
+        lines.append(f"{sweep.count(point)}: {told}")
     return "\n".join(lines)
 
 
@@ -146,7 +155,7 @@ def run(sweep: Sweep, reporter: Reporter, *, overwrite: bool) -> list[Row]:
         layout.prepare(sweep.folder, sweep.grid, layout.record_of(sweep.grid, sweep.inputs), overwrite=overwrite)
         outcomes = layout.read_outcomes(sweep.folder)
         _make_runs(sweep, outcomes, reporter, lock)
-        rows = [_row(sweep, point, outcomes) for point in sweep.grid.points]
+        rows = [Row(point, sweep.record(point), outcomes.get(point.name, Outcome())) for point in sweep.grid.points]
         write_bytes(sweep.folder / layout.TABLE_CSV, csv_table(rows))
         write_bytes(sweep.folder / layout.TABLE_MD, markdown_table(sweep.grid, rows).encode())
         write_bytes(sweep.folder / layout.PLOT, sweep_plot(sweep.grid, rows, heading(sweep.grid)))
@@ -154,69 +163,46 @@ def run(sweep: Sweep, reporter: Reporter, *, overwrite: bool) -> list[Row]:
 
 
 def _make_runs(sweep: Sweep, outcomes: dict[str, Outcome], reporter: Reporter, lock: int) -> None:
-    points = [(number, point) for number, point in enumerate(sweep.grid.points, 1) if not _is_made(sweep, point)]
+    points = [point for point in sweep.grid.points if sweep.record(point) is None]
     total = len(sweep.grid.points)
+    for run_dir in map(sweep.run_dir, points):
+        if run_dir.exists() and not (run_dir / CONFIG).is_file():  # of a run that was killed before its first file
+            with disk_errors(run_dir):
+                shutil.rmtree(run_dir)
     if len(points) < total:
         reporter.say(f"{total - len(points)} of {total} runs are finished already")
 
-    def note(number: int, point: Point, outcome: Outcome, text: str) -> None:
+    def note(point: Point, outcome: Outcome, text: str) -> None:
         outcomes[point.name] = outcome
         write_json(sweep.folder / layout.OUTCOMES, plain(outcomes))
-        reporter.say(f"{_count(number, total)} {point.label}: {text}")
+        reporter.say(f"{sweep.count(point)}: {text}")
 
     def commands() -> Iterator[list[str]]:
-        for number, point in points:
+        for point in points:
             command = sweep.command(point)
             begins = "resuming, up to" if "--resume" in command else "training"
-            note(number, point, Outcome(sweep.jobs), f"{begins} {point.config.steps:,} steps ...")
+            note(point, Outcome(sweep.jobs), f"{begins} {point.config.steps:,} steps ...")
             yield command
 
     with contextlib.closing(run_commands(LocalExecutor(sweep.jobs), commands(), lock)) as results:
-        for index, end in results:
-            number, point = points[index]
-            failed = told = _failure(sweep, point, end)
-            if told is None:
-                made = read_run(sweep.run_dir(point)).summary or {}
-                told = f"loss {made['first_loss']:.4f} to {made['last_loss']:.4f}, "
-                told += f"{made['steps_per_second']:.1f} steps/s"
-            note(number, point, Outcome(sweep.jobs, failed, end.status), told)
+        for number, end in results:
+            point = points[number]
+            if (record := sweep.record(point)) is not None:
+                made = record.summary or {}
+                losses = f"loss {made['first_loss']:.4f} to {made['last_loss']:.4f}"
+                note(point, Outcome(sweep.jobs), f"{losses}, {made['steps_per_second']:.1f} steps/s")
+            else:
+                failed = _failure(sweep.run_dir(point), end)
+                note(point, Outcome(sweep.jobs, failed, end.status), failed)
 
 
-def _is_made(sweep: Sweep, point: Point) -> bool:
-    """Return whether a point's run is finished. Removes what a run left that was killed before its first file."""
-    run_dir = sweep.run_dir(point)
-    if sweep.is_finished(point):
-        layout.check_finished(run_dir, point, sweep.inputs)
-        return True
-    if run_dir.exists() and not sweep.is_started(point):
-        with disk_errors(run_dir):
-            shutil.rmtree(run_dir)
-    return False
-
-
-def _failure(sweep: Sweep, point: Point, end: Ended) -> str | None:
-    """Return why a run failed, in one line, or None where it is finished."""
-    if sweep.is_finished(point):
-        return None
+def _failure(run_dir: Path, end: Ended) -> str:
+    """Return why a run failed, in one line."""
     if end.status < 0:
         return f"ended by signal {-end.status}"
-    message, run_dir = end.message.removeprefix("duckling-train: "), sweep.run_dir(point)
+    message = end.message.removeprefix("duckling-train: ")
     message = message.replace(f" in {run_dir}", "").replace(str(run_dir), run_dir.name)
     return message or f"ended with exit status {end.status}"
-
-
-def _row(sweep: Sweep, point: Point, outcomes: dict[str, Outcome]) -> Row:
-    outcome = outcomes.get(point.name, Outcome())
-    if not sweep.is_finished(point):
-        return Row(point, None, Outcome(outcome.jobs, outcome.failed or "not finished", outcome.status))
-    record = read_run(sweep.run_dir(point))
-    if record.summary is None or not record.steps:
-        raise InputError(f"{sweep.run_dir(point)}: has no summary, or no loss; remove it and call again.")
-    return Row(point, record, Outcome(outcome.jobs))
-
-
-def _count(number: int, total: int) -> str:
-    return f"{number:>{len(str(total))}}/{total}"
 
 
 def failure(sweep: Sweep, rows: list[Row]) -> InputError | OutsideError | None:
@@ -229,6 +215,6 @@ def failure(sweep: Sweep, rows: list[Row]) -> InputError | OutsideError | None:
     if not failed:
         return None
     settings = all(row.outcome.status == InputError.exit_status for row in failed)
-    first = f"{failed[0].point.label}: {failed[0].outcome.failed}"
+    first = f"{failed[0].point.label}: {failed[0].failed}"
     kind = InputError if settings else OutsideError
     return kind(f"{len(failed)} of {len(rows)} runs failed, see {sweep.folder / layout.TABLE_MD}; the first: {first}")

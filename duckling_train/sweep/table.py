@@ -31,6 +31,11 @@ class Row:
     outcome: Outcome
     """How it was made, and why it is not finished."""
 
+    @property
+    def failed(self) -> str | None:
+        """Why the run is not finished; None where it is."""
+        return (self.outcome.failed or "not finished") if self.run is None else None
+
 
 def shown_steps(last: int) -> list[int]:
     """Return the steps up to `last` at which the table shows a loss, the original's: 1, 50, 100, 200, 500, 1000, ..."""
@@ -53,7 +58,7 @@ def csv_table(rows: Sequence[Row]) -> bytes:
         _figure("last_logged_step", lambda run: run.steps[-1]),
         _figure("last_loss", lambda run: run.losses[-1]),
         _figure("validation_loss", validation_loss),
-        Column("failed", lambda row: row.outcome.failed),
+        Column("failed", lambda row: row.failed),
     ]
     return csv_bytes(columns, rows)
 
@@ -77,7 +82,7 @@ def markdown_table(grid: Grid, rows: Sequence[Row]) -> str:
     if any(run.evaluations for run in runs):
         columns.append(_figure("validation", validation_loss, ".4f"))
     parts = [heading(grid), markdown(columns, rows)]
-    if failures := [f"- {row.point.label}: {row.outcome.failed}" for row in rows if row.run is None]:
+    if failures := [f"- {row.point.label}: {row.failed}" for row in rows if row.run is None]:
         parts += ["Failed:", "\n".join(failures)]
     return "\n\n".join([*parts, notes(rows)]) + "\n"
 
