@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from duckling_data.base.children import Ended, run_commands
 from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import InputError, OutsideError
-from duckling_data.base.executor import LocalExecutor, default_workers
+from duckling_data.base.executor import Ended, LocalExecutor, default_workers, run_commands
 from duckling_data.base.files import write_bytes
 from duckling_data.base.locks import beside, held
 from duckling_data.base.progress import Reporter

@@ -20,9 +20,8 @@ from typing import Any
 import pytest
 from duckling_train.sweep.plot import styles, sweep_plot
 
-from duckling_data.base.children import Ended
 from duckling_data.base.errors import InputError, OutsideError
-from duckling_data.base.executor import Executor, Results
+from duckling_data.base.executor import Ended, Executor, Results
 from duckling_train.cli import main
 from duckling_train.runs.read import RunRecord
 from duckling_train.sweep import runner
