@@ -19,8 +19,7 @@ STUBBORN = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {SLEEP
 PROGRAM = """if True:
     import os, sys, click
     from duckling_data.base.command_line import run_command
-    from duckling_data.base.executor import run_commands
-    from duckling_data.base.executor import LocalExecutor
+    from duckling_data.base.executor import LocalExecutor, run_commands
 
     @click.command()
     def work():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from duckling_train.precision import (
     MOMENTS,
     RECIPES,
     Float32StateAdamW,
-    cast_weights,
     optimizer_class,
     random_halves,
     round_stochastically,
@@ -51,9 +51,7 @@ def special_values(test: Any) -> Any:
 
 def tiny_model(precision: str) -> GPT2LMHeadModel:
     set_seed(TINY.seed)
-    model = build_model(TINY)
-    cast_weights(model, precision)
-    return model
+    return build_model(dataclasses.replace(TINY, precision=precision))
 
 
 def float_of(bits: int) -> torch.Tensor:
@@ -140,16 +138,11 @@ def test_the_two_roundings_train_differently(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_cast_weights_rounds_the_same_draw_to_nearest_and_keeps_objects_and_ties(precision: str) -> None:
-    set_seed(TINY.seed)
-    model = build_model(TINY)
-    before = {name: (parameter, parameter.detach().clone()) for name, parameter in model.named_parameters()}
-    cast_weights(model, precision)
+def test_a_model_is_the_same_draw_rounded_to_nearest_and_stays_tied(precision: str) -> None:
+    model, drawn = tiny_model(precision), dict(tiny_model("fp32").named_parameters())
     assert model.lm_head.weight is model.transformer.wte.weight
     for name, parameter in model.named_parameters():
-        same, drawn = before[name]
-        assert parameter is same
-        assert torch.equal(parameter, drawn.to(EXPECTED[precision][0]))
+        assert torch.equal(parameter, drawn[name].to(EXPECTED[precision][0]))
 
 
 def test_a_draw_in_bf16_would_be_another_one() -> None:

@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from duckling_train.sweep.plot import styles, sweep_plot
 
 from duckling_data.base.errors import InputError, OutsideError
 from duckling_data.base.executor import Ended, Executor, Results
+from duckling_data.base.locks import beside, held
 from duckling_train.cli import main
 from duckling_train.runs.read import RunRecord
 from duckling_train.sweep import runner
 from duckling_train.sweep.grid import Point, grid_name, make_grid
-from duckling_train.sweep.layout import Outcome, lock
-from duckling_train.sweep.table import Row, csv_table, heading, markdown_table, shown_steps
+from duckling_train.sweep.layout import Outcome
+from duckling_train.sweep.table import Row, csv_table, heading, markdown_table, shown_steps, styles, sweep_plot
 from tests import HANG, forked
 from tests.duckling_train.conftest import FP32, command, duckling_train, environment
 
@@ -177,7 +177,7 @@ def test_a_run_that_had_begun_is_resumed_and_a_missing_one_made_by_the_command_i
 
 def _is_free(place: Path) -> bool:
     try:
-        with lock(place):
+        with held(beside(place), place, waiting=None):
             return True
     except InputError:
         return False
@@ -247,7 +247,7 @@ def test_a_dry_run_of_a_grown_grid_tells_what_is_finished_and_writes_nothing(
 
 
 def test_one_sweep_at_a_time_works_in_a_place(swept: Path, workspace: Path, capsys: Any) -> None:
-    with lock(swept):
+    with held(beside(swept), swept, waiting=None):
         assert sweep(swept, workspace, *GRID) == 2
     said = capsys.readouterr().err
     assert f"{swept}: process {os.getpid()} on " in said
