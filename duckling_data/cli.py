@@ -34,7 +34,7 @@ def _make(
     from duckling_data.base.memory import keep_freed_memory
 
     keep_freed_memory()
-    from duckling_data.base.parallel import default_workers
+    from duckling_data.base.executor import default_workers
     from duckling_data.base.progress import Reporter
     from duckling_data.pipeline import Pipeline, Request
 
@@ -133,7 +133,7 @@ def verify(workspace: Path, workers: int | None, quiet: bool, **given: Any) -> N
     Every file is hashed again, the source's too; counts, mapping and rows are derived again from the stories. Exit
     status 1 if something differs.
     """
-    from duckling_data.base.parallel import default_workers
+    from duckling_data.base.executor import default_workers
     from duckling_data.base.progress import Reporter
     from duckling_data.verify import VerifyRequest, verify_workspace
 

@@ -1,4 +1,4 @@
-"""The command `duckling-train`. Only click and the standard library are imported up here: `--help` is quick."""
+"""The command `duckling-train` and its subcommands: options in, one call each. Heavy imports are in the functions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from duckling_data.base.command_line import run_command
-from duckling_train.commands import COMMANDS
-from duckling_train.options import config_options, given_settings, setting_options, verbosity_options, workspace_option
+from duckling_train import options
 from duckling_train.processes import is_main_process
 from duckling_train.settings import make_config
 
@@ -20,17 +19,17 @@ PROGRAM = "duckling-train"
 @click.group(
     invoke_without_command=True, context_settings={"show_default": True, "help_option_names": ["-h", "--help"]}
 )
-@workspace_option
+@options.workspace
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="The run's directory.  [default: WORKSPACE/runs/NAME]"
 )
 @click.option("--name", metavar="NAME", help="The run's name.  [default: from the settings, as steps-10000-seed-42]")
 @click.option("--resume", metavar="RUN", help="Resume an interrupted run: its directory, or its name.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run there.  [default: off]")
-@config_options
-@setting_options
+@options.config
+@options.settings
 @click.option("--dry-run", is_flag=True, help="Print what would be trained and written, and stop.  [default: off]")
-@verbosity_options
+@options.verbosity
 @click.version_option(package_name="duckling", prog_name=PROGRAM)
 @click.pass_context
 def cli(
@@ -52,16 +51,19 @@ def cli(
     The defaults are Duckling II's. On a CPU the run is bitwise that of the seed's notebook.
     """
     if context.invoked_subcommand is not None:
-        _refuse_misplaced_options(context)
+        for parameter in context.command.params:  # before the subcommand, an option would be ignored
+            if options.given(context, str(parameter.name)) and parameter.name != "debug":
+                subcommand = context.invoked_subcommand
+                raise click.UsageError(f"{parameter.opts[0]} comes before {subcommand}; write it after it.")
         return
     if resume is not None:
-        run_dir, summary = _resume(context, resume, quiet=quiet)
+        run_dir, summary = _resume(context, workspace, resume, quiet=quiet)
     else:
         from duckling_train.runs.layout import locate
 
         if out is not None and name is not None:
             raise click.UsageError("--name does not go with --out, which is the whole path; leave one of them out.")
-        config = make_config(given_settings(context), preset=preset, file=config_file)
+        config = make_config(options.given_settings(context), preset=preset, file=config_file)
         run_dir = locate(workspace, out, name if name is not None else config.run_name())
         from duckling_train.runs.train import describe, train
 
@@ -77,35 +79,166 @@ def cli(
         )
 
 
-def _resume(context: click.Context, run: str, *, quiet: bool) -> tuple[Path, dict[str, Any]]:
+def _resume(context: click.Context, workspace: Path, run: str, *, quiet: bool) -> tuple[Path, dict[str, Any]]:
     """Finish the run that `--resume` names. Returns its directory and summary."""
-    for name in ("out", "name", "overwrite", "preset", "config_file", "dry_run"):
-        if _given(context, name):
-            option = next(parameter.opts[0] for parameter in context.command.params if parameter.name == name)
-            raise click.UsageError(f"{option} does not go with --resume, which takes the run as it is.")
+    for parameter in context.command.params:
+        refused = parameter.name in ("out", "name", "overwrite", "preset", "config_file", "dry_run")
+        if refused and options.given(context, str(parameter.name)):
+            raise click.UsageError(f"{parameter.opts[0]} does not go with --resume, which takes the run as it is.")
     from duckling_train.runs.read import find_run
     from duckling_train.runs.resume import resume, workspace_of
 
-    workspace: Path = context.params["workspace"]
     run_dir = find_run(workspace, run)
-    if not _given(context, "workspace"):
+    if not options.given(context, "workspace"):
         workspace = workspace_of(run_dir, workspace)
-    return run_dir, resume(run_dir, workspace, given_settings(context), quiet=quiet)
+    return run_dir, resume(run_dir, workspace, options.given_settings(context), quiet=quiet)
 
 
-def _given(context: click.Context, name: str) -> bool:
-    return context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+@cli.command()
+@click.argument("run", metavar="RUN")
+@click.option("--prompt", "prompts", multiple=True, default=("Once upon a time",), metavar="TEXT",
+              help="The text to continue; repeatable.")  # fmt: skip
+@click.option("--tokens", type=int, default=100, help="New tokens.")
+@click.option("--greedy", is_flag=True, help="Take the most likely token each time.  [default: off, sample]")
+@click.option("--temperature", type=float, default=1.0, help="Divides the logits before sampling.")
+@click.option("--top-k", type=int, default=0, help="Sample among the k most likely tokens; 0 is all.")
+@click.option("--seed", type=int, default=42, help="Seed of the sampling, for each prompt anew.")
+@options.workspace
+@options.verbosity
+@click.pass_context
+def generate(
+    context: click.Context, /, run: str, prompts: tuple[str, ...], workspace: Path, quiet: bool, **sampling: Any
+) -> None:
+    """Continue a prompt with RUN's model. RUN is a run's directory, or its name in the workspace."""
+    for name, flag in (("temperature", "--temperature"), ("top_k", "--top-k")):
+        if sampling["greedy"] and options.given(context, name):
+            raise click.UsageError(f"{flag} does not go with --greedy, which draws nothing; leave one of them out.")
+    from duckling_data.base.progress import Reporter
+    from duckling_train.runs.generate import Sampling, continuations
+    from duckling_train.runs.read import find_run
+
+    note = Reporter(quiet).say
+    for number, text in enumerate(continuations(find_run(workspace, run), prompts, Sampling(**sampling), note)):
+        click.echo(text if number == 0 else f"\n{text}")
 
 
-for command in COMMANDS:
-    cli.add_command(command)
+@cli.command()
+@click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("compare.png"), metavar="FILE.png",
+              help="The plot of the losses; replaced if it is there.")  # fmt: skip
+@options.workspace
+@options.verbosity
+def compare(runs: tuple[str, ...], out: Path, workspace: Path, quiet: bool) -> None:
+    """Show runs side by side: a table of what differs and how they did, and a plot of their losses.
+
+    RUN is a run's directory, or its name in the workspace.
+    """
+    from duckling_train.compare.table import comparison
+    from duckling_train.runs.read import find_run
+
+    table, plotted = comparison([find_run(workspace, run) for run in runs], out)
+    click.echo(table)
+    if not quiet:
+        click.echo(f"losses plotted in {out}" if plotted else "nothing plotted: no loss is logged yet", err=True)
 
 
-def _refuse_misplaced_options(context: click.Context) -> None:
-    """Raise click.UsageError for an option before the subcommand: it would be ignored there."""
-    for parameter in context.command.params:
-        if _given(context, str(parameter.name)) and parameter.name != "debug":
-            raise click.UsageError(f"{parameter.opts[0]} comes before {context.invoked_subcommand}; write it after it.")
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE.ipynb")
+@click.option("--overwrite", is_flag=True, help="Replace the file.  [default: off]")
+@options.workspace
+@options.verbosity
+def template(file: Path, workspace: Path, overwrite: bool, quiet: bool) -> None:
+    """Write a notebook to start an experiment from: Duckling II, set up and explained, with three worked examples."""
+    from duckling_train.template import write_template
+
+    write_template(file, workspace, overwrite=overwrite)
+    if not quiet:
+        click.echo(f"{file}: open it with jupyter lab, or run it with jupyter execute")
+
+
+@cli.command()
+@options.workspace
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR",
+              help="The sweep's directory.  [default: WORKSPACE/sweeps/NAME]")  # fmt: skip
+@click.option("--name", metavar="NAME",
+              help="The sweep's name.  [default: from the grid, as layers-2_4-steps-200-seed-42]")  # fmt: skip
+@click.option("--jobs", type=int, default=1, metavar="N",
+              help="Runs side by side, each with an Nth of the cores as --threads, unless that is given.")  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Replace an earlier sweep there.  [default: off]")
+@options.config
+@options.setting_lists
+@click.option("--dry-run", is_flag=True, help="Print what would be trained and where, and stop.  [default: off]")
+@options.verbosity
+@click.pass_context
+def sweep(
+    context: click.Context,
+    /,
+    workspace: Path,
+    out: Path | None,
+    name: str | None,
+    jobs: int,
+    overwrite: bool,
+    preset: str,
+    config_file: Path | None,
+    dry_run: bool,
+    quiet: bool,
+    **_settings: object,
+) -> None:
+    """Train every combination of the values given: a run each, and one table and one plot of them all.
+
+    Any setting of a run takes a list of values between commas; one value holds for all runs. The two sweeps by which
+    Duckling II was chosen, and one with several seeds:
+
+    \b
+        duckling-train sweep --layers 2,4,8 --batch-size 16 --steps 2000
+        duckling-train sweep --batch-size 1,2,16,64 --steps 2000
+        duckling-train sweep --layers 2,4 --seeds 42,43,44 --steps 200 --jobs 2
+
+    The directory gets runs/ (ordinary run directories), table.md, table.csv and sweep.png. Called again it resumes:
+    finished runs are kept, interrupted and failed ones trained, and a grid with a --name or --out may grow.
+    A run that fails stops no other; the exit status is then 2 where settings are at fault, as with a loss that is not
+    finite, and 3 for any other failure.
+    """
+    from duckling_data.base.progress import Reporter
+    from duckling_train.sweep import runner
+
+    lists = options.given_lists(context)
+    planned = runner.plan(lists, workspace, out, name, jobs, preset=preset, file=config_file, overwrite=overwrite)
+    if dry_run:
+        click.echo(runner.describe(planned))
+        return
+    rows = runner.run(planned, Reporter(quiet), overwrite=overwrite)
+    if not quiet:
+        click.echo((planned.folder / runner.MADE[0]).read_text(encoding="utf-8"))
+        click.echo(f"{planned.folder}: {', '.join(runner.MADE)}", err=True)
+    if (failed := runner.failure(planned, rows)) is not None:
+        raise failed
+
+
+@cli.command()
+@click.argument("run", metavar="RUN")
+@options.workspace
+@options.verbosity
+@click.pass_context
+def verify(context: click.Context, /, run: str, workspace: Path, quiet: bool) -> None:
+    """Check that RUN is whole and nothing in it has changed since it was trained.
+
+    RUN is a run's directory, or its name in the workspace. A line for each thing that holds: its files (their SHA-256),
+    settings, checkpoints, logs and model, and the data that it was trained on, where its workspace is at hand. An
+    unfinished run is checked as far as it has come.
+
+    Exit status 0 if all holds, 1 with a line on what differs if anything does, 2 if RUN is no run. It changes nothing.
+    """
+    from duckling_train.runs.resume import workspace_of
+    from duckling_train.runs.verify import locate, verify_run
+
+    run_dir = locate(workspace, run)
+    if not options.given(context, "workspace"):
+        # Only the workspace that contains a run is known to be its own; a run's directory holds no data.
+        workspace = workspace_of(run_dir, run_dir)
+    for line in verify_run(run_dir, workspace):
+        if not quiet:
+            click.echo(line)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

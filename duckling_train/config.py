@@ -1,7 +1,7 @@
 """What a run is made of: every setting that shapes its numbers, with Duckling II's values as defaults.
 
-Paths, names and the clock are not settings: two runs with equal `TrainConfig`, equal data and equal library versions
-are the same run. `config.json` is `TrainConfig.resolved()`; `settings.py` makes a config of presets, files and flags.
+Two runs with equal `TrainConfig`, equal data and equal library versions are the same run. `config.json` is
+`TrainConfig.resolved()`; `settings.py` makes a config of presets, files and flags.
 """
 
 from __future__ import annotations
@@ -9,17 +9,21 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.records import short
 
-ENGINES = ("reference",)
-DEVICES = ("auto", "cpu", "cuda", "mps")
-SCHEDULES = ("linear", "constant", "cosine")
+T = TypeVar("T")
+
 PRECISIONS = ("bf16-mixed", "fp32", "bf16-pure", "bf16-weights", "bf16-stochastic")
-REPORTERS = ("none", "tensorboard", "wandb")
-CHOICES = {"engine": ENGINES, "device": DEVICES, "schedule": SCHEDULES, "precision": PRECISIONS, "report_to": REPORTERS}
+CHOICES = {
+    "engine": ("reference",),
+    "device": ("auto", "cpu", "cuda", "mps"),
+    "schedule": ("linear", "constant", "cosine"),
+    "precision": PRECISIONS,
+    "report_to": ("none", "tensorboard", "wandb"),
+}
 MAX_SEED = 2**32 - 1  # NumPy takes no larger seed
 MAX_RATE = 1e36  # a step of more overflows float32
 INNER_FACTOR = 4
@@ -28,15 +32,20 @@ LIMITS = {"steps": 10**9, "warmup_steps": 10**9, "logging_steps": 10**9, "eval_s
           "n_positions": 2**16, "vocab_size": 2**16, "threads": 2**10, "processes": 2**16}  # fmt: skip
 """The largest value of each number: far more than Duckling is for, and less than what fills a machine's memory before
 anything is checked. Rows of tokens are uint16, so a vocabulary ends at 65,536."""
+FROM_ZERO = ("warmup_steps", "eval_steps", "checkpoint_steps", "eval_rows")
+"""Those of LIMITS that may be 0; the others are at least 1."""
 MAX_PARAMETERS = 10**10
 """The largest model: 40 GB in float32, and four times that with its gradients and AdamW's moments."""
-CHECKPOINT_STEPS = 1000
-
 FIXED = {"optimizer": "adamw", "adam_epsilon": 1e-8, "activation": "gelu", "dropout": 0.0}
 """What no flag changes, so that `config.json` states the whole recipe."""
 NOT_IN_THE_NAME = ("steps", "seed", "device", "threads", "processes", "report_to", "checkpoint_steps",
                    "keep_checkpoints", "eval_steps", "eval_rows")  # fmt: skip
 """Settings that are not in the rest of a run's default name: in it already, or without effect on the numbers."""
+
+
+def setting(default: T, meaning: str) -> T:
+    """Return a field of TrainConfig with the text that `--help` shows of its flag."""
+    return dataclasses.field(default=default, metadata={"help": meaning})
 
 
 @dataclass(frozen=True)
@@ -47,98 +56,58 @@ class TrainConfig:
     1907456
     """
 
-    engine: str = "reference"
-    """What trains: one of ENGINES. `reference` is the Hugging Face Trainer, bitwise the seed's notebook."""
-
-    steps: int = 10_000
-    """Optimizer steps; the schedule is stretched over them."""
-
-    batch_size: int = 2
-    """Rows a step, of all processes together."""
-
-    learning_rate: float = 1e-4
-    """AdamW's peak learning rate."""
-
-    schedule: str = "linear"
-    """The learning rate after the warm-up: linear to 0, constant, or half a cosine to 0."""
-
-    warmup_steps: int = 0
-    """Steps over which the learning rate first rises linearly from 0."""
-
-    weight_decay: float = 0.01
-    """AdamW's decoupled weight decay (biases and LayerNorm excepted, as the Trainer does it)."""
-
-    max_grad_norm: float = 1.0
-    """The global gradient norm is clipped to this; 0 leaves it as it is."""
-
-    betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's decay of the first and of the second moment."""
-
-    precision: str = "bf16-mixed"
-    """The dtypes of weights, arithmetic and optimizer state: one of PRECISIONS, see `precision.py`."""
-
-    seed: int = 42
-    """Seeds the initial weights (and the rounding of bf16-stochastic)."""
-
-    data_seed: int | None = None
-    """Seeds the order of the rows; None takes `seed`, as in the seed's notebook."""
-
-    n_layer: int = 2
-    """Transformer blocks."""
-
-    n_embd: int = 128
-    """Width of the residual stream and of an embedding row; the feed-forward layer is four times as wide."""
-
-    n_head: int = 2
-    """Attention heads a block."""
-
-    tied: bool = True
-    """Whether the output softmax uses the embedding's own rows."""
-
-    n_positions: int = 512
-    """Context length in tokens; the dataset's rows are this long."""
-
-    vocab_size: int = 8192
-    """Rows of the embedding, live and dead."""
-
-    logging_steps: int = 10
-    """A loss is logged at step 1 and every this many steps: the mean since the last log."""
-
-    eval_steps: int = 0
-    """The validation rows are evaluated every this many steps and at the end; 0 takes the end alone."""
-
-    eval_rows: int | None = 128
-    """How many validation rows an evaluation takes, the first ones; None takes all, 0 evaluates never."""
-
-    checkpoint_steps: int = CHECKPOINT_STEPS
-    """A checkpoint is written every this many steps and at the end; 0 writes none."""
-
-    keep_checkpoints: bool = False
-    """Whether every checkpoint is kept; else the last two are, and none once the run is finished."""
-
-    report_to: str = "none"
-    """Where the metrics go in addition to the run directory: one of REPORTERS."""
-
-    device: str = "auto"
-    """Where the model trains: cpu, cuda, mps, or auto for the first of cuda, mps, cpu that is there."""
-
-    threads: int | None = None
-    """CPU threads of a process; None takes torch's own number. They split sums, and so shape a CPU run's bits."""
-
+    engine: str = setting("reference", "What trains: reference is the Hugging Face Trainer.")
+    steps: int = setting(10_000, "Optimizer steps.")
+    """The schedule is stretched over them."""
+    batch_size: int = setting(2, "Rows a step, of all processes together.")
+    learning_rate: float = setting(1e-4, "Peak learning rate.")
+    schedule: str = setting("linear", "Learning rate after the warm-up.")
+    """Linear to 0, constant, or half a cosine to 0."""
+    warmup_steps: int = setting(0, "Steps over which it first rises from 0.")
+    weight_decay: float = setting(0.01, "AdamW's decoupled weight decay.")
+    """Biases and LayerNorm have none."""
+    max_grad_norm: float = setting(1.0, "Largest global gradient norm; 0 clips nothing.")
+    betas: tuple[float, float] = setting((0.9, 0.999), "AdamW's two decays.")
+    precision: str = setting(
+        "bf16-mixed",
+        "The seed's autocast; float32; all in bfloat16 (the loss stops falling); bfloat16 weights with "
+        "float32 Adam state, rounded to nearest; the same, rounded stochastically.",
+    )
+    """See `precision.py`."""
+    seed: int = setting(42, "Seed of the weights.")
+    """Of the rounding of bf16-stochastic, too."""
+    data_seed: int | None = setting(None, "Seed of the order of the rows.  [default: --seed]")
+    n_layer: int = setting(2, "Transformer blocks.")
+    n_embd: int = setting(128, "Width of an embedding row; the feed-forward layer is 4 times as wide.")
+    n_head: int = setting(2, "Attention heads a block.")
+    tied: bool = setting(True, "Whether the softmax uses the embedding's own rows.")
+    n_positions: int = setting(512, "Context length; must be the dataset's.")
+    vocab_size: int = setting(8192, "Embedding rows, live and dead; must be the mapping's.")
+    logging_steps: int = setting(10, "Steps between two logged losses.")
+    """Step 1 is logged, too. A logged loss is the mean since the last log."""
+    eval_steps: int = setting(0, "Steps between two evaluations; 0 evaluates at the end alone.")
+    eval_rows: int | None = setting(128, "Validation rows an evaluation takes; 0 never evaluates.")
+    """The first ones; None takes all."""
+    checkpoint_steps: int = setting(1000, "Steps between two checkpoints; 0 writes none.")
+    """One is written at the end, too."""
+    keep_checkpoints: bool = setting(
+        False, "Keep all of them: else the last two, and none after the end.  [default: off]"
+    )
+    report_to: str = setting("none", "Where else metrics go than the run directory.")
+    device: str = setting("auto", "Where to train.")
+    """auto is the first of cuda, mps, cpu that is there."""
+    threads: int | None = setting(None, "CPU threads; they shape a CPU run's bits.  [default: torch's]")
     processes: int = 1
     """Processes that share a batch: torchrun's number, not a flag."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
-        for name in ("steps", "batch_size", "logging_steps", "n_layer", "n_embd", "n_head", "n_positions",
-                     "vocab_size", "processes"):  # fmt: skip
-            _check_size(name, getattr(self, name), 1)
-        for name in ("warmup_steps", "eval_steps", "checkpoint_steps"):
-            _check_size(name, getattr(self, name), 0)
-        if self.eval_rows is not None:
-            _check_size("eval_rows", self.eval_rows, 0, ", or all")
-        if self.threads is not None:
-            _check_size("threads", self.threads, 1)
+        for name, most in LIMITS.items():
+            value, more = getattr(self, name), ", or all" if name == "eval_rows" else ""
+            if value is not None:
+                least = 0 if name in FROM_ZERO else 1
+                _check(name, value, value >= least, f"at least {least}{more}")
+                _check(name, value, value <= most, f"at most {most:,}{more}")
         for name in ("weight_decay", "max_grad_norm"):
             value = getattr(self, name)
             _check(name, value, math.isfinite(value) and value >= 0, "a number, at least 0")
@@ -190,37 +159,30 @@ class TrainConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name not in NOT_IN_THE_NAME and value != field.default:
-                parts.append(_in_name(field.name, value))
+                values = value if isinstance(value, tuple) else (value,)
+                text = "-".join(part if isinstance(part, str) else number_text(part) for part in values)
+                parts.append("untied" if field.name == "tied" else f"{word(field.name)}-{text}")
         return "-".join(parts)
 
 
-FLAGS = {"n_layer": "--layers", "n_embd": "--width", "n_head": "--heads", "n_positions": "--ctx",
-         "max_grad_norm": "--clip", "tied": "--tied"}  # fmt: skip
-"""The flags whose names are not their field's."""
+WORDS = {"n_layer": "layers", "n_embd": "width", "n_head": "heads", "n_positions": "ctx", "max_grad_norm": "clip"}
+"""The flags whose names are not their field's, without the dashes in front."""
+
+
+def word(name: str) -> str:
+    """Return what the user calls the setting `name`: its flag without the dashes in front."""
+    return WORDS.get(name, name.replace("_", "-"))
 
 
 def flag(name: str) -> str:
     """Return the flag that sets the field `name`."""
-    return FLAGS.get(name, "--" + name.replace("_", "-"))
-
-
-def _in_name(name: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return name if value else f"un{name}"
-    parts = value if isinstance(value, tuple) else (value,)
-    text = "-".join(part if isinstance(part, str) else number_text(part) for part in parts)
-    return f"{flag(name)[2:]}-{text}"
+    return f"--{word(name)}"
 
 
 def number_text(value: float) -> str:
     """Return the shortest text of a number that says it exactly: six digits where they do."""
-    short = f"{value:g}"
-    return short if float(short) == value else repr(value)
-
-
-def _check_size(name: str, value: int, least: int, more: str = "") -> None:
-    _check(name, value, value >= least, f"at least {least}{more}")
-    _check(name, value, value <= LIMITS[name], f"at most {LIMITS[name]:,}{more}")
+    rounded = f"{value:g}"
+    return rounded if float(rounded) == value else repr(value)
 
 
 def _check(name: str, value: Any, fine: bool, expected: str) -> None:

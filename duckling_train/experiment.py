@@ -5,8 +5,7 @@
     lab = duckling_ii("artifacts")
     tracker = lab.train(400)
 
-On a CPU, the losses and weights of a run on these parts, by `lab.train` or by a Trainer of one's own, are bitwise those
-of the seed's cells on the same two files.
+On a CPU, the losses and weights are bitwise those of the seed's cells, by `lab.train` or a Trainer of one's own.
 """
 
 from __future__ import annotations
@@ -32,12 +31,11 @@ from duckling_train.config import TrainConfig
 from duckling_train.data import PackedRows, open_workspace
 from duckling_train.engines.reference.callbacks import LossTracker, ProgressLines
 from duckling_train.engines.reference.engine import CausalLMCollator, arguments_of
-from duckling_train.model import build_model, n_params, resolve_device
-from duckling_train.precision import cast_weights, optimizer_class
+from duckling_train.model import build_model, resolve_device
+from duckling_train.precision import optimizer_class
 
 OF_A_RUN = ("steps", "eval_steps", "eval_rows", "checkpoint_steps", "keep_checkpoints", "processes")
-"""Settings that mean something to `duckling-train` alone: here the steps are given to `train`, the rest is the
-Trainer's to do."""
+"""Settings of `duckling-train` alone: here the steps are given to `train`, the rest is up to the Trainer."""
 
 
 @dataclass
@@ -51,25 +49,18 @@ class Experiment:
 
     model: GPT2LMHeadModel
     """The model, untrained, on the CPU; a Trainer moves it to `device`."""
-
     dataset: Dataset
     """The packed rows: `dataset[i]["input_ids"]` is int64[context], a NumPy array of live ids."""
-
     collator: CausalLMCollator
     """Makes a batch of rows: `input_ids` and `labels`, int64[batch, context]."""
-
     tokenizer: DucklingTokenizer
     """Text to compact ids and back: `encode`, `decode`."""
-
     token_mapping: TokenMapping
     """The content of `token_mapping.json`."""
-
     dead_token_ids: set[int]
     """The ids that no token has: 6,144 to 8,191."""
-
     device: str
     """Where a Trainer trains: mps, cuda or cpu."""
-
     config: TrainConfig
     """Every setting, the device resolved."""
 
@@ -84,35 +75,23 @@ class Experiment:
         """Return the TrainingArguments of this experiment's settings for `num_steps` steps.
 
         `logging_steps` is the settings' own, 10, unless it is given. `extras` are further keywords of that class and
-        override the settings. The Trainer's own progress display is on, as in the seed. It makes the folder
-        `output_dir` and leaves it empty: nothing is saved.
+        override the settings. The Trainer shows its progress, as in the seed, and leaves `output_dir` empty.
         Raises InputError for a number out of range and where the device has no bf16.
         """
-        config = dataclasses.replace(
-            self.config,
-            steps=num_steps,
-            logging_steps=self.config.logging_steps if logging_steps is None else logging_steps,
-            checkpoint_steps=0,
-        )
+        logging_steps = self.config.logging_steps if logging_steps is None else logging_steps
+        config = dataclasses.replace(self.config, steps=num_steps, logging_steps=logging_steps, checkpoint_steps=0)
         return arguments_of(config, Path(output_dir), **{"disable_tqdm": False, **extras})
 
     def optimizer(self, args: TrainingArguments) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
-        """Return the precision's own optimizer for a Trainer's `optimizer_cls_and_kwargs`; None is the Trainer's AdamW.
-
-        Only the precisions bf16-weights and bf16-stochastic have one: a Trainer of one's own must be given it there.
-        """
-        found = optimizer_class(self.config.precision, self.config.seed)
-        if found is None:
-            return None
-        kind, keywords = found
-        betas = (args.adam_beta1, args.adam_beta2)
-        return kind, {"lr": args.learning_rate, "betas": betas, "eps": args.adam_epsilon, **keywords}
+        """Return what a Trainer needs as `optimizer_cls_and_kwargs`: None but for bf16-weights and bf16-stochastic."""
+        arguments = {"lr": args.learning_rate, "betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
+        return optimizer_class(self.config.precision, self.config.seed, **arguments)
 
     def train(self, num_steps: int, callbacks: Sequence[TrainerCallback] = (), **extras: Any) -> LossTracker:
         """Train `model` on `dataset` for `num_steps` steps, as the seed does, and return the logged losses.
 
-        A few lines are printed on the way. The rest is as in `make_training_args`. A second call goes on from the
-        weights that the first left, with a fresh optimizer and schedule; for a fresh model call `duckling_ii` again.
+        A few lines are printed. `extras` are those of `make_training_args`. A second call continues from the weights of
+        the first, with a fresh optimizer and schedule; for a fresh model call `duckling_ii` again.
         """
         args = self.make_training_args(num_steps, **{"disable_tqdm": True, **extras})
         tracker = LossTracker()
@@ -129,38 +108,40 @@ class Experiment:
         return tracker
 
     def __repr__(self) -> str:
-        dead = len(self.dead_token_ids)
+        config, dead = self.config, len(self.dead_token_ids)
         return (
-            f"Duckling II on {self.device}: {n_params(self.model):,} parameters, {len(self.dataset):,} rows of "
-            f"{self.config.n_positions} tokens, {self.config.vocab_size - dead:,} live and {dead:,} dead ids, "
-            f"seed {self.config.seed}"
+            f"Duckling II on {self.device}: {config.parameters:,} parameters, {len(self.dataset):,} rows of "
+            f"{config.n_positions} tokens, {config.vocab_size - dead:,} live and {dead:,} dead ids, seed {config.seed}"
         )
 
 
 def duckling_ii(workspace: str | Path = "artifacts", **settings: Any) -> Experiment:
     """Open a workspace's two files and build the untrained model. The defaults are Duckling II's.
 
-    `settings` are fields of `TrainConfig`, such as `learning_rate=1e-3`, `seed=7` or `device="cpu"`. The seed is set
-    right before the model is built, as in the seed's notebook.
-
+    `settings` are fields of `TrainConfig`, such as `learning_rate=1e-3`, `seed=7` or `device="cpu"`.
     Raises InputError for a setting that is unknown, out of range, or means nothing here, for an absent device, and for
     a workspace that `data.open_workspace` refuses.
 
     >>> duckling_ii("artifacts", n_layer=4, seed=7)
     Duckling II on ...: 1,907,456 parameters, ... rows of 512 tokens, 6,144 live and 2,048 dead ids, seed 7
     """
-    config = _config(settings)
+    known = [field.name for field in dataclasses.fields(TrainConfig) if field.name not in OF_A_RUN]
+    for name in settings:
+        if name in OF_A_RUN:
+            instead = "give the number to train or make_training_args" if name == "steps" else "it is duckling-train's"
+            raise InputError(f"{name} is no setting of an open experiment: {instead}")
+        if name not in known:
+            raise InputError(f"{name} is an unknown setting; known are {', '.join(known)}")
+    config = TrainConfig(**settings)
+    config = dataclasses.replace(config, device=resolve_device(config.device))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     data = open_workspace(Path(workspace), config)
     tokenizer = DucklingTokenizer(data.mapping)
-    dataset = dataset_of(data.rows, config.n_positions, data.payload_sha256)
     set_seed(config.seed)
-    model = build_model(config)
-    cast_weights(model, config.precision)
     return Experiment(
-        model=model,
-        dataset=dataset,
+        model=build_model(config),
+        dataset=dataset_of(data.rows, config.n_positions, data.payload_sha256),
         collator=CausalLMCollator(),
         tokenizer=tokenizer,
         token_mapping=data.mapping,
@@ -173,29 +154,12 @@ def duckling_ii(workspace: str | Path = "artifacts", **settings: Any) -> Experim
 def dataset_of(rows: PackedRows, context: int, payload_sha256: str) -> Dataset:
     """Return checked rows as the Dataset that the seed loads, in the NumPy format. Their tokens are not copied.
 
-    It has no folder, so that nothing beside the rows is read or written: `load_from_disk` would also take over what a
-    `cache-*.arrow` in the dataset's folder claims to be. Its fingerprint is the one on disk.
+    It has no folder: `load_from_disk` would also use any `cache-*.arrow` beside the rows, and write some. Its
+    fingerprint is the one on disk.
     """
     layout = schema(context)
-    arrays = [
-        pa.FixedSizeListArray.from_arrays(pa.array(chunk.reshape(-1)), type=layout.field(COLUMN).type)
-        for chunk in rows.rows.chunks
-    ]
-    table = pa.Table.from_arrays([pa.chunked_array(arrays, layout.field(COLUMN).type)], schema=layout)
+    kind = layout.field(COLUMN).type
+    arrays = [pa.FixedSizeListArray.from_arrays(pa.array(chunk.reshape(-1)), type=kind) for chunk in rows.rows.chunks]
+    table = InMemoryTable(pa.Table.from_arrays([pa.chunked_array(arrays, kind)], schema=layout))
     info = DatasetInfo(features=Features.from_arrow_schema(layout))
-    return Dataset(InMemoryTable(table), info=info, split=Split.TRAIN, fingerprint=payload_sha256[:16]).with_format(
-        "numpy"
-    )
-
-
-def _config(settings: dict[str, Any]) -> TrainConfig:
-    """Return the config of `settings`, its device resolved; InputError for a name that is no setting here."""
-    known = [field.name for field in dataclasses.fields(TrainConfig) if field.name not in OF_A_RUN]
-    for name in settings:
-        if name in OF_A_RUN:
-            instead = "give the number to train or make_training_args" if name == "steps" else "it is duckling-train's"
-            raise InputError(f"{name} is no setting of an open experiment: {instead}")
-        if name not in known:
-            raise InputError(f"{name} is an unknown setting; known are {', '.join(known)}")
-    config = TrainConfig(**settings)
-    return dataclasses.replace(config, device=resolve_device(config.device))
+    return Dataset(table, info=info, split=Split.TRAIN, fingerprint=payload_sha256[:16]).with_format("numpy")

@@ -10,13 +10,13 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 
 from duckling_data.base.errors import InputError
 from duckling_train.config import TrainConfig
+from duckling_train.precision import RECIPES
 
 
 def model_config(config: TrainConfig) -> GPT2Config:
     """Return the seed's model configuration in `config`'s sizes: no dropout, `gelu`, no cache.
 
-    GPT-2's begin and end tokens (50256) are unset: they lie outside the compact vocabulary, and a model saved with
-    them makes `generate` warn. Neither is used in training.
+    GPT-2's begin and end tokens (50256) are unset: they are outside the compact vocabulary, and `generate` would warn.
     """
     return GPT2Config(
         vocab_size=config.vocab_size,
@@ -39,24 +39,16 @@ def model_config(config: TrainConfig) -> GPT2Config:
 
 
 def build_model(config: TrainConfig) -> GPT2LMHeadModel:
-    """Return a fresh float32 model on the CPU. Draws its weights from torch's global random stream: seed it first."""
+    """Return a fresh model on the CPU, its float32 draw rounded to the nearest value in the dtype of the precision.
+
+    The weights are drawn from torch's global random stream: seed it first.
+    """
     model = GPT2LMHeadModel(model_config(config))
-    # The loss that transformers falls back to for this class, with a warning unless it is named. Naming it by
-    # `loss_type` instead would change the run: the Trainer would then divide a batch's summed loss by its 511
-    # predictions a row, where for the seed's model it divides by 512 tokens a row.
+    # The loss that transformers falls back to for this class, with a warning unless it is set. Setting `loss_type`
+    # instead would change the run: the Trainer would divide a batch's summed loss by 511 predictions a row, not by 512.
     model.loss_function = ForCausalLMLoss
+    torch.nn.Module.to(model, RECIPES[config.precision].weights)
     return model
-
-
-def n_params(model: GPT2LMHeadModel) -> int:
-    """Return the number of parameters, the tied embedding counted once (Duckling II: 1,510,912)."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def count_params(config: TrainConfig) -> int:
-    """Return `n_params` of the model that `config` describes, without drawing its weights."""
-    with torch.device("meta"):
-        return n_params(build_model(config))
 
 
 def resolve_device(device: str) -> str:

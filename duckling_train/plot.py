@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,16 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from duckling_data.base.plotting import default_settings
+from duckling_data.base.plotting import COLOURS, default_settings, png
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-"""Colours that the colour-blind can tell apart (Okabe and Ito, 2008), the yellow left out: it is faint on white."""
 LINES: tuple[Any, ...] = ("solid", (0, (4, 1.5)), (0, (1, 1)))
 """A line style for each round of COLOURS: with both, 21 runs look different."""
 SMOOTHED_FROM = 50
 """From this many logged losses on, their running mean is drawn."""
-WINDOW_SHARE = 10
-"""The running mean at log n is over the last 1/WINDOW_SHARE of the n logs so far: one width on a logarithmic axis."""
 MEAN = "mean over the last tenth of the logs so far"
 LOGGED_UP_TO = 4
 """With up to so many runs side by side, the logged losses are drawn faintly under their running means."""
@@ -48,10 +42,13 @@ class Curve:
 
 
 def running_mean(values: Sequence[float]) -> npt.NDArray[np.float64]:
-    """Return, for each value, the mean over the last tenth of the values so far: float64, as long as `values`."""
+    """Return, for each value, the mean over the last tenth of the values so far: float64, as long as `values`.
+
+    On a logarithmic axis, this window has one width everywhere.
+    """
     sums = np.concatenate([[0.0], np.cumsum(np.asarray(values, dtype=np.float64))])
     ends = np.arange(1, len(values) + 1)
-    starts = ends - np.maximum(ends // WINDOW_SHARE, 1)
+    starts = ends - np.maximum(ends // 10, 1)
     return np.asarray((sums[ends] - sums[starts]) / (ends - starts))
 
 
@@ -66,46 +63,32 @@ def draw_losses(
 ) -> tuple[Any, Any]:
     """Return a Matplotlib figure of `size` (inches) with the curves, and its axes; no window system is touched.
 
-    With a `vocab_size` the loss of equally likely tokens is drawn, too. All losses drawn are within the limits of the
-    axis, those in `limits` as well, with a margin `below`. Losses are in nats a token; the step axis is logarithmic,
-    as most of the fall is in the first few hundred steps.
+    With a `vocab_size` the loss of equally likely tokens, ln(vocab_size), is drawn, too. All losses drawn are within
+    the limits of the axis, those in `limits` as well, with a margin `below`; those that are not finite do not count, so
+    that a run that diverged can be plotted. The step axis is logarithmic: the first few hundred steps change most.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     figure = Figure(figsize=size, dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     shown = [*limits]
     if vocab_size is not None:
-        shown.append(_draw_uniform_loss(axes, vocab_size, fontsize))
+        shown.append(math.log(vocab_size))
+        axes.axhline(shown[-1], color="0.45", linestyle="--", linewidth=1)
+        axes.annotate(
+            f"ln {vocab_size:,} = {shown[-1]:.2f}, every token equally likely",
+            (1, shown[-1]), xycoords=("axes fraction", "data"), xytext=(-6, 4), textcoords="offset points",
+            ha="right", color="0.35", fontsize=fontsize,
+        )  # fmt: skip
     for curve in curves:
         axes.plot(curve.steps, curve.losses, **curve.style)
         shown += curve.losses
-    _format_axes(axes, max((curve.steps[-1] for curve in curves), default=1), shown, below)
-    return figure, axes
-
-
-def _draw_uniform_loss(axes: Any, vocab_size: int, fontsize: float) -> float:
-    """Draw the dashed line of a model that predicts the uniform distribution. Returns its loss, ln(vocab_size)."""
-    loss = math.log(vocab_size)
-    axes.axhline(loss, color="0.45", linestyle="--", linewidth=1)
-    axes.annotate(
-        f"ln {vocab_size:,} = {loss:.2f}, every token equally likely",
-        (1, loss), xycoords=("axes fraction", "data"), xytext=(-6, 4), textcoords="offset points",
-        ha="right", color="0.35", fontsize=fontsize,
-    )  # fmt: skip
-    return loss
-
-
-def _format_axes(axes: Any, last_step: int, shown: Iterable[float], below: float) -> None:
-    """Set scales, limits, labels and grid. Losses that are not finite do not count: a run that diverged is plotted."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
     axes.set_xscale("log")
-    axes.set_xlim(0.9, 1.1 * max(last_step, 10))
-    finite = [loss for loss in shown if math.isfinite(loss)]
-    if finite:
+    axes.set_xlim(0.9, 1.1 * max([10, *(curve.steps[-1] for curve in curves)]))
+    if finite := [loss for loss in shown if math.isfinite(loss)]:
         axes.set_ylim(min(finite) - below, max(finite) + 0.3)
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -114,23 +97,12 @@ def _format_axes(axes: Any, last_step: int, shown: Iterable[float], below: float
     axes.set_ylabel("training loss (nats per token)")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def png(figure: Any) -> bytes:
-    """Return the figure's PNG: equal figures give equal bytes."""
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a name in a script that the font does not have is drawn as boxes
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return figure, axes
 
 
 @default_settings()
 def loss_plot(steps: Sequence[int], losses: Sequence[float], title: str, vocab_size: int) -> bytes:
-    """Return a PNG of a run's logged losses (nats a token) over the step, with their running mean if they are many.
-
-    The dashed line is ln(vocab_size), the loss where every token is equally likely.
-    """
+    """Return a PNG of a run's logged losses (nats a token) over the step, with their running mean if they are many."""
     style = {"color": COLOURS[0], "linewidth": 1, "label": "logged: mean since the last log"}
     logged, last = Curve(steps, losses, {**style, "marker": "o", "markersize": 3}), f"last logged {losses[-1]:.4f}"
     curves = [logged]
@@ -144,32 +116,30 @@ def loss_plot(steps: Sequence[int], losses: Sequence[float], title: str, vocab_s
     axes.annotate(last, (1, 0), xycoords="axes fraction", xytext=(-6, 6), textcoords="offset points", ha="right",
                   fontsize=9)  # fmt: skip
     axes.set_title(title, fontsize=11)
-    return png(figure)
+    return png(figure, warn=False)
 
 
 @default_settings()
 def overlay(runs: Sequence[Curve], labels: Sequence[str], *, same_data: bool) -> bytes:
     """Return a PNG of the logged losses of several runs, running means where they are many, with a label each.
 
-    Each run has a loss. Up to 21 runs look different. The title says where the runs' data differ.
+    Each run has a loss. Up to 21 runs look different. The title says so where the runs' data differ.
     """
     curves = []
     for number, run in enumerate(runs):
         colour, line = COLOURS[number % len(COLOURS)], LINES[number // len(COLOURS) % len(LINES)]
         if run.long and len(runs) <= LOGGED_UP_TO:
             curves.append(Curve(run.steps, run.losses, {"color": colour, "linewidth": 0.8, "alpha": 0.25}))
-        marker = "o" if len(run.losses) == 1 else None
-        curves.append(
-            run.smoothed(color=colour, linestyle=line, linewidth=1.7, marker=marker, markersize=3, label="run")
-        )
+        style = {"color": colour, "linestyle": line, "linewidth": 1.7, "markersize": 3, "label": "run"}
+        curves.append(run.smoothed(**style, marker="o" if len(run.losses) == 1 else None))
     figure, axes = draw_losses((11, 6), curves, limits=[loss for run in runs for loss in run.losses])
     if any(run.long for run in runs):
         axes.set_ylabel(f"{axes.get_ylabel()}, {MEAN}")
     if not same_data:
         axes.set_title(f"{DATA_DIFFER}: these losses are no comparison of the runs", fontsize=11, color="#B00020")
-    # Labels are set afterwards, as plain text: a legend drops one that begins with "_", and "$" would begin a formula.
+    # Labels are set here, as plain text: a legend drops one that begins with "_", and "$" would begin a formula.
     legend = figure.legend(loc="outside right upper", frameon=False, fontsize=9, handlelength=3)
     for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set_parse_math(False)
         text.set_text(label)
-    return png(figure)
+    return png(figure, warn=False)

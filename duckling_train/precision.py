@@ -17,18 +17,27 @@
   seldom reaches the learning rate, 1e-4 at most. `bf16-pure` and `bf16-weights` have it; on average over the weights,
   stochastic rounding loses nothing.
 
-The loss is computed in float32 from the logits in all five, and the norm for clipping in the gradients' dtype, as
-transformers and torch do it.
+The loss is computed in float32 from the logits in all five, and the norm for clipping in the gradients' dtype.
+
+Float32 moments for bf16 weights are `Float32StateAdamW`'s. Its arithmetic is torch's own AdamW on float32 copies of
+weights and gradients, and the new weight is rounded to bf16 once a step. There is no float32 master copy: what rounding
+takes away is lost. Stochastic rounding takes a weight between two neighbouring bf16 values to one of them, with
+probabilities that make its mean the float32 weight: 16 random bits are added below the bf16 mantissa, and the low half
+is set to 0. The bits come from the counter-based generator Philox with (seed, step) as its key and the parameter's
+number as its counter: the same on every device and after a resumption, without a generator's state. The optimizers of
+torch, torchao, optimi, heavyball and pytorch_optimizer do not have all of this.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-
-from duckling_train.optimizer import Float32StateAdamW
+from torch.optim.adamw import adamw
 
 
 @dataclass(frozen=True)
@@ -36,14 +45,11 @@ class Recipe:
     """What a precision holds in which dtype."""
 
     weights: torch.dtype
-    """The dtype of weights and gradients."""
-
+    """Of the weights and gradients."""
     state: torch.dtype
-    """The dtype of AdamW's two moments."""
-
+    """Of AdamW's two moments."""
     autocast: bool
-    """Whether the forward pass is autocast to bf16."""
-
+    """Whether the forward pass runs under bf16 autocast."""
     rounding: str
     """How a new weight comes to its dtype: kept, nearest, or stochastic."""
 
@@ -56,14 +62,10 @@ RECIPES = {
     "bf16-stochastic": Recipe(torch.bfloat16, torch.float32, autocast=False, rounding="stochastic"),
 }
 """One for each of `config.PRECISIONS`."""
-
-
-def cast_weights(model: torch.nn.Module, precision: str) -> None:
-    """Give the model's weights the precision's dtype, in place: a float32 draw is rounded to the nearest bf16 value.
-
-    The parameters stay the same objects, and tied ones tied.
-    """
-    model.to(RECIPES[precision].weights)
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""The names of the first and second moment in torch's AdamW state."""
+UPPER_HALF = ~0xFFFF
+"""A mask of the bits of a float32 that are a bf16: sign, exponent, and the upper 7 bits of the mantissa."""
 
 
 def uses_autocast(precision: str) -> bool:
@@ -72,11 +74,9 @@ def uses_autocast(precision: str) -> bool:
 
 
 def native_bf16() -> bool:
-    """Return whether this machine's processor computes in bf16 itself.
+    """Return whether this machine's processor (no GPU) computes in bf16 itself.
 
-    Where it does not, torch emulates bf16: the same recipe, but a training step on the CPU takes about 8 times as long
-    in it as in float32. That is most laptops and desktops: x86 without AVX-512, and others without bf16 instructions.
-    A GPU is not asked.
+    Most laptops and desktops do not: torch then emulates bf16, and a training step takes 8 times as long as in float32.
     """
     if torch.backends.cpu.get_cpu_capability() in ("NO AVX", "AVX2"):
         return False
@@ -84,12 +84,96 @@ def native_bf16() -> bool:
     return bool(mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def optimizer_class(precision: str, seed: int) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
-    """Return the optimizer's class and its keywords besides `lr`, `betas` and `eps`; None where it is torch's AdamW.
+def optimizer_class(
+    precision: str, seed: int, **arguments: Any
+) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
+    """Return the optimizer's class and its keywords: `arguments` and its own; None where torch's AdamW does.
 
-    None is right where the state has the weights' dtype: torch makes it so. `seed` is that of stochastic rounding.
+    `seed` is that of stochastic rounding.
     """
     recipe = RECIPES[precision]
-    if recipe.state == recipe.weights:
+    if recipe.state == recipe.weights:  # as torch has it
         return None
-    return Float32StateAdamW, {"rounding_seed": seed if recipe.rounding == "stochastic" else None}
+    return Float32StateAdamW, {**arguments, "rounding_seed": seed if recipe.rounding == "stochastic" else None}
+
+
+def random_halves(shape: torch.Size, seed: int, step: int, number: int) -> torch.Tensor:
+    """Return int32[shape] on the CPU, uniform on 0 .. 65,535: a function of the arguments alone.
+
+    `seed`, `step` and `number`, the parameter's number in the optimizer, are at least 0 and below 2**64. The generator
+    is Philox4x64-10 (Salmon et al., 2011): `seed` and `step` choose the stream, `number` its own part of it.
+    """
+    generator = np.random.Philox(key=[seed, step], counter=[0, 0, 0, number])
+    words = generator.random_raw((shape.numel() + 3) // 4).astype("<u8", copy=False)
+    return torch.from_numpy(words.view("<u2")[: shape.numel()].astype(np.int32)).reshape(shape)
+
+
+def round_stochastically(values: torch.Tensor, halves: torch.Tensor) -> torch.Tensor:
+    """Return float32 `values` rounded to bf16 by `halves`, int32 of the same shape and device, each in 0 .. 65,535.
+
+    Of the two bf16 neighbours of a value, the one away from 0 is taken where the random half is at least 65,536 minus
+    the value's low half. A value that bf16 holds stays as it is: both zeros, the infinities and NaN do, too. Beyond the
+    largest finite bf16 value the neighbour away from 0 is an infinity.
+    """
+    bits = values.view(torch.int32)
+    rounded = ((bits + halves) & UPPER_HALF).view(torch.float32)
+    # A NaN's bits may carry into the sign, or lose their mantissa and become an infinity.
+    return torch.where(values.isnan(), values, rounded).to(torch.bfloat16)
+
+
+class Float32StateAdamW(torch.optim.AdamW):
+    """AdamW with float32 moments for weights of any floating dtype; see the module.
+
+    `rounding_seed` None rounds to nearest even, a number stochastically. It applies to bf16 weights; others are
+    converted by torch, and float32 weights are never rounded. The other arguments are torch.optim.AdamW's.
+    """
+
+    def __init__(self, params: Iterable[Any], *, rounding_seed: int | None = None, **arguments: Any) -> None:
+        super().__init__(params, foreach=False, **arguments)
+        self.rounding_seed = rounding_seed
+
+    def step(self, closure: Any = None) -> Any:
+        """Update every weight that has a gradient. Returns the closure's loss, or None without one."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        grouped = ((group, parameter) for group in self.param_groups for parameter in group["params"])
+        with torch.no_grad():
+            for number, (group, parameter) in enumerate(grouped):
+                if parameter.grad is not None:
+                    self._update(parameter, group, number)
+        return loss
+
+    def _update(self, parameter: torch.Tensor, group: dict[str, Any], number: int) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.tensor(0.0)
+            for name in MOMENTS:
+                state[name] = torch.zeros_like(parameter, dtype=torch.float32, memory_format=torch.preserve_format)
+        assert parameter.grad is not None
+        weight = parameter.detach().float()  # the weight itself, where it is float32 already
+        beta1, beta2 = group["betas"]
+        adamw(
+            [weight], [parameter.grad.float()], [state["exp_avg"]], [state["exp_avg_sq"]], [], [state["step"]],
+            foreach=False, amsgrad=False, maximize=False,
+            beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"], eps=group["eps"],
+        )  # fmt: skip
+        if parameter.dtype == torch.bfloat16 and self.rounding_seed is not None:
+            halves = random_halves(weight.shape, self.rounding_seed, int(state["step"]), number)
+            weight = round_stochastically(weight, halves.to(weight.device))
+        if parameter.dtype != torch.float32:
+            parameter.copy_(weight)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a saved state, its moments in float32: torch's own loading casts them to the weights' dtype.
+
+        `state_dict` is copied. Raises ValueError where its parameter groups are not this optimizer's.
+        """
+        saved = copy.deepcopy(state_dict)
+        super().load_state_dict(saved)
+        for group, saved_group in zip(self.param_groups, saved["param_groups"], strict=True):
+            for parameter, number in zip(group["params"], saved_group["params"], strict=True):
+                for name in MOMENTS if number in saved["state"] else ():
+                    moment = saved["state"][number][name]
+                    self.state[parameter][name] = moment.to(device=parameter.device, dtype=torch.float32)

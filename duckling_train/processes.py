@@ -5,9 +5,8 @@
 n processes share each batch of b rows (`--batch-size` is the whole batch): process r takes the r-th of n equal parts of
 the rows that one process alone would take in that step, in its order. The gradient is the mean over all of them, so the
 losses are those of one process up to rounding. One thing differs: the last batch of an epoch, where fewer than b rows
-are left, is filled up with the epoch's first rows, since each process must have some.
-
-The first process writes and prints; the others end silently.
+are left, is filled up with the epoch's first rows, since each process must have some. The first process writes and
+prints; the others end silently.
 """
 
 from __future__ import annotations
@@ -16,12 +15,10 @@ import os
 
 from duckling_data.base.errors import InputError
 
-ONE = "1"
-
 
 def process_count() -> int:
     """Return how many processes share each batch. Raises InputError where the environment holds no number."""
-    text = os.environ.get("WORLD_SIZE", ONE)
+    text = os.environ.get("WORLD_SIZE", "1")
     if not text.isdecimal() or text == "0":
         raise InputError(f"WORLD_SIZE is {text!r} in the environment; torchrun sets it to a number: unset it")
     return int(text)
@@ -29,4 +26,4 @@ def process_count() -> int:
 
 def is_main_process() -> bool:
     """Whether this process is the one that writes and prints. Schedulers set a rank for single processes, too."""
-    return os.environ.get("WORLD_SIZE", ONE) == ONE or os.environ.get("RANK", "0") == "0"
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"

@@ -15,11 +15,6 @@ from typing import Any
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import write_bytes
 
-SUFFIX = ".ipynb"
-PARAMETERS = "parameters"
-"""The tag of the cell that tools such as papermill put their values after."""
-ASSIGNMENT = "WORKSPACE = "
-
 
 def write_template(file: Path, workspace: Path, *, overwrite: bool = False) -> None:
     """Write the template notebook to `file`, with `workspace` as its default. Equal arguments give equal bytes.
@@ -30,9 +25,16 @@ def write_template(file: Path, workspace: Path, *, overwrite: bool = False) -> N
     Raises InputError for a name without .ipynb, a folder, a missing or unwritable folder around it, an existing file
     unless `overwrite`, and a workspace whose name is not Unicode; OutsideError when the disk fails.
     """
-    refused = _refusal(file, overwrite=overwrite)
-    if refused:
-        raise InputError(refused)
+    if file.suffix != ".ipynb":
+        raise InputError(f"{file} does not end with .ipynb: a notebook's name does, such as my_experiment.ipynb")
+    if not file.parent.is_dir():
+        raise InputError(f"{file.parent} is not a folder: make it first, or choose another path")
+    if not os.access(file.parent, os.W_OK | os.X_OK):
+        raise InputError(f"{file.parent} is not writable: choose another path, or change its permissions")
+    if file.is_dir():
+        raise InputError(f"{file} is a folder: give the notebook another name")
+    if not overwrite and os.path.lexists(file):
+        raise InputError(f"{file} exists: give the notebook another name, or --overwrite")
     write_bytes(file, notebook_bytes(seen_from(file.parent, workspace)))
 
 
@@ -42,10 +44,10 @@ def notebook_bytes(workspace: str) -> bytes:
     Raises InputError for a workspace whose name cannot be written in UTF-8.
     """
     notebook: dict[str, Any] = json.loads((files("duckling_train") / "templates" / "experiment.ipynb").read_bytes())
-    (cell,) = (cell for cell in notebook["cells"] if PARAMETERS in cell["metadata"].get("tags", ()))
-    (index,) = (index for index, line in enumerate(cell["source"]) if line.startswith(ASSIGNMENT))
+    (cell,) = (cell for cell in notebook["cells"] if "parameters" in cell["metadata"].get("tags", ()))
+    (index,) = (index for index, line in enumerate(cell["source"]) if line.startswith("WORKSPACE = "))
     # A JSON string is the same string in Python, as long as nothing outside the basic plane is escaped.
-    cell["source"][index] = f"{ASSIGNMENT}{json.dumps(workspace, ensure_ascii=False)}\n"
+    cell["source"][index] = f"WORKSPACE = {json.dumps(workspace, ensure_ascii=False)}\n"
     try:
         return (json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode()
     except UnicodeEncodeError as error:
@@ -58,18 +60,3 @@ def seen_from(folder: Path, workspace: Path) -> str:
     if workspace.is_absolute() or here == folder:
         return workspace.as_posix()
     return Path(os.path.relpath(here / workspace, folder)).as_posix()
-
-
-def _refusal(file: Path, *, overwrite: bool) -> str | None:
-    """Return why the notebook may not be written to `file`, or None."""
-    if file.suffix != SUFFIX:
-        return f"{file} does not end with {SUFFIX}: a notebook's name does, such as my_experiment{SUFFIX}"
-    if not file.parent.is_dir():
-        return f"{file.parent} is not a folder: make it first, or choose another path"
-    if not os.access(file.parent, os.W_OK | os.X_OK):
-        return f"{file.parent} is not writable: choose another path, or change its permissions"
-    if file.is_dir():
-        return f"{file} is a folder: give the notebook another name"
-    if not overwrite and (file.exists() or file.is_symlink()):
-        return f"{file} exists: give the notebook another name, or --overwrite"
-    return None

@@ -105,11 +105,9 @@ def first_embedding(precision: str, seed: int) -> Any:
     from transformers import set_seed
 
     from duckling_train.model import build_model
-    from duckling_train.precision import cast_weights
 
     set_seed(seed)
-    model = build_model(TrainConfig())
-    cast_weights(model, precision)
+    model = build_model(TrainConfig(precision=precision))
     return model.transformer.wte.weight.detach().double()
 
 

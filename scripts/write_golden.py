@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from duckling_data.base.disk import make_directory
-from duckling_data.base.parallel import default_workers
+from duckling_data.base.executor import default_workers
 from duckling_data.base.progress import Reporter
 from duckling_data.pipeline import Pipeline, Request
 from duckling_data.verify import write_golden

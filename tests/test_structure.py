@@ -17,9 +17,9 @@ ORDER = {
         *("verify", "inspect", "pipeline", "options", "cli", "__main__"),
     ],
     "duckling_train": [
-        *("config", "settings", "options", "processes", "data", "optimizer", "precision", "model", "plot"),
+        *("config", "settings", "processes", "data", "precision", "model", "plot"),
         *("engines", "recording", "dynamics", "runs", "compare", "sweep", "report"),
-        *("experiment", "template", "commands", "cli", "__main__"),
+        *("experiment", "template", "options", "cli", "__main__"),
     ],
 }
 """The folders and files at the top of each package, earlier ones first: an import leads to the same or an earlier one.

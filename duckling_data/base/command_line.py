@@ -1,10 +1,8 @@
 """Runs a click command as both of Duckling's programs do: every failure is one line and an exit status.
 
-Ctrl-C and SIGTERM are raised in the main thread, so that what is half-written is cleared away. A program that is not
-gone GRACE seconds later, because it is deep in a computation or a thread of it still works, is ended there and then:
-what that leaves is what a kill leaves, and the next command clears it away.
-
-Only click and the standard library are imported here, so that `--help` answers at once.
+Ctrl-C and SIGTERM are raised in the main thread, so that what is half-written is removed. A program that is still
+running GRACE seconds later, in a long computation or in a thread, is ended at once: what that leaves is what a kill
+leaves, and the next command removes it. Only click and the standard library are imported here: `--help` is quick.
 """
 
 from __future__ import annotations
@@ -35,11 +33,7 @@ USERS_FAULT = (PermissionError, FileNotFoundError, FileExistsError, IsADirectory
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the program to stop."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
+    """A signal, whose number is the argument, asked the program to stop."""
 
 
 def run_command(
@@ -47,11 +41,10 @@ def run_command(
 ) -> NoReturn:
     """Run the command and exit: 0 done, 1 a check failed, 2 the user's input, 3 outside, 130 Ctrl-C, 143 SIGTERM.
 
-    `--debug` among the arguments adds the traceback to an error; `resume` says how to continue after a signal. Of
-    several processes that run the same command one `prints`; the others end with the status alone.
+    `--debug` among the arguments adds the traceback to an error; `resume` says how to continue after a signal. A
+    process that does not print ends with the status alone: one of several that run the same command.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-
     silent = threading.Lock()
 
     def say(message: str) -> None:
@@ -75,10 +68,9 @@ def run_command(
                 command.invoke(context)
         except click.exceptions.Exit as request:
             sys.exit(request.exit_code)
-        except Stopped as stopped:
-            fail(stop(stopped.number), SIGNALLED + stopped.number)
-        except (KeyboardInterrupt, click.Abort):
-            fail(stop(signal.SIGINT), SIGNALLED + signal.SIGINT)
+        except (KeyboardInterrupt, click.Abort) as error:
+            number = error.args[0] if isinstance(error, Stopped) else signal.SIGINT
+            fail(stop(number), SIGNALLED + number)
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message(), err=True)
             sys.exit(error.exit_code)
@@ -96,8 +88,8 @@ def run_command(
 def _heeding_signals(say: Callable[[int], None]) -> Iterator[None]:
     """Raise Stopped in the main thread at the first of STOPS; end the process at a second, or when GRACE is over.
 
-    `say` is called with the signal's number in the latter case. A signal that is ignored (nohup), or that the caller or
-    a part of the program handles itself, is left alone. Does nothing outside the main thread.
+    `say` is called with the signal's number in the latter case. A signal that is ignored (nohup) or handled elsewhere
+    is left alone. Does nothing outside the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

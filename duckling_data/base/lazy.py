@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-DISTRIBUTION = "duckling"
-
 
 def lazy_names(
     package: str, names: Mapping[str, tuple[str, ...]]
@@ -22,23 +20,15 @@ def lazy_names(
 
     def get(name: str) -> Any:
         if name == "__version__":
-            value = import_module("importlib.metadata").version(DISTRIBUTION)
-        elif name in modules:
-            _import_tqdm()
-            value = getattr(import_module(modules[name]), name)
-        else:
+            return import_module("importlib.metadata").version("duckling")
+        if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        with warnings.catch_warnings():
+            # tqdm warns in a notebook without ipywidgets that its bars are plain text: transformers imports it.
+            warnings.filterwarnings("ignore", message="IProgress not found")
+            import_module("tqdm.auto")
+        value = getattr(import_module(modules[name]), name)
         setattr(sys.modules[package], name, value)  # the next access does not come here
         return value
 
     return sorted(modules), get, lambda: sorted({*vars(sys.modules[package]), *modules, "__version__"})
-
-
-def _import_tqdm() -> None:
-    """Import `tqdm.auto` before transformers and datasets do, without its warning in a notebook that has no ipywidgets.
-
-    Its bars are then plain text, which is all it warns of.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="IProgress not found")
-        import_module("tqdm.auto")

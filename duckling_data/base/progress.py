@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 
+@dataclass
 class Reporter:
     """Says what happens. `quiet` leaves errors only; bars show on a terminal only."""
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
+    quiet: bool = False
 
     def say(self, line: str) -> None:
         """Print one line on standard error."""

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from duckling_data.base.disk import disk_errors, make_directory
+from duckling_data.base.executor import Background
 from duckling_data.base.files import PARTIAL, replace_directory, sync_directory, write_bytes
-from duckling_data.base.parallel import Background
 from duckling_data.rows.layout import MAX_VOCAB, TokenIds, dataset_info, row_dtype, schema
 
 if TYPE_CHECKING:

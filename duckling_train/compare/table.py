@@ -1,7 +1,4 @@
-"""The table of runs: columns, each a function of a run, as aligned text, Markdown or CSV; and what `compare` shows.
-
-Losses are comparable on the same data alone: where the runs' datasets differ, table and plot say so.
-"""
+"""The table of runs: columns, each a function of a run, as aligned text, Markdown or CSV; and what `compare` shows."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ import csv
 import dataclasses
 import io
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,18 +16,16 @@ from typing import Any, Generic, TypeVar
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import write_bytes
-from duckling_train.config import flag
+from duckling_train.config import word
 from duckling_train.plot import DATA_DIFFER, Curve, overlay, running_mean
 from duckling_train.runs.read import RunRecord, dataset_digest, read_run, same_data
-from duckling_train.settings import DERIVED, FIELDS
+from duckling_train.settings import FIELDS
 
 R = TypeVar("R")
-
-OWN_COLUMNS = ("steps", "device")
-"""Settings with a column of their own, whether they differ or not."""
+NO_COLUMN = ("steps", "device", "n_inner")
+"""Settings that have a column whether they differ or not, and what follows from another setting."""
 NOTHING = "-"
-DIGITS = 8
-"""How much of a digest is shown."""
+NUMBER = re.compile(r"-|[\d,.]+(e-\d+| of [\d,]+)?")
 
 
 @dataclass(frozen=True)
@@ -41,26 +37,28 @@ class Column(Generic[R]):
     """What the table says of a run: text, or a number in the format `spec`; None is nothing."""
     spec: str = ""
 
+    def text(self, run: R, nothing: str) -> str:
+        """Return the cell of a run as text."""
+        value = self.cell(run)
+        return nothing if value is None else value if isinstance(value, str) else format(value, self.spec)
+
 
 def cells(columns: Sequence[Column[R]], runs: Iterable[R], nothing: str = "") -> list[list[str]]:
     """Return a table as text: the headings, then a row a run."""
-
-    def text(column: Column[R], cell: Any) -> str:
-        return nothing if cell is None else cell if isinstance(cell, str) else format(cell, column.spec)
-
     return [
         [column.heading for column in columns],
-        *([text(column, column.cell(run)) for column in columns] for run in runs),
+        *([column.text(run, nothing) for column in columns] for run in runs),
     ]
 
 
 def aligned(columns: Sequence[Column[R]], runs: Iterable[R]) -> str:
     """Return the table as lines: columns two spaces apart, numbers to the right, all else to the left."""
     rows = cells(columns, runs, NOTHING)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    aligns = [">" if all(map(_is_number, column[1:])) else "<" for column in zip(*rows, strict=True)]
-    form = "  ".join(f"{{:{align}{width}}}" for align, width in zip(aligns, widths, strict=True))
-    return "\n".join(form.format(*row).rstrip() for row in rows)
+    forms = []
+    for heading, *column in zip(*rows, strict=True):
+        align = ">" if all(map(NUMBER.fullmatch, column)) else "<"
+        forms.append(f"{{:{align}{max(map(len, (heading, *column)))}}}")
+    return "\n".join("  ".join(forms).format(*row).rstrip() for row in rows)
 
 
 def markdown(columns: Sequence[Column[R]], runs: Iterable[R]) -> str:
@@ -78,7 +76,7 @@ def csv_bytes(columns: Sequence[Column[R]], runs: Iterable[R]) -> bytes:
 
 
 def summarized(name: str) -> Callable[[RunRecord], Any]:
-    """Return the function that gives a figure of a run's summary, None where it has none."""
+    """Return the function that gives a figure of a run's summary, or None."""
     return lambda run: (run.summary or {}).get(name)
 
 
@@ -96,7 +94,12 @@ def comparison(run_dirs: Sequence[Path], out: Path) -> tuple[str, bool]:
         raise InputError(f"--out is {out}; the plot is a PNG, so its name must end in .png")
     if out.is_dir() or not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
         raise InputError(f"--out is {out}; it must be a file in a directory that is there and can be written to")
-    runs = named_apart([read_run(path) for path in run_dirs], run_dirs)
+    runs = [read_run(path) for path in run_dirs]
+    counts = Counter(run.name for run in runs)
+    runs = [  # those of one name are told apart by the paths that they were given by
+        run if counts[run.name] == 1 else dataclasses.replace(run, name=str(path))
+        for run, path in zip(runs, run_dirs, strict=True)
+    ]
     drawn = [run for run in runs if run.losses]
     if drawn:
         labels = [label for run, label in zip(runs, plot_labels(runs), strict=True) if run.losses]
@@ -105,29 +108,22 @@ def comparison(run_dirs: Sequence[Path], out: Path) -> tuple[str, bool]:
     return table(runs), bool(drawn)
 
 
-def named_apart(runs: Sequence[RunRecord], run_dirs: Sequence[Path]) -> list[RunRecord]:
-    """Return the runs; those of equal names are named by the paths that they were given by."""
-    counts = Counter(run.name for run in runs)
-    pairs = zip(runs, run_dirs, strict=True)
-    return [run if counts[run.name] == 1 else dataclasses.replace(run, name=str(path)) for run, path in pairs]
-
-
 def differing(runs: Sequence[RunRecord]) -> list[str]:
-    """Return the settings that are not equal in all runs, in their own order, but for OWN_COLUMNS and derived ones."""
+    """Return the settings that are not equal in all runs, in their own order, but for NO_COLUMN."""
     names = dict.fromkeys((*FIELDS, *(name for run in runs for name in run.settings)))
-    return [name for name in names if name not in (*OWN_COLUMNS, *DERIVED) and _differs(runs, name)]
+    return [name for name in names if name not in NO_COLUMN and _differs(runs, name)]
 
 
 def table(runs: Sequence[RunRecord]) -> str:
     """Return an aligned table, a line a run: what differs in its settings, and how it did. No line break at its end.
 
-    "last loss" is the last one logged; "last tenth" is the mean over the last tenth of the logs, which depends less on
-    chance. "-" is what a run does not say.
+    "last tenth" is the mean over the last tenth of the logs, which depends less on chance than the last one. Losses are
+    comparable on the same data alone: where the runs' datasets differ, the table says so.
     """
     columns = [Column[RunRecord]("run", lambda run: run.name)]
-    columns += [Column(flag(name)[2:], partial(_setting_text, name)) for name in differing(runs)]
+    columns += [Column(word(name), partial(_setting_text, name)) for name in differing(runs)]
     if not same_data(runs):
-        columns.append(Column("data", lambda run: (dataset_digest(run) or NOTHING)[:DIGITS]))
+        columns.append(Column("data", lambda run: (dataset_digest(run) or NOTHING)[:8]))
     columns += [
         Column("parameters", summarized("parameters"), ","),
         Column("steps", _steps),
@@ -150,20 +146,13 @@ def table(runs: Sequence[RunRecord]) -> str:
 
 
 def plot_labels(runs: Sequence[RunRecord]) -> list[str]:
-    """Return a label a run: the settings that differ, with their values, or its name where those do not tell it apart.
-
-    An unfinished run's says so.
-    """
+    """Return a label a run: the settings that differ, or its name where those do not tell it apart."""
     names = [name for name in ("steps", *differing(runs)) if _differs(runs, name)]
-    settings = [", ".join(f"{flag(name)[2:]} {_setting_text(name, run)}" for name in names) for run in runs]
-    labels = [
-        text if text and settings.count(text) == 1 else run.name for text, run in zip(settings, runs, strict=True)
+    settings = [", ".join(f"{word(name)} {_setting_text(name, run)}" for name in names) for run in runs]
+    return [
+        (text if text and settings.count(text) == 1 else run.name) + ("" if run.finished else " (not finished)")
+        for text, run in zip(settings, runs, strict=True)
     ]
-    return [label if run.finished else f"{label} (not finished)" for label, run in zip(labels, runs, strict=True)]
-
-
-def _is_number(cell: str) -> bool:
-    return cell == NOTHING or cell.replace(",", "").replace(" of ", "").replace(".", "").replace("e-", "").isdigit()
 
 
 def _differs(runs: Sequence[RunRecord], name: str) -> bool:
@@ -172,7 +161,7 @@ def _differs(runs: Sequence[RunRecord], name: str) -> bool:
 
 def _setting_text(name: str, run: RunRecord) -> str:
     value = run.settings.get(name)
-    parts = value if isinstance(value, list | tuple) else [value]
+    parts = value if isinstance(value, list) else [value]
     return " ".join(
         NOTHING if part is None else f"{part:g}" if isinstance(part, float) else str(part) for part in parts
     )
@@ -180,7 +169,6 @@ def _setting_text(name: str, run: RunRecord) -> str:
 
 def _steps(run: RunRecord) -> str | None:
     """Return the number of steps, or for an unfinished run "logged of all"."""
-    planned = run.settings.get("steps")
-    if planned is None:
+    if (planned := run.settings.get("steps")) is None:
         return None
     return f"{planned:,}" if run.finished else f"{run.steps[-1] if run.steps else 0:,} of {planned:,}"

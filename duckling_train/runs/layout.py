@@ -114,13 +114,13 @@ def read_manifest(run_dir: Path) -> RunManifest | None:
     return manifest
 
 
-def locate(workspace: Path, out: Path | None, name: str) -> Path:
-    """Return the run's directory: `out`, or `runs/name` in the workspace. Raises InputError for a name with a path."""
+def locate(workspace: Path, out: Path | None, name: str, folder: str = RUNS) -> Path:
+    """Return a run's directory: `out`, or `folder/name` in the workspace. Raises InputError for a name with a path."""
     if out is not None:
         return out
     if Path(name).name != name or name in ("", ".", ".."):
         raise InputError(f"--name is {name!r}; it must be one file name (--out takes a path)")
-    return workspace / RUNS / name
+    return workspace / folder / name
 
 
 def refusal(run_dir: Path, *, overwrite: bool) -> str | None:

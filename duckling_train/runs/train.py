@@ -27,9 +27,8 @@ from duckling_train.config import TrainConfig
 from duckling_train.data import PackedRows, TrainingData, inputs_of, open_validation, open_workspace
 from duckling_train.engines import load_engine
 from duckling_train.engines.base import Checkpoint, DivergedError, Hook, Job
-from duckling_train.model import build_model, count_params, device_name, n_params, resolve_device
+from duckling_train.model import build_model, device_name, resolve_device
 from duckling_train.plot import loss_plot
-from duckling_train.precision import cast_weights
 from duckling_train.processes import is_main_process, process_count
 from duckling_train.runs import layout
 from duckling_train.runs.checkpoint import KEPT, Checkpoints
@@ -144,7 +143,6 @@ def run(prepared: PreparedRun, start: Checkpoint | None) -> dict[str, Any]:
     tokenizer = DucklingTokenizer.for_model(prepared.data.mapping, config.n_positions)
     set_seed(config.seed)
     model = build_model(config)
-    cast_weights(model, config.precision)
     seconds = _fit(prepared, Job(config, model, prepared.data.rows, run_dir, start))
     if not is_main_process():
         return {}
@@ -153,9 +151,9 @@ def run(prepared: PreparedRun, start: Checkpoint | None) -> dict[str, Any]:
     layout.save_model(run_dir, model, tokenizer)
     write_bytes(run_dir / layout.SAMPLES, samples_text(model, tokenizer).encode())
     record = read_run(run_dir)
-    title = _title(config, n_params(model))
+    title = _title(config, config.parameters)
     write_bytes(run_dir / layout.PLOT, loss_plot(record.steps, record.losses, title, config.vocab_size))
-    summary = _summary(prepared, record, seconds, n_params(model))
+    summary = _summary(prepared, record, seconds, config.parameters)
     write_json(run_dir / layout.SUMMARY, summary)
     layout.write_manifest(run_dir, prepared.inputs())
     prepared.checkpoints().finish()
@@ -238,7 +236,7 @@ def describe(config: TrainConfig, workspace: Path, run_dir: Path, *, overwrite: 
     written = [artifact.name for artifact in layout.ARTIFACTS if artifact.name not in (layout.TENSORBOARD,)]
     lines = [
         json.dumps(config.resolved(), indent=2),
-        f"parameters: {count_params(config):,}",
+        f"parameters: {config.parameters:,}",
         f"dataset: {dataset}",
         f"would write {run_dir}: {', '.join(written)}" if not refused else f"would be refused: {refused}",
     ]

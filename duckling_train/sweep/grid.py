@@ -13,31 +13,29 @@ from pathlib import Path
 from typing import Any
 
 from duckling_data.base.errors import InputError
-from duckling_train.config import NOT_IN_THE_NAME, TrainConfig, flag, number_text
+from duckling_train.config import NOT_IN_THE_NAME, TrainConfig, number_text, word
 from duckling_train.settings import FIELDS, make_config
 
-MODEL_FIRST = ("n_layer", "n_embd", "n_head", "tied", "n_positions", "vocab_size", "batch_size")
-SEEDS_LAST = ("steps", "data_seed", "seed")
-ORDER = (*MODEL_FIRST, *(name for name in FIELDS if name not in MODEL_FIRST + SEEDS_LAST), *SEEDS_LAST)
-"""All settings, from the outermost loop to the innermost."""
 SEEDS = ("data_seed", "seed")
+MODEL_FIRST = ("n_layer", "n_embd", "n_head", "tied", "n_positions", "vocab_size", "batch_size")
+ORDER = (*MODEL_FIRST, *(name for name in FIELDS if name not in (*MODEL_FIRST, "steps", *SEEDS)), "steps", *SEEDS)
+"""All settings, from the outermost loop to the innermost."""
 LONGEST_NAME = 200
 """Characters of a directory's name; file systems take 255 bytes."""
 
 Lists = Mapping[str, Sequence[Any]]
-"""The values of each setting that was given, by the name of its field."""
+"""The values of each setting that was given."""
 
 
 @dataclass(frozen=True)
 class Point:
     """One run of a sweep."""
 
+    number: int
+    """From 1, in the order of the grid."""
     name: str
     """Its directory's name: as `duckling-train` itself would call the run, with whatever else shapes its files."""
-
     config: TrainConfig
-    """Its settings."""
-
     swept: dict[str, Any]
     """Those of its settings that take several values in the grid, in ORDER."""
 
@@ -53,7 +51,6 @@ class Grid:
 
     swept: dict[str, tuple[Any, ...]]
     """The settings that take several values, in ORDER."""
-
     points: tuple[Point, ...]
     """Every combination of them."""
 
@@ -63,33 +60,27 @@ class Grid:
 
 
 def make_grid(lists: Lists, *, preset: str = "duckling-ii", file: Path | None = None) -> Grid:
-    """Return the grid of the given values over the file's settings over the preset's, as `make_config` has it.
-
-    Raises InputError where `make_config` does for a point.
-    """
+    """Return the grid of the given values over the file's settings over the preset's. Raises as `make_config`."""
     fixed = {name: values[0] for name, values in lists.items() if len(values) == 1}
     swept = {name: tuple(lists[name]) for name in ORDER if name in lists and len(lists[name]) > 1}
     points = []
-    for values in itertools.product(*swept.values()):
+    for number, values in enumerate(itertools.product(*swept.values()), 1):
         own = dict(zip(swept, values, strict=True))
         config = make_config(fixed | own, preset=preset, file=file)
-        points.append(Point(point_name(config), config, own))
-    assert len({point.name for point in points}) == len(points), "a name says its settings exactly"
+        points.append(Point(number, point_name(config), config, own))
     return Grid(swept, tuple(points))
 
 
 def point_name(config: TrainConfig) -> str:
     """Return the name of a run's directory: the run's own, and the settings that it leaves out where they deviate."""
-    left_out = [name for name in NOT_IN_THE_NAME if name not in ("steps", "seed")]
-    values = {name: getattr(config, name) for name in left_out}
-    deviating = [name for name, value in values.items() if value != FIELDS[name].default]
-    return "-".join([config.run_name(), *(in_name(name, [values[name]]) for name in deviating)])
+    values = {name: getattr(config, name) for name in NOT_IN_THE_NAME if name not in ("steps", "seed")}
+    deviating = [in_name(name, [value]) for name, value in values.items() if value != FIELDS[name].default]
+    return "-".join([config.run_name(), *deviating])
 
 
 def grid_name(grid: Grid) -> str:
-    """Return a sweep's default name, as `layers-2_4_8-batch-size-16-steps-2000-seed-42`.
+    """Return a sweep's default name: what is swept or deviates, as `layers-2_4_8-batch-size-16-steps-2000-seed-42`.
 
-    It says the swept settings, those that deviate from Duckling II and shape the numbers, the steps and the seed.
     Raises InputError for a grid whose name would be too long for a directory.
     """
     values = {name: grid.values(name) for name in ORDER}
@@ -109,17 +100,10 @@ def in_name(name: str, values: Sequence[Any]) -> str:
     return f"{word(name)}-{'_'.join(text(name, value).replace(':', '-') for value in values)}"
 
 
-def word(name: str) -> str:
-    """Return what the user calls the setting `name`: its flag without the dashes in front."""
-    return flag(name).removeprefix("--")
-
-
 def text(name: str, value: Any) -> str:
     """Return a setting's value as the user would type it."""
-    if name == "tied":
-        return "tied" if value else "untied"
     if isinstance(value, bool):
-        return "on" if value else "off"
+        return f"{'' if value else 'un'}tied" if name == "tied" else "on" if value else "off"
     if value is None:
         return "all" if name == "eval_rows" else "default"
     if isinstance(value, tuple | list):
@@ -134,7 +118,5 @@ def spoken(name: str) -> str:
 
 def described(settings: Mapping[str, Any]) -> str:
     """Return settings for a person, as `layers 4, batch size 16`."""
-    return ", ".join(
-        text(name, value) if name == "tied" else f"{spoken(name)} {text(name, value)}"
-        for name, value in settings.items()
-    )
+    parts = {name: text(name, value) for name, value in settings.items()}
+    return ", ".join(part if name == "tied" else f"{spoken(name)} {part}" for name, part in parts.items())

@@ -1,4 +1,4 @@
-"""A sweep's directory: what is in it, and which later grid may add to it. One sweep at a time works in it.
+"""A sweep's directory: what is in it, and which later grid may add to it.
 
     sweep.json         the grid and what it is trained on: what a later call is compared with
     points/NAME.json   the settings of each run, as `--config` takes them
@@ -12,25 +12,20 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
 from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import PARTIAL
-from duckling_data.base.locks import beside, held
-from duckling_data.base.records import decode, plain, read_record
+from duckling_data.base.records import plain, read_record
 from duckling_data.base.strict_json import write_json
-from duckling_train.config import TrainConfig
-from duckling_train.runs.layout import CONFIG, MANIFEST, RUNS
-from duckling_train.settings import FIELDS, SETTINGS_LIMIT, read_settings
-from duckling_train.sweep.grid import Grid, Point, described, text
+from duckling_train.runs.layout import RUNS
+from duckling_train.settings import FIELDS, SETTINGS_LIMIT, check_type
+from duckling_train.sweep.grid import Grid, described, text
 
-SWEEPS = "sweeps"
 SWEEP = "sweep.json"
 POINTS = "points"
 OUTCOMES = "outcomes.json"
@@ -40,26 +35,12 @@ PLOT = "sweep.png"
 CONTENTS = (SWEEP, POINTS, RUNS, OUTCOMES, TABLE_CSV, TABLE_MD, PLOT)
 FORMAT_VERSION = 1
 ELSEWHERE = "give another --name or --out"
-DAMAGED = f"expected a sweep's record; {ELSEWHERE}, or --overwrite to replace the sweep."
-SHOWN = 4
-"""Values that an error names, at most."""
-SHOWN_LENGTH = 60
-"""Characters of each."""
-TYPES = get_type_hints(TrainConfig)
-"""The type of each setting."""
-FIXED = msgspec.defstruct("Fixed", [(name, kind | UnsetType, UNSET) for name, kind in TYPES.items()])
-SWEPT = msgspec.defstruct(
-    "Swept",
-    [(name, list[kind] | UnsetType, UNSET) for name, kind in TYPES.items()],  # type: ignore[valid-type]
-    forbid_unknown_fields=True,
-)
 
 
 class SweepRecord(msgspec.Struct, frozen=True):
     """The content of `sweep.json`; settings as JSON has them, lists for tuples."""
 
     format: int
-    """FORMAT_VERSION."""
     swept: dict[str, Annotated[list[Any], msgspec.Meta(min_length=1)]]
     """The settings that take several values."""
     fixed: dict[str, Any]
@@ -83,13 +64,6 @@ class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Its exit status."""
 
 
-def named(workspace: Path, name: str) -> Path:
-    """Return the directory of the sweep `name` of a workspace. Raises InputError for a name with a path."""
-    if Path(name).name != name or name in ("", ".", ".."):
-        raise InputError(f"--name is {name!r}; it must be one file name (--out takes a path)")
-    return workspace / SWEEPS / name
-
-
 def record_of(grid: Grid, inputs: dict[str, Any]) -> SweepRecord:
     """Return the record of a grid that is trained on data with these digests."""
     settings = grid.points[0].config.resolved()
@@ -102,11 +76,15 @@ def read_sweep(folder: Path) -> SweepRecord | None:
     path = folder / SWEEP
     if not path.is_file():
         return None
-    record = read_record(path, SweepRecord, DAMAGED, SETTINGS_LIMIT)
+    damaged = f"expected a sweep's record; {ELSEWHERE}, or --overwrite to replace the sweep."
+    record = read_record(path, SweepRecord, damaged, SETTINGS_LIMIT)
     if record.format != FORMAT_VERSION:
         raise InputError(f"{path}: has format {record.format}; expected {FORMAT_VERSION}; {ELSEWHERE}.")
-    decode(record.swept, SWEPT, f"{path}: swept", DAMAGED)
-    decode(record.fixed, FIXED, f"{path}: fixed", DAMAGED)
+    if unknown := record.swept.keys() - FIELDS.keys():
+        raise InputError(f"{path}: has an unknown setting {min(unknown)!r}; {damaged}")
+    for name in FIELDS:
+        for value in record.values(name):
+            check_type(path, name, value)
     return record
 
 
@@ -137,66 +115,27 @@ def _missing(earlier: SweepRecord, wanted: SweepRecord) -> str:
         now = wanted.values(name)
         here = ", ".join(text(name, value) for value in now)
         lost = [value for value in earlier.values(name) if value not in now]
-        parts += [f"{described({name: value})[:SHOWN_LENGTH]} (here {here})" for value in lost]
-    more = f" and {len(parts) - SHOWN:,} more" if len(parts) > SHOWN else ""
-    return " and ".join(parts[:SHOWN]) + more
+        parts += [f"{described({name: value})[:60]} (here {here})" for value in lost]
+    return " and ".join(parts[:4]) + (f" and {len(parts) - 4:,} more" if len(parts) > 4 else "")
 
 
 def prepare(folder: Path, grid: Grid, wanted: SweepRecord, *, overwrite: bool) -> None:
     """Write the grid into the directory; with `overwrite`, remove an earlier sweep first."""
-    if overwrite:
-        with disk_errors(folder):
-            _remove_sweep(folder)
-    write_json(folder / SWEEP, plain(wanted))
     with disk_errors(folder):
+        for name in reversed(CONTENTS) if overwrite else ():  # sweep.json last: until then it is known as a sweep
+            path, doomed = folder / name, folder / (name + PARTIAL)
+            if doomed.is_dir():  # from a removal that was interrupted
+                shutil.rmtree(doomed)
+            if path.is_dir():
+                path.rename(doomed)  # at once: no run is ever left there with half of its files
+                shutil.rmtree(doomed)
+            else:
+                path.unlink(missing_ok=True)
+        write_json(folder / SWEEP, plain(wanted))
         for name in (POINTS, RUNS):
             (folder / name).mkdir(exist_ok=True)
     for point in grid.points:
         write_json(folder / POINTS / f"{point.name}.json", point.config.resolved())
-
-
-def _remove_sweep(folder: Path) -> None:
-    """Remove a sweep's own files, `sweep.json` last: until then the directory is known as a sweep's."""
-    for name in reversed(CONTENTS):
-        path, doomed = folder / name, folder / (name + PARTIAL)
-        if doomed.is_dir():  # from a removal that was interrupted
-            shutil.rmtree(doomed)
-        if path.is_dir():
-            path.rename(doomed)  # at once: no run is ever left there with half of its files
-            shutil.rmtree(doomed)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def lock(folder: Path) -> AbstractContextManager[int]:
-    """Hold the directory for one sweep and yield the lock's file descriptor; runs that inherit it hold it, too.
-
-    So a second sweep is refused as long as any run of a first one, even one whose sweep was killed, still writes.
-    Raises InputError where it is held.
-    """
-    return held(beside(folder), folder, waiting=None)
-
-
-def is_finished(run_dir: Path) -> bool:
-    """Return whether a run is whole: its manifest is written last."""
-    return (run_dir / MANIFEST).is_file()
-
-
-def is_started(run_dir: Path) -> bool:
-    """Return whether a run can be resumed: its settings are written first."""
-    return (run_dir / CONFIG).is_file()
-
-
-def check_finished(run_dir: Path, point: Point, inputs: dict[str, Any]) -> None:
-    """Raise InputError unless the finished run in `run_dir` is the point's: its settings, on the sweep's data."""
-    found = read_settings(run_dir / CONFIG)
-    for name, value in point.config.resolved().items():
-        left_open = value is None or value == "auto"  # the run's own record says what it became
-        if name in FIELDS and not left_open and found.get(name) != value:
-            raise InputError(f"{run_dir}: has {name} {found.get(name)!r}; expected the sweep's {value!r}; remove it.")
-    manifest = read_record(run_dir / MANIFEST, dict[str, Any], "remove that run.")
-    if {name: manifest.get(name) for name in inputs} != inputs:
-        raise InputError(f"{run_dir}: was trained on other data than the sweep's; remove it.")
 
 
 def read_outcomes(folder: Path) -> dict[str, Outcome]:

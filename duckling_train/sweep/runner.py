@@ -1,7 +1,6 @@
 """A sweep from its grid to its table and plot: each run a process of `duckling-train`, finished ones left alone.
 
-A run is what the command alone would give: a child process gets the point's settings as `--config` and nothing else,
-and one that was interrupted is resumed with `--resume`.
+A run is what the command alone would give: a child process gets the point's settings as `--config` and nothing else.
 """
 
 from __future__ import annotations
@@ -14,27 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from duckling_data.base.children import Ended, run_commands
 from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import InputError, OutsideError
-from duckling_data.base.executor import LocalExecutor
+from duckling_data.base.executor import Ended, LocalExecutor, default_workers, run_commands
 from duckling_data.base.files import write_bytes
-from duckling_data.base.parallel import default_workers
+from duckling_data.base.locks import beside, held
 from duckling_data.base.progress import Reporter
 from duckling_data.base.records import plain
 from duckling_data.base.strict_json import write_json
 from duckling_train.data import open_workspace
 from duckling_train.processes import process_count
-from duckling_train.runs.layout import RUNS
-from duckling_train.runs.read import read_run
+from duckling_train.runs.layout import CONFIG, RUNS, has_manifest, locate
+from duckling_train.runs.read import RunRecord, read_run
 from duckling_train.sweep import layout
 from duckling_train.sweep.grid import Grid, Lists, Point, grid_name, make_grid
-from duckling_train.sweep.layout import Outcome, SweepRecord
-from duckling_train.sweep.plot import sweep_plot
-from duckling_train.sweep.table import Row, csv_table, heading, markdown_table
+from duckling_train.sweep.layout import Outcome
+from duckling_train.sweep.table import Row, csv_table, heading, markdown_table, sweep_plot
 
-THREADS = "threads"
-PROGRAM = "duckling-train: "
 MADE = (layout.TABLE_MD, layout.TABLE_CSV, layout.PLOT)
 
 
@@ -52,14 +47,41 @@ class Sweep:
         """Return a point's run directory."""
         return self.folder / RUNS / point.name
 
+    def is_started(self, point: Point) -> bool:
+        """Return whether a point's run can be resumed: its settings are written first."""
+        return (self.run_dir(point) / CONFIG).is_file()
+
+    def record(self, point: Point) -> RunRecord | None:
+        """Return the record of a point's run, None where it is not finished.
+
+        Raises InputError where the run is damaged, has other settings than the point, or is on other data.
+        """
+        run_dir = self.run_dir(point)
+        if not has_manifest(run_dir):
+            return None
+        record = read_run(run_dir)
+        for name, value in point.config.resolved().items():
+            found, left_open = record.settings.get(name), value in (None, "auto")  # the run says what it became
+            if not left_open and found != value:
+                raise InputError(f"{run_dir}: has {name} {found!r}; expected the sweep's {value!r}; remove it.")
+        if {name: record.inputs.get(name) for name in self.inputs} != self.inputs:
+            raise InputError(f"{run_dir}: was trained on other data than the sweep's; remove it.")
+        if record.summary is None or not record.steps:
+            raise InputError(f"{run_dir}: has no summary, or no loss; remove it and call again.")
+        return record
+
+    def count(self, point: Point) -> str:
+        """Return a point's number and label, as `2/4 layers 1, seed 2`."""
+        total = len(self.grid.points)
+        return f"{point.number:>{len(str(total))}}/{total} {point.label}"
+
     def command(self, point: Point) -> list[str]:
         """Return the command that makes the point's run, or resumes it."""
         program = [sys.executable, "-P", "-m", "duckling_train", "-w", str(self.workspace), "--quiet"]
-        run_dir = self.run_dir(point)
-        if layout.is_started(run_dir):
-            return [*program, "--resume", str(run_dir)]
+        if self.is_started(point):
+            return [*program, "--resume", str(self.run_dir(point))]
         config = self.folder / layout.POINTS / f"{point.name}.json"
-        return [*program, "--out", str(run_dir), "--config", str(config)]
+        return [*program, "--out", str(self.run_dir(point)), "--config", str(config)]
 
 
 def plan(
@@ -83,28 +105,18 @@ def plan(
     if jobs < 1:
         raise InputError(f"--jobs is {jobs}; it must be at least 1")
     grid = make_grid(lists, preset=preset, file=file)
-    folder = out or layout.named(workspace, grid_name(grid) if name is None else name)
+    folder = out or locate(workspace, None, grid_name(grid) if name is None else name, "sweeps")
     earlier = None if overwrite else layout.read_sweep(folder)
-    if (threads := _threads(grid, earlier, jobs)) is not None:
-        grid = make_grid({**lists, THREADS: (threads,)}, preset=preset, file=file)
+    if grid.values("threads") == (None,):
+        # They split sums and so shape a run's bits: runs of one sweep have the same, whatever its --jobs are later.
+        side_by_side = min(jobs, len(grid.points))
+        share = max(1, default_workers() // side_by_side) if side_by_side > 1 else None
+        threads = share if earlier is None else earlier.fixed.get("threads")
+        grid = make_grid({**lists, "threads": (threads,)}, preset=preset, file=file)
     sweep = Sweep(grid, workspace, folder, jobs, _inputs(workspace, grid))
     if reason := layout.refusal(folder, earlier, layout.record_of(grid, sweep.inputs)):
         raise InputError(reason)
     return sweep
-
-
-def _threads(grid: Grid, earlier: SweepRecord | None, jobs: int) -> int | None:
-    """Return the CPU threads of each run where the user gave none: those of the earlier sweep, else a fair share.
-
-    They split sums and so shape a run's bits: runs of one sweep have the same, whatever its --jobs are later.
-    """
-    if any(value is not None for value in grid.values(THREADS)):
-        return None
-    if earlier is not None:
-        before: int | None = earlier.fixed.get(THREADS)
-        return before
-    side_by_side = min(jobs, len(grid.points))
-    return max(1, default_workers() // side_by_side) if side_by_side > 1 else None
 
 
 def _inputs(workspace: Path, grid: Grid) -> dict[str, Any]:
@@ -118,119 +130,90 @@ def _inputs(workspace: Path, grid: Grid) -> dict[str, Any]:
 
 
 def describe(sweep: Sweep) -> str:
-    """Return what the sweep would do: a line for each point, with its parameters, its directory and its state."""
-    from duckling_train.model import count_params
-
+    """Return what the sweep would do: a line for each point."""
     lines = [heading(sweep.grid), f"{sweep.jobs} at a time, in {sweep.folder}:"]
-    for number, point in enumerate(sweep.grid.points, 1):
-        run_dir = sweep.run_dir(point)
-        state = "would train"
-        if layout.is_started(run_dir):
-            state = "is finished" if layout.is_finished(run_dir) else "would be resumed"
-        parameters = f"{count_params(point.config):,} parameters"
-        lines.append(
-            f"{_count(number, len(sweep.grid.points))} {point.label}: {parameters}, {state}, {RUNS}/{point.name}"
-        )
+    for point in sweep.grid.points:
+        state = "would be resumed" if sweep.is_started(point) else "would train"
+        if has_manifest(sweep.run_dir(point)):
+            state = "is finished"
+        told = f"{point.config.parameters:,} parameters, {state}, {RUNS}/{point.name}"
+        lines.append(f"{sweep.count(point)}: {told}")
     return "\n".join(lines)
 
 
 def run(sweep: Sweep, reporter: Reporter, *, overwrite: bool) -> list[Row]:
     """Make every run that is not finished, then write the table and the plot. Returns the table's rows.
 
-    A run that fails does not stop the others. Raises InputError where a run that is there already is not the sweep's or
-    another sweep is at work in the directory, OutsideError when the disk fails, KeyboardInterrupt at Ctrl-C, when the
-    children have ended; the next call makes what is missing.
+    A run that fails does not stop the others; the next call makes what is missing. Raises InputError where a run that
+    is there already is not the sweep's or another sweep is at work in the directory, OutsideError when the disk fails.
     """
     with disk_errors(sweep.folder):
         sweep.folder.mkdir(parents=True, exist_ok=True)
-    with layout.lock(sweep.folder) as held:
-        wanted = layout.record_of(sweep.grid, sweep.inputs)
-        layout.prepare(sweep.folder, sweep.grid, wanted, overwrite=overwrite)
+    # The runs inherit the lock: a second sweep is refused as long as a run of a killed one still writes.
+    with held(beside(sweep.folder), sweep.folder, waiting=None) as lock:
+        layout.prepare(sweep.folder, sweep.grid, layout.record_of(sweep.grid, sweep.inputs), overwrite=overwrite)
         outcomes = layout.read_outcomes(sweep.folder)
-        _make_runs(sweep, outcomes, reporter, held)
-        rows = [_row(sweep, point, outcomes) for point in sweep.grid.points]
+        _make_runs(sweep, outcomes, reporter, lock)
+        rows = [Row(point, sweep.record(point), outcomes.get(point.name, Outcome())) for point in sweep.grid.points]
         write_bytes(sweep.folder / layout.TABLE_CSV, csv_table(rows))
         write_bytes(sweep.folder / layout.TABLE_MD, markdown_table(sweep.grid, rows).encode())
         write_bytes(sweep.folder / layout.PLOT, sweep_plot(sweep.grid, rows, heading(sweep.grid)))
     return rows
 
 
-def _make_runs(sweep: Sweep, outcomes: dict[str, Outcome], reporter: Reporter, held: int) -> None:
-    points = [(number, point) for number, point in enumerate(sweep.grid.points, 1) if not _is_made(sweep, point)]
+def _make_runs(sweep: Sweep, outcomes: dict[str, Outcome], reporter: Reporter, lock: int) -> None:
+    points = [point for point in sweep.grid.points if sweep.record(point) is None]
     total = len(sweep.grid.points)
+    for run_dir in map(sweep.run_dir, points):
+        if run_dir.exists() and not (run_dir / CONFIG).is_file():  # of a run that was killed before its first file
+            with disk_errors(run_dir):
+                shutil.rmtree(run_dir)
     if len(points) < total:
         reporter.say(f"{total - len(points)} of {total} runs are finished already")
 
-    def note(number: int, point: Point, outcome: Outcome, text: str) -> None:
+    def note(point: Point, outcome: Outcome, text: str) -> None:
         outcomes[point.name] = outcome
         write_json(sweep.folder / layout.OUTCOMES, plain(outcomes))
-        reporter.say(f"{_count(number, total)} {point.label}: {text}")
+        reporter.say(f"{sweep.count(point)}: {text}")
 
     def commands() -> Iterator[list[str]]:
-        for number, point in points:
+        for point in points:
             command = sweep.command(point)
             begins = "resuming, up to" if "--resume" in command else "training"
-            note(number, point, Outcome(sweep.jobs), f"{begins} {point.config.steps:,} steps ...")
+            note(point, Outcome(sweep.jobs), f"{begins} {point.config.steps:,} steps ...")
             yield command
 
-    with contextlib.closing(run_commands(LocalExecutor(sweep.jobs), commands(), held)) as results:
-        for index, end in results:
-            number, point = points[index]
-            failed = _failure(sweep.run_dir(point), end)
-            note(number, point, Outcome(sweep.jobs, failed, end.status), failed or _result(sweep.run_dir(point)))
+    with contextlib.closing(run_commands(LocalExecutor(sweep.jobs), commands(), lock)) as results:
+        for number, end in results:
+            point = points[number]
+            if (record := sweep.record(point)) is not None:
+                made = record.summary or {}
+                losses = f"loss {made['first_loss']:.4f} to {made['last_loss']:.4f}"
+                note(point, Outcome(sweep.jobs), f"{losses}, {made['steps_per_second']:.1f} steps/s")
+            else:
+                failed = _failure(sweep.run_dir(point), end)
+                note(point, Outcome(sweep.jobs, failed, end.status), failed)
 
 
-def _is_made(sweep: Sweep, point: Point) -> bool:
-    """Return whether a point's run is finished. Clears away what a run left that was killed before its first file."""
-    run_dir = sweep.run_dir(point)
-    if layout.is_finished(run_dir):
-        layout.check_finished(run_dir, point, sweep.inputs)
-        return True
-    if run_dir.exists() and not layout.is_started(run_dir):
-        with disk_errors(run_dir):
-            shutil.rmtree(run_dir)
-    return False
-
-
-def _failure(run_dir: Path, end: Ended) -> str | None:
-    """Return why a run failed, in one line, or None where it is finished."""
-    if layout.is_finished(run_dir):
-        return None
+def _failure(run_dir: Path, end: Ended) -> str:
+    """Return why a run failed, in one line."""
     if end.status < 0:
         return f"ended by signal {-end.status}"
-    message = end.message.removeprefix(PROGRAM).replace(f" in {run_dir}", "").replace(str(run_dir), run_dir.name)
+    message = end.message.removeprefix("duckling-train: ")
+    message = message.replace(f" in {run_dir}", "").replace(str(run_dir), run_dir.name)
     return message or f"ended with exit status {end.status}"
-
-
-def _result(run_dir: Path) -> str:
-    summary = read_run(run_dir).summary or {}
-    return f"loss {summary['first_loss']:.4f} to {summary['last_loss']:.4f}, {summary['steps_per_second']:.1f} steps/s"
-
-
-def _row(sweep: Sweep, point: Point, outcomes: dict[str, Outcome]) -> Row:
-    run_dir, outcome = sweep.run_dir(point), outcomes.get(point.name, Outcome())
-    if not layout.is_finished(run_dir):
-        return Row(point, None, Outcome(outcome.jobs, outcome.failed or "not finished", outcome.status))
-    record = read_run(run_dir)
-    if record.summary is None or not record.steps:
-        raise InputError(f"{run_dir}: has no summary, or no loss; remove it and call again.")
-    return Row(point, record, Outcome(outcome.jobs))
-
-
-def _count(number: int, total: int) -> str:
-    return f"{number:>{len(str(total))}}/{total}"
 
 
 def failure(sweep: Sweep, rows: list[Row]) -> InputError | OutsideError | None:
     """Return the error that the sweep ends with, or None where every run is finished.
 
-    It is an InputError (exit status 2) where all that failed did so for their settings, as a run does whose loss is
-    not finite; an OutsideError (3) where any failed otherwise: there, the same call again may finish it.
+    It is an InputError (exit status 2) where all that failed did so for their settings, as with a loss that is not
+    finite; an OutsideError (3) where any failed otherwise: the same call again may then finish it.
     """
     failed = [row for row in rows if row.run is None]
     if not failed:
         return None
     settings = all(row.outcome.status == InputError.exit_status for row in failed)
-    first = f"{failed[0].point.label}: {failed[0].outcome.failed}"
+    first = f"{failed[0].point.label}: {failed[0].failed}"
     kind = InputError if settings else OutsideError
     return kind(f"{len(failed)} of {len(rows)} runs failed, see {sweep.folder / layout.TABLE_MD}; the first: {first}")

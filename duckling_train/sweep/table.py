@@ -1,25 +1,24 @@
-"""The table of a sweep: a row a run, as CSV for programs and as Markdown for people.
-
-Losses are shown at the steps of the original's own sweeps, as far as the runs go, and at the last step logged.
-"""
+"""The results of a sweep: a table, a row a run, as CSV for programs and as Markdown for people; and a plot."""
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
+from duckling_data.base.plotting import COLOURS, default_settings, png
 from duckling_train.compare.table import Column, csv_bytes, markdown, summarized, validation_loss
+from duckling_train.config import word
+from duckling_train.plot import MEAN, Curve, draw_losses
 from duckling_train.runs.read import RunRecord
 from duckling_train.settings import FIELDS
-from duckling_train.sweep.grid import Grid, Point, described, deviates, spoken, text, word
+from duckling_train.sweep.grid import SEEDS, Grid, Point, described, deviates, spoken, text
 from duckling_train.sweep.layout import Outcome
 
-SERIES = (1, 2, 5)
-FIRST_STEPS = (1, 50)
-"""The original's tables show the loss at step 1 and at 50, 100, 200, 500, 1000, 2000, ..."""
+LINES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
+"""The plot's line styles: solid, dashed, dotted, dash-dot."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +26,21 @@ class Row:
     """A run of the sweep, as far as it came."""
 
     point: Point
-
     run: RunRecord | None
     """Its record if it is finished: with a summary, and at least one loss."""
-
     outcome: Outcome
     """How it was made, and why it is not finished."""
 
+    @property
+    def failed(self) -> str | None:
+        """Why the run is not finished; None where it is."""
+        return (self.outcome.failed or "not finished") if self.run is None else None
+
 
 def shown_steps(last: int) -> list[int]:
-    """Return the steps up to `last` at which the table shows a loss: 1, 50, 100, 200, 500, 1000, ..."""
-    series = (factor * 10**power for power in range(2, len(str(last)) + 1) for factor in SERIES)
-    return list(takewhile(lambda step: step <= last, [*FIRST_STEPS, *series]))
+    """Return the steps up to `last` at which the table shows a loss, the original's: 1, 50, 100, 200, 500, 1000, ..."""
+    series = (factor * 10**power for power in range(2, len(str(last)) + 1) for factor in (1, 2, 5))
+    return [step for step in (1, 50, *series) if step <= last]
 
 
 def csv_table(rows: Sequence[Row]) -> bytes:
@@ -56,7 +58,7 @@ def csv_table(rows: Sequence[Row]) -> bytes:
         _figure("last_logged_step", lambda run: run.steps[-1]),
         _figure("last_loss", lambda run: run.losses[-1]),
         _figure("validation_loss", validation_loss),
-        Column("failed", lambda row: row.outcome.failed),
+        Column("failed", lambda row: row.failed),
     ]
     return csv_bytes(columns, rows)
 
@@ -80,7 +82,7 @@ def markdown_table(grid: Grid, rows: Sequence[Row]) -> str:
     if any(run.evaluations for run in runs):
         columns.append(_figure("validation", validation_loss, ".4f"))
     parts = [heading(grid), markdown(columns, rows)]
-    if failures := [f"- {row.point.label}: {row.outcome.failed}" for row in rows if row.run is None]:
+    if failures := [f"- {row.point.label}: {row.failed}" for row in rows if row.run is None]:
         parts += ["Failed:", "\n".join(failures)]
     return "\n\n".join([*parts, notes(rows)]) + "\n"
 
@@ -121,23 +123,21 @@ def heading(grid: Grid) -> str:
     axes = [f"{spoken(name)} {', '.join(text(name, value) for value in values)}" for name, values in grid.swept.items()]
     fixed = {name: grid.values(name)[0] for name in FIELDS if name not in grid.swept}
     deviating = {name: value for name, value in fixed.items() if name in ("steps", "seed") or deviates(name, value)}
-    runs = f"{len(grid.points)} run{'s' if len(grid.points) > 1 else ''}"
-    swept = f": {' × '.join(axes)}" if axes else ""
-    alike = f"{'; all' if axes else ''} with {described(deviating)}" if deviating else ""
-    return f"{runs}{swept}{alike}; else Duckling II's settings."
+    if not axes:
+        return f"1 run with {described(deviating)}; else Duckling II's settings."
+    alike = f"; all with {described(deviating)}" if deviating else ""
+    return f"{len(grid.points)} runs: {' × '.join(axes)}{alike}; else Duckling II's settings."
 
 
 def notes(rows: Sequence[Row]) -> str:
-    """Return how the table is to be read: what the losses are means of, and how the speed was measured."""
+    """Return how to read the table: what the losses are means of, and how the speed was measured."""
     runs = _finished(rows)
     parts = ["Numbered columns: the training loss logged at that step, the mean since the last log, in nats a token."]
     if counts := sorted({int(run.evaluations[-1]["rows"]) for run in runs if run.evaluations}):
         parts.append(f"Validation: the mean loss of the first {' or '.join(f'{n:,}' for n in counts)} validation rows.")
     if runs:
         jobs = Counter(row.outcome.jobs for row in rows if row.run is not None)
-        measured = "; ".join(
-            _measured(number, jobs[number], len(runs)) for number in sorted(jobs, key=lambda n: n or 0)
-        )
+        measured = "; ".join(_measured(n, jobs[n], len(runs)) for n in sorted(jobs, key=lambda n: n or 0))
         devices, threads = (sorted({summarized(name)(run) for run in runs}) for name in ("device_name", "threads"))
         parts.append(f"Steps/s: measured with {measured}; a run side by side with others is slower than one alone.")
         parts.append(f"Device: {', '.join(map(str, devices))}, CPU threads a run: {', '.join(map(str, threads))}; "
@@ -147,7 +147,63 @@ def notes(rows: Sequence[Row]) -> str:
 
 def _measured(jobs: int | None, count: int, of: int) -> str:
     """Return how the speed of `count` runs of so many was measured."""
-    side_by_side = "an unknown number of" if jobs is None else f"up to {jobs}"
-    text = "one run at a time" if jobs == 1 else f"{side_by_side} runs side by side"
-    flag = "" if jobs is None else f" (--jobs {jobs})"
-    return text + flag + ("" if count == of else f" ({count} of {of} runs)")
+    share = "" if count == of else f" ({count} of {of} runs)"
+    if jobs is None:
+        return f"an unknown number of runs side by side{share}"
+    return f"{'one run at a time' if jobs == 1 else f'up to {jobs} runs side by side'} (--jobs {jobs}){share}"
+
+
+def group(point: Point) -> str:
+    """Return what the plot calls a point's curve: its swept settings, seeds apart."""
+    return described({name: value for name, value in point.swept.items() if name not in SEEDS}) or "every seed"
+
+
+def styles(grid: Grid) -> dict[str, tuple[str, object]]:
+    """Return a colour and a line style for each group. All differ up to 28 groups; from then on they repeat.
+
+    The outermost swept setting has the colours and the others the line styles, or the other way round where that fits.
+    """
+    groups = list(dict.fromkeys(group(point) for point in grid.points))
+    outer = next((len(values) for name, values in grid.swept.items() if name not in SEEDS), 1)
+    inner = len(groups) // outer
+    chosen: dict[str, tuple[str, object]] = {}
+    for number, key in enumerate(groups):
+        first, second = divmod(number, inner)
+        if outer <= len(COLOURS) and inner <= len(LINES):
+            colour, line = first, second
+        elif inner <= len(COLOURS) and outer <= len(LINES):
+            colour, line = second, first
+        else:
+            line, colour = divmod(number, len(COLOURS))
+        chosen[key] = (COLOURS[colour], LINES[line % len(LINES)])
+    return chosen
+
+
+@default_settings()
+def sweep_plot(grid: Grid, rows: Sequence[Row], title: str) -> bytes:
+    """Return a PNG of the training loss (nats a token) of every finished run over the step, both axes as in a run's.
+
+    From 50 logs on, a curve is the running mean. The legend gives the last logged loss, the mean over the seeds.
+    """
+    chosen, last = styles(grid), dict[str, list[float]]()
+    runs = [(group(row.point), Curve(row.run.steps, row.run.losses)) for row in rows if row.run is not None]
+    for key, run in runs:
+        last.setdefault(key, []).append(run.losses[-1])
+    curves = []
+    for key, run in runs:
+        colour, line = chosen[key]
+        label = None
+        if losses := last.pop(key, None):  # once for all seeds
+            seeds = f" (mean of {len(losses)} seeds)" if len(losses) > 1 else ""
+            label = f"{key}: {sum(losses) / len(losses):.4f}{seeds}"
+        curves.append(run.smoothed(color=colour, linestyle=line, linewidth=1.5, alpha=0.9, label=label))
+    figure, axes = draw_losses((10, 5.5), curves, vocab_size=grid.points[0].config.vocab_size, fontsize=8)
+    if any(run.long for _, run in runs):
+        axes.set_xlabel(f"{axes.get_xlabel()}; each point the {MEAN}")
+    first, *rest = textwrap.wrap(title, 110)
+    axes.set_title("\n".join([first, *rest[:1]]) + (" …" if rest[1:] else ""), fontsize=10, loc="left")
+    if curves:
+        columns = -(-len(chosen) // 26)  # as many lines as the figure has room for
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8, ncols=columns,
+                    handlelength=3, title="last logged loss", title_fontsize=8, alignment="left")  # fmt: skip
+    return png(figure)

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from duckling_data.base.executor import AHEAD, LocalExecutor
-from duckling_data.base.parallel import prefetch
+from duckling_data.base.executor import AHEAD, LocalExecutor, prefetch
 
 
 @pytest.mark.parametrize("ordered", [True, False])
@@ -67,15 +66,16 @@ def test_an_exception_is_raised_in_its_turn_and_begins_no_further_item() -> None
     assert max(begun) <= 2 + 2 + AHEAD
 
 
-def test_prefetched_items_are_the_items_and_their_error_comes_after_them() -> None:
+@pytest.mark.parametrize("depth", [1, AHEAD])
+def test_prefetched_items_are_the_items_and_their_error_comes_after_them(depth: int) -> None:
     def items() -> Iterator[int]:
         yield from range(9)
         raise ValueError("damaged")
 
-    assert list(prefetch(range(9))) == list(range(9))
+    assert list(prefetch(range(9), depth)) == list(range(9))
     found = []
     with pytest.raises(ValueError, match="damaged"):
-        found.extend(item for item in prefetch(items()))
-    fetched = prefetch(items())
+        found.extend(item for item in prefetch(items(), depth))
+    fetched = prefetch(items(), depth)
     assert next(fetched) == 0
     fetched.close()  # type: ignore[attr-defined]  # ends, though items are left

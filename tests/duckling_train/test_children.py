@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from duckling_data.base.children import Ended, run_commands
-from duckling_data.base.executor import LocalExecutor
+from duckling_data.base.executor import Ended, LocalExecutor, run_commands
 
 SLEEP = "import os, sys, time; print(os.getpid(), file=open(sys.argv[1], 'w')); time.sleep(600)"
 STUBBORN = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {SLEEP}"
@@ -20,8 +19,7 @@ STUBBORN = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {SLEEP
 PROGRAM = """if True:
     import os, sys, click
     from duckling_data.base.command_line import run_command
-    from duckling_data.base.children import run_commands
-    from duckling_data.base.executor import LocalExecutor
+    from duckling_data.base.executor import LocalExecutor, run_commands
 
     @click.command()
     def work():

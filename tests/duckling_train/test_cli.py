@@ -195,3 +195,47 @@ def test_every_validation_row_can_be_asked_for(capsys: pytest.CaptureFixture[str
     status, out, err = invoke(capsys, "-w", tmp_path, "--eval-rows", "all", "--dry-run")
     assert (status, err) == (0, "")
     assert '"eval_rows": null' in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--layers", "2,x"], "'x' is not a valid integer"),
+        (["--layers", "2,,4"], "has an empty value"),
+        (["--seeds", "1,1"], "has 1 twice"),
+        (["--tied", "no"], "neither tied nor untied"),
+        (["--betas", "0.9"], "not two numbers with a colon"),
+        (["--schedule", "linear,steep"], "'steep' is not one of"),
+        (["--width", "16", "--heads", "3,16"], "--width is 16 and --heads 3"),
+        (["--jobs", "0"], "--jobs is 0"),
+        (["--ctx", "64"], "holds fixed_size_list"),
+    ],
+)
+def test_bad_values_of_a_sweep_are_one_line_and_exit_2(
+    capsys: pytest.CaptureFixture[str], workspace: Path, tmp_path: Path, arguments: list[str], expected: str
+) -> None:
+    status, out, err = invoke(capsys, "sweep", "-w", workspace, "--out", tmp_path / "bad", *arguments)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert expected in err
+    assert not (tmp_path / "bad").exists()
+
+
+def test_help_of_a_sweep_shows_every_setting_with_its_default_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom duckling_train.cli import main\ntry: main(['sweep', '--help'])\nexcept SystemExit: pass\n"
+        "print([name for name in ('torch', 'transformers', 'datasets', 'matplotlib') if name in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert shown.endswith("[]\n")
+    words = " ".join(shown.split())
+    for expected in (
+        "--layers N[,...] Transformer blocks. [default: 2]",
+        "--seed, --seeds N[,...] Seed of the weights. [default: 42]",
+        "[default: 0.0001]",
+        "[default: 0.9:0.999]",
+        "--tied tied|untied[,...]",
+        "--eval-rows N|all[,...]",
+        "[default: WORKSPACE/sweeps/NAME]",
+        "duckling-train sweep --layers 2,4,8 --batch-size 16 --steps 2000",
+    ):
+        assert expected in words, expected

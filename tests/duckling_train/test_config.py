@@ -12,7 +12,7 @@ import pytest
 from duckling_data.base.errors import InputError
 from duckling_train.cli import main
 from duckling_train.config import LIMITS, TrainConfig, flag
-from duckling_train.model import build_model, count_params, model_config, n_params, resolve_device
+from duckling_train.model import build_model, model_config, resolve_device
 from duckling_train.processes import is_main_process, process_count
 
 
@@ -41,21 +41,6 @@ def test_every_setting_is_documented_and_resolved() -> None:
         assert resolved[field.name] == json.loads(json.dumps(getattr(config, field.name)))
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.steps = 4  # type: ignore[misc]
-
-
-@pytest.mark.parametrize(("layers", "expected"), [(2, 1_510_912), (4, 1_907_456), (8, 2_700_544)])
-def test_parameter_counts_are_the_originals(layers: int, expected: int) -> None:
-    assert count_params(TrainConfig(n_layer=layers)) == expected
-
-
-def test_counting_parameters_draws_no_random_number() -> None:
-    import torch
-
-    before = torch.get_rng_state()
-    assert count_params(TrainConfig()) == n_params(build_model(TrainConfig()))
-    torch.set_rng_state(before)
-    count_params(TrainConfig())
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_model_config_is_the_seeds_but_for_the_special_tokens() -> None:
@@ -98,7 +83,7 @@ def test_evaluating_never_every_few_steps_is_refused() -> None:
 @pytest.mark.parametrize("sizes", [{}, {"n_layer": 8, "tied": False}, {"n_embd": 16, "n_positions": 64}, {"n_head": 4}])
 def test_parameters_by_the_sizes_are_the_models(sizes: dict[str, Any]) -> None:
     config = TrainConfig(**sizes)
-    assert config.parameters == count_params(config) == n_params(build_model(config))
+    assert config.parameters == build_model(config).num_parameters()
 
 
 @pytest.mark.parametrize("name", LIMITS)
@@ -106,6 +91,19 @@ def test_a_number_beyond_its_limit_is_refused_at_once(name: str) -> None:
     for value in (LIMITS[name] + 1, 10**12, 2**63 - 1):
         with pytest.raises(InputError, match=rf"^{flag(name)} is {value}; it must be at most {LIMITS[name]:,}"):
             TrainConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "one", "other"),
+    [
+        ("data_seed", 1234567, 1234568),
+        ("learning_rate", 0.00012345678, 0.00012345679),
+        ("betas", (0.9, 0.9999999), (0.9, 0.99999999)),
+        ("batch_size", 12345, 12346),
+    ],
+)
+def test_two_settings_have_two_names(field: str, one: Any, other: Any) -> None:
+    assert len({TrainConfig(**{field: value}).run_name() for value in (one, other)}) == 2
 
 
 def test_a_model_of_too_many_parameters_is_refused_at_once() -> None:

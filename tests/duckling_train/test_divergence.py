@@ -11,18 +11,25 @@ import safetensors.torch
 
 from duckling_train.runs.checkpoint import checkpoints_of
 from tests import forked
-from tests.duckling_train.conftest import TINY_SHAPE, Ran
+from tests.duckling_train.conftest import TINY_SHAPE, Ran, with_validation
 
 CLI = "duckling_train.cli"
+
+
+def train(run_dir: Path, workspace: Path, *settings: str) -> Ran:
+    done = forked.run(CLI, "--out", run_dir, "-w", workspace, *TINY_SHAPE, *settings, output=run_dir.with_suffix(".o"))
+    return Ran(run_dir, done.wait(), done.stdout, done.stderr)
 
 
 def diverging(run_dir: Path, workspace: Path, *more: str) -> Ran:
     """A learning rate that rises to 1e36: some finite steps first, then overflow."""
     settings = ("--steps", "60", "--learning-rate", "1e36", "--warmup-steps", "60", "--clip", "0")
-    done = forked.run(
-        CLI, "--out", run_dir, "-w", workspace, *TINY_SHAPE, *settings, *more, output=run_dir.with_suffix(".o")
-    )
-    return Ran(run_dir, done.wait(), done.stdout, done.stderr)
+    return train(run_dir, workspace, *settings, *more)
+
+
+def assert_refused(done: Ran, *words: str) -> None:
+    assert (done.status, "Traceback" in done.stderr) == (2, False), done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +69,24 @@ def test_the_step_is_named_whatever_the_logging(every_step: Ran, tiny_workspace:
 def test_the_last_good_checkpoint_is_kept_and_named(every_step: Ran) -> None:
     last, _path = checkpoints_of(every_step.run_dir)[-1]
     assert f"the checkpoint of step {last} is kept" in every_step.stderr
+
+
+@pytest.mark.parametrize(("precision", "rate"), [("fp32", "1e2"), ("fp32", "1e4"), ("bf16-mixed", "1e4")])
+def test_a_gradient_norm_that_is_no_number_is_a_divergence(
+    tiny_workspace: Path, tmp_path: Path, rate: str, precision: str
+) -> None:
+    """The loss is still finite there."""
+    done = train(
+        tmp_path / "run", tiny_workspace, "--steps", "4", "--logging-steps", "1", "--clip", "0",
+        "--learning-rate", rate, "--precision", precision,
+    )  # fmt: skip
+    assert_refused(done, "at step", "--learning-rate")
+
+
+@pytest.mark.parametrize("more", [("--eval-steps", "1"), ()])
+def test_a_validation_loss_that_is_no_number_is_a_divergence(
+    tiny_workspace: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    validated = with_validation(tiny_workspace, tmp_path / "validated")
+    done = train(tmp_path / "run", validated, "--steps", "1", "--learning-rate", "1e20", *more)
+    assert_refused(done, "step 1", "--learning-rate")

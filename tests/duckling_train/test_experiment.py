@@ -16,7 +16,7 @@ import torch
 import duckling_train
 from duckling_data.base.errors import InputError
 from duckling_train import Experiment, LossTracker, WRecorder, duckling_ii
-from duckling_train.optimizer import Float32StateAdamW
+from duckling_train.precision import Float32StateAdamW
 from tests import seed_cells
 from tests.duckling_train.conftest import environment
 

@@ -17,8 +17,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from duckling_data.base.disk import check_room, disk_errors
 from duckling_data.base.errors import InputError
+from duckling_data.base.executor import prefetch
 from duckling_data.base.files import open_regular, write_all
-from duckling_data.base.parallel import prefetch
 from duckling_data.corpus.readers.blocks import BLOCK_BYTES, Block, decompressed, refusing
 from duckling_data.corpus.readers.pages import rows_at_once
 from duckling_data.corpus.readers.text_column import check_text_column, large_strings

@@ -11,7 +11,7 @@ from transformers.trainer_callback import TrainerCallback
 
 from duckling_data.base.errors import InputError
 from duckling_train.engines.base import GRADIENT, HIDDEN, EngineState, Hook, StepView
-from duckling_train.optimizer import MOMENTS
+from duckling_train.precision import MOMENTS
 
 REPORTS = 10
 """`ProgressLines` prints about this many lines."""

@@ -25,7 +25,7 @@ from transformers.trainer_callback import TrainerState
 from duckling_data.base.errors import InputError
 from duckling_data.base.records import Count, decode, read_record
 from duckling_train.engines.base import Checkpoint, EngineState
-from duckling_train.optimizer import MOMENTS
+from duckling_train.precision import MOMENTS
 
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"

@@ -1,4 +1,4 @@
-"""Laws of training that were broken once: exactness, honest ends of a run that diverges, words that are true."""
+"""What `duckling-train` says is what it does: resumed or not, under any environment, with a refusal in one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from duckling_train.config import TrainConfig
 from tests import forked
 from tests.duckling_train.conftest import TINY_SHAPE, Ran, environment, make_workspace, sentences, with_validation
 
@@ -50,9 +49,6 @@ def assert_one_line(done: Ran, *words: str) -> None:
     assert "Traceback" not in done.stderr
     for word in words:
         assert word in done.stderr
-
-
-# Exactness
 
 
 def test_a_run_resumed_after_its_last_step_has_the_samples_of_one_that_was_not(
@@ -107,50 +103,6 @@ def test_other_validation_rows_are_refused_by_resume(validated: Path, tmp_path: 
     assert_one_line(ran(stopped, "--resume", stopped, "-w", tmp_path / "moved"), "another validation")
     shutil.rmtree(tmp_path / "moved/tokenized_validation")
     assert_one_line(ran(stopped, "--resume", stopped, "-w", tmp_path / "moved"), "another validation")
-
-
-# A run that diverges: one line, the step, exit 2
-
-
-@pytest.mark.parametrize("rate", ["1e2", "1e4"])
-@pytest.mark.parametrize("precision", ["bf16-mixed", "fp32"])
-def test_a_gradient_norm_that_is_no_number_is_a_divergence(
-    tiny_workspace: Path, tmp_path: Path, rate: str, precision: str
-) -> None:
-    """The loss is still finite there."""
-    done = train(
-        tmp_path / "run", tiny_workspace, "--steps", "4", "--logging-steps", "1", "--clip", "0",
-        "--learning-rate", rate, "--precision", precision,
-    )  # fmt: skip
-    assert_one_line(done, "at step", "--learning-rate")
-
-
-@pytest.mark.parametrize("more", [("--eval-steps", "1"), ()])
-def test_a_validation_loss_that_is_no_number_is_a_divergence(
-    validated: Path, tmp_path: Path, more: tuple[str, ...]
-) -> None:
-    done = train(tmp_path / "run", validated, "--steps", "1", "--learning-rate", "1e20", *more)
-    assert_one_line(done, "step 1", "--learning-rate")
-
-
-# Names
-
-
-@pytest.mark.parametrize(
-    ("field", "one", "other"),
-    [
-        ("data_seed", 1234567, 1234568),
-        ("learning_rate", 0.00012345678, 0.00012345679),
-        ("betas", (0.9, 0.9999999), (0.9, 0.99999999)),
-        ("batch_size", 12345, 12346),
-    ],
-)
-def test_two_settings_have_two_names(field: str, one: object, other: object) -> None:
-    names = {TrainConfig(**{field: value}).run_name() for value in (one, other)}  # type: ignore[arg-type]
-    assert len(names) == 2
-
-
-# What a command says is what it does
 
 
 def test_dry_run_refuses_what_the_run_would(tiny_workspace: Path, tmp_path: Path) -> None:
