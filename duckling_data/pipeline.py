@@ -1,10 +1,8 @@
 """What is out of date, and in which order it is made.
 
-The data flows one way: corpus, counts, mapping, rows. A stage is up to date when its settings and the digests of its
-inputs are those in the manifest and its files are there. Otherwise it runs, and says why.
-
-One process at a time works in a workspace; another waits, and then finds made what it would have made itself. Readers
-(`verify`, `inspect`, a notebook) take no lock: files are renamed into place whole.
+A stage is up to date when its settings and the digests of its inputs are those in the manifest and its files are there.
+Otherwise it runs, and says why. One process at a time works in a workspace; another waits. Readers (`verify`,
+`inspect`, a notebook) take no lock: files are renamed into place whole.
 """
 
 from __future__ import annotations
@@ -25,9 +23,8 @@ from duckling_data.corpus.splits import Corpus
 from duckling_data.stages import NAMES, STAGES
 from duckling_data.stages.base import Context, Stage
 from duckling_data.stages.count import COUNT
-from duckling_data.stages.given import given_mapping, is_given
 from duckling_data.stages.pack import PACK
-from duckling_data.stages.vocab import VOCAB
+from duckling_data.stages.vocab import VOCAB, given_mapping, is_given
 from duckling_data.tokens.encoding import EncodedSplit, EncoderPool
 from duckling_data.tokens.mapping import MAPPING_FILE
 from duckling_data.workspace.manifest import MANIFEST_NAME, Manifest, StageRecord
@@ -53,10 +50,6 @@ class Request:
     encoder: str = "gigatoken"
     offline: bool = False
     dry_run: bool = False
-
-
-WRITTEN = (MANIFEST_NAME, SUMS_NAME, SOURCE_RECORD, *(output for stage in STAGES for output in stage.outputs))
-"""What a command writes in a workspace, and so what a killed one may have left half-written."""
 
 
 class Pipeline:
@@ -90,16 +83,14 @@ class Pipeline:
         return self.request.mapping is not None or (not build and is_given(self.manifest.stages.get(VOCAB.name)))
 
     def make(self, *targets: str) -> Manifest:
-        """Bring the targets, and what they need, up to date. Returns the manifest.
-
-        Waits, having said for whom, where another process is at work in the workspace.
-        """
+        """Bring the targets, and what they need, up to date. Returns the manifest. Waits for the workspace's lock."""
         if self.request.dry_run:
             return self._make(targets)
         workspace = self.request.workspace
         make_directory(workspace)
         with held(workspace / LOCK, workspace, waiting=self.reporter.say):
-            remove_leftovers(workspace / name for name in WRITTEN)
+            written = (MANIFEST_NAME, SUMS_NAME, SOURCE_RECORD, *(name for stage in STAGES for name in stage.outputs))
+            remove_leftovers(workspace / name for name in written)
             self._read()  # again: another process may have been at work until now
             return self._make(targets)
 
@@ -123,7 +114,7 @@ class Pipeline:
         return needed
 
     def _open(self, needed: set[str]) -> Context:
-        """Return what the stages work with: the corpus is opened, hashed, and encoded where a stage asks for it."""
+        """Open and hash the corpus. Returns what the stages work with; a split is encoded where a stage asks for it."""
         request = self.request
         if not self.manifest.stages and not request.dry_run:
             self._pool.warm(request.workers)  # everything will be made: load them while the source is hashed
@@ -150,14 +141,9 @@ class Pipeline:
         if request.dry_run and not request.offline and (files := to_download(request.workspace, sources)):
             self.reporter.say(f"download     would fetch {len(files)} files, {sum(files.values()) / 1e6:,.0f} MB")
             return None
-        corpus = open_corpus(
-            request.workspace,
-            sources,
-            text_field,
-            workers=request.workers,
-            offline=request.offline or request.dry_run,
-            reporter=self.reporter,
-        )
+        offline = request.offline or request.dry_run
+        workspace, workers = request.workspace, request.workers
+        corpus = open_corpus(workspace, sources, text_field, workers=workers, offline=offline, reporter=self.reporter)
         self._remember = partial(remember_source, request.workspace, sources, text_field, corpus)
         return corpus
 
@@ -194,7 +180,7 @@ class Pipeline:
     def _refuse_foreign(self, stage: Stage[Any, Any]) -> None:
         """Raise InputError if an output is there that this workspace did not make."""
         for path in (self.request.workspace / output for output in stage.outputs):
-            if stage.name not in self.manifest.stages and path.exists():
+            if path.exists() and stage.name not in self.manifest.stages:
                 raise InputError(
                     f"{path}: there already, but not made by this workspace; move it away, or use another --workspace; "
                     "a mapping of your own is given with --mapping FILE."

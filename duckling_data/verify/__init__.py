@@ -1,13 +1,7 @@
 """Checks a workspace: every file hashed again, everything derived again, and all of it compared.
 
-    files.py      files that are missing, other than they were made, or added
-    derive.py     the counts from the stories, the mapping from the counts
-    rows.py       the rows from the stories and the mapping
-    golden.py     digests kept in a file
-    reference.py  an original's published figures, `duckling-ii.json`
-
-Nothing is written but a golden file that was asked for. All files are hashed first; only where every one is whole is
-anything derived again.
+All files are hashed first; only where every one is whole is anything derived again. Nothing is written but a golden
+file that was asked for.
 """
 
 from __future__ import annotations
@@ -25,15 +19,12 @@ from duckling_data.corpus.splits import Corpus
 from duckling_data.stages import NAMES, STAGES
 from duckling_data.stages.base import Context, Stage
 from duckling_data.stages.count import COUNT
-from duckling_data.stages.given import given_mapping, is_given
 from duckling_data.stages.pack import PACK
-from duckling_data.stages.vocab import VOCAB
+from duckling_data.stages.vocab import VOCAB, given_mapping, is_given
 from duckling_data.tokens.encoders import ENCODERS
-from duckling_data.verify.derive import Stories, count_faults, mapping_faults
+from duckling_data.verify.derive import Stories, count_faults, mapping_faults, pack_faults
 from duckling_data.verify.files import corpus_faults, open_remembered, output_faults
-from duckling_data.verify.golden import golden_differences, golden_digests, write_golden
-from duckling_data.verify.reference import reference_lines
-from duckling_data.verify.rows import pack_faults
+from duckling_data.verify.golden import golden_differences, golden_digests, reference_lines, write_golden
 from duckling_data.workspace.manifest import MANIFEST_NAME, Manifest
 from duckling_data.workspace.settings import resolve
 from duckling_data.workspace.sums import SUMS_NAME, sums_faults
@@ -45,9 +36,7 @@ DERIVED: dict[str, Callable[[Path, Any, Any, Stories], Iterator[str]]] = {
     VOCAB.name: mapping_faults,
     PACK.name: pack_faults,
 }
-"""What derives a stage's outputs again, from (workspace, settings, figures, stories), and yields what differs.
-
-A stage that is not here is checked by the hashes of its files."""
+"""What derives a stage's outputs again and yields what differs; other stages are checked by their files' hashes."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +52,7 @@ class VerifyRequest:
     reference: str | None = None
     """The name of an original to compare figures with: `duckling-ii`."""
     deep: bool = False
-    """Whether the other encoder makes every row again, instead of a sample."""
+    """Whether the other encoder encodes every story, instead of a sample."""
     encoder: str = "tokenizers"
     """The other encoder: not the one that made the rows."""
 
@@ -89,15 +78,17 @@ def verify_workspace(request: VerifyRequest, reporter: Reporter) -> Iterator[str
     if not faults["corpus"]:
         yield f"{'corpus':<12} ok: {_corpus_line(manifest)}"
     if not faults["sums"]:
-        yield f"{'sums':<12} {_sums_line(request.workspace)}"
-    if request.golden:
-        faults["golden"] = golden
-        if not golden:
-            yield f"{'golden':<12} ok: all digests are those in {request.golden}"
+        there = (request.workspace / SUMS_NAME).is_file()
+        said = "is not there; the next command that makes something writes it"
+        yield f"{'sums':<12} " + (f"ok: {SUMS_NAME} says what the manifest says" if there else f"{SUMS_NAME} {said}")
+    faults["golden"] = golden
+    if request.golden and not golden:
+        yield f"{'golden':<12} ok: all digests are those in {request.golden}"
     if request.reference:
         lines = reference_lines(manifest, request.reference)
         yield from (f"{request.reference:<12} {'ok: ' if holds else 'NO: '}{line}" for line, holds in lines)
-        faults[request.reference] = _summed([line for line, holds in lines if not holds], len(lines))
+        wrong = [" ".join(line.split()) for line, holds in lines if not holds]
+        faults[request.reference] = [f"{len(wrong)} of {len(lines)} figures differ, the first: {w}" for w in wrong[:1]]
     named = [f"{part}: {fault}" for part, found in faults.items() for fault in found]
     if named:
         failed = f"{request.workspace}: {len(named)} of its checks failed; an output that you remove is made again by "
@@ -129,9 +120,7 @@ class _Check:
     """The checks of a workspace's corpus and stages."""
 
     def __init__(self, request: VerifyRequest, manifest: Manifest, reporter: Reporter) -> None:
-        self._request = request
-        self._manifest = manifest
-        self._reporter = reporter
+        self._request, self._manifest, self._reporter = request, manifest, reporter
         self._corpus: Corpus | None = None
         """The source, once it is found whole."""
         self._stages: dict[str, Stage[Any, Any]] = {stage.name: stage for stage in STAGES}
@@ -189,20 +178,8 @@ class _Check:
         return ", derived again" if name != PACK.name else f", every row derived again by {self._stories}"
 
 
-def _summed(differing: list[str], count: int) -> list[str]:
-    return [f"{len(differing)} of {count} figures differ, the first: {' '.join(differing[0].split())}"] * bool(
-        differing
-    )
-
-
 def _corpus_line(manifest: Manifest) -> str:
     splits = manifest.corpus.splits if manifest.corpus else {}
     files = sum(len(split.files) for split in splits.values())
     stories = ", ".join(f"{split.stories:,} stories ({name})" for name, split in splits.items())
     return f"{stories}, {f'{files} files' if files else 'generated'}"
-
-
-def _sums_line(workspace: Path) -> str:
-    if (workspace / SUMS_NAME).is_file():
-        return f"ok: {SUMS_NAME} says what the manifest says"
-    return f"{SUMS_NAME} is not there; the next command that makes something writes it"

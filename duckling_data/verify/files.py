@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from duckling_data.base.errors import CheckFailed, DucklingError, InputError
 from duckling_data.base.progress import Reporter
 from duckling_data.base.records import changed, file_faults, plain
 from duckling_data.corpus import sources
-from duckling_data.corpus.splits import Corpus, FileSplit
+from duckling_data.corpus.splits import Corpus, FileSplit, Split
 from duckling_data.stages.base import Stage
 from duckling_data.workspace.manifest import CorpusRecord, Manifest, SplitRecord, StageRecord
 from duckling_data.workspace.source_record import SOURCE_RECORD, read_source
@@ -46,9 +47,10 @@ def open_remembered(workspace: Path, workers: int, reporter: Reporter) -> Corpus
     record = read_source(workspace)
     if not record.sources:
         raise InputError(f"{SOURCE_RECORD} is missing; `duckling-data download --source SOURCE` writes it again")
-    named, text_field = record.sources, record.text_field
     try:
-        return sources.open_corpus(workspace, named, text_field, workers=workers, offline=True, reporter=reporter)
+        return sources.open_corpus(
+            workspace, record.sources, record.text_field, workers=workers, offline=True, reporter=reporter
+        )
     except DucklingError as error:
         raise CheckFailed(f"{error} (named by {SOURCE_RECORD})") from error
 
@@ -60,25 +62,24 @@ def corpus_faults(manifest: Manifest, corpus: Corpus) -> Iterator[str]:
         yield f"{SOURCE_RECORD} names {_named(found)}, expected {_named(recorded)} as in manifest.json"
         return
     for name, split in corpus.splits().items():
-        if found.splits[name] != recorded.splits[name]:
-            yield _split_fault(name, split, recorded.splits[name])
+        yield from islice(_split_faults(name, split, recorded.splits[name]), 1)
     counted = sources.counted_stories(corpus)
     for key in changed(read_source(manifest.workspace).counted, counted)[:1]:
         yield f"{SOURCE_RECORD} counts other stories under {key!r} than its {counted.get(key, 'no')} stories"
 
 
-def _split_fault(name: str, split: Any, recorded: SplitRecord) -> str:
-    """Return the first difference between a split and its record."""
-    for file, expected in zip(split.files if isinstance(split, FileSplit) else (), recorded.files, strict=False):
-        for key, value in plain(expected).items():
-            if getattr(file, key) != value:
-                where = f"{SOURCE_RECORD}: {file.path}" if key == "stories" else file.path
-                return f"{where} has {key} {getattr(file, key)}, expected {value} as in manifest.json"
+def _split_faults(name: str, split: Split, recorded: SplitRecord) -> Iterator[str]:
     there, here = plain(recorded), plain(split.describe())
-    key = changed(there, here)[0]
-    if key == "files":
-        return f"the source has {len(here[key])} files, expected {len(there.get(key, ()))} as in manifest.json"
-    return f"the source's {name} split has {key} {here.get(key)}, expected {there.get(key)} as in manifest.json"
+    files = split.files if isinstance(split, FileSplit) else ()
+    for file, found, expected in zip(files, here.get("files", ()), there.get("files", ()), strict=False):
+        for key in changed(expected, found):
+            where = f"{SOURCE_RECORD}: {file.path}" if key == "stories" else file.path
+            yield f"{where} has {key} {found[key]}, expected {expected[key]} as in manifest.json"
+    for key in changed(there, here):
+        if key == "files":
+            yield f"the source has {len(here[key])} files, expected {len(there.get(key, ()))} as in manifest.json"
+        else:
+            yield f"the source's {name} split has {key} {here.get(key)}, expected {there.get(key)} as in manifest.json"
 
 
 def _named(corpus: CorpusRecord) -> str:
