@@ -7,7 +7,7 @@ Otherwise it runs, and says why. One process at a time works in a workspace; ano
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from duckling_data.corpus.splits import Corpus
 from duckling_data.stages import NAMES, STAGES
 from duckling_data.stages.base import Context, Stage
 from duckling_data.stages.count import COUNT
-from duckling_data.stages.pack import PACK
+from duckling_data.stages.pack import DATASET_NAMES, PACK
 from duckling_data.stages.vocab import VOCAB, given_mapping, is_given
 from duckling_data.tokens.encoding import EncodedSplit, EncoderPool
 from duckling_data.tokens.mapping import MAPPING_FILE
@@ -31,8 +31,6 @@ from duckling_data.workspace.manifest import MANIFEST_NAME, Manifest, StageRecor
 from duckling_data.workspace.settings import Resolved, resolve
 from duckling_data.workspace.source_record import DEFAULT_TEXT_FIELD, SOURCE_RECORD, read_source
 from duckling_data.workspace.sums import SUMS_NAME, remove_sums, write_sums
-
-NOT_DOWNLOADED = {"train": "(not downloaded)", "validation": "(not downloaded)"}
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,9 @@ class Pipeline:
             return self._make(targets)
 
     def _make(self, targets: tuple[str, ...]) -> Manifest:
-        needed = self._needed(targets)
+        needed = set(targets)
+        for stage in reversed(self._stages):
+            needed |= set(stage.needs) if stage.name in needed else set()
         context = self._open(needed)
         for stage in self._stages:
             if stage.name in needed:
@@ -106,12 +106,6 @@ class Pipeline:
         if PACK.name not in needed:
             self._warn_of_old_rows(context)
         return self.manifest
-
-    def _needed(self, targets: Iterable[str]) -> set[str]:
-        needed = set(targets)
-        for stage in reversed(self._stages):
-            needed |= set(stage.needs) if stage.name in needed else set()
-        return needed
 
     def _open(self, needed: set[str]) -> Context:
         """Open and hash the corpus. Returns what the stages work with; a split is encoded where a stage asks for it."""
@@ -125,7 +119,7 @@ class Pipeline:
         return Context(
             manifest=self.manifest,
             corpus=corpus.describe() if corpus else None,
-            digests=corpus.digests() if corpus else NOT_DOWNLOADED,
+            digests=corpus.digests() if corpus else dict.fromkeys(DATASET_NAMES, "(not downloaded)"),
             encoded={name: EncodedSplit(split, self._pool, request.workers, kept.get(name)) for name, split in splits},
             reporter=self.reporter,
         )
@@ -168,9 +162,11 @@ class Pipeline:
             context.outdated.add(name)
         else:
             self._refuse_foreign(stage)
-            made = stage.make(replace(context, begin=partial(self._begin, name, context)), resolved.value)
-            self.manifest.enter(name, StageRecord(settings, inputs, made.outputs, plain(made.figures)))
-            self.reporter.say(f"{name:<12} made {_shown(made.outputs)}: {stage.summary(made.figures)} [{reason}]")
+            begin = partial(self._begin, name, context)
+            outputs, figures = stage.make(replace(context, begin=begin), resolved.value)
+            self.manifest.enter(name, StageRecord(settings, inputs, outputs, plain(figures)))
+            shown = dict.fromkeys(output.split("/")[0] + "/" * ("/" in output) for output in outputs)
+            self.reporter.say(f"{name:<12} made {', '.join(shown)}: {stage.summary(figures)} [{reason}]")
 
     def _begin(self, stage: str, context: Context) -> None:
         self._adopt_corpus(context)
@@ -193,8 +189,3 @@ class Pipeline:
             self.reporter.say(
                 "pack         out of date: tokenized_dataset/ was made with another mapping. Run `duckling-data pack`."
             )
-
-
-def _shown(outputs: Iterable[str]) -> str:
-    """Return the top files and directories of the outputs for a person: `a, b/`."""
-    return ", ".join(dict.fromkeys(name.split("/")[0] + "/" * ("/" in name) for name in outputs))

@@ -50,12 +50,10 @@ class CountSettings:
 
 
 def sample_positions(stories: int, settings: CountSettings) -> npt.NDArray[np.int32]:
-    """Return, for each story, its position in the sample, or -1 if it is not in it. int32, shape (stories,).
-
-    The permutation is the one of `datasets.Dataset.shuffle(seed)`: `np.random.default_rng(seed).permutation(n)`.
-    """
+    """Return, for each story, its position in the sample, or -1 if it is not in it. int32, shape (stories,)."""
     if settings.sample is None:
         return np.arange(stories, dtype=np.int32)
+    # As `datasets.Dataset.shuffle(seed)` permutes them.
     chosen = np.random.default_rng(settings.seed).permutation(stories)[: settings.sample]
     positions = np.full(stories, -1, dtype=np.int32)
     positions[chosen] = np.arange(len(chosen))
@@ -201,19 +199,11 @@ def occurring_ids(encoded: EncodedSplit, reporter: Reporter) -> npt.NDArray[np.i
     return np.flatnonzero(seen)
 
 
-def _inputs(context: Context, settings: CountSettings) -> dict[str, str]:
-    return {"corpus": context.digests["train"]}
-
-
 def _make(context: Context, settings: CountSettings) -> Made[CountFigures]:
     counts, figures = count_tokens(context.encoded["train"], settings, context.reporter)
     context.begin()
     write_counts(context.workspace / COUNTS_NAME, counts)
-    return Made(described(context.workspace, COUNTS_NAME), figures)
-
-
-def _summary(figures: CountFigures) -> str:
-    return f"{figures.tokens:,} tokens, {figures.distinct:,} distinct, of {figures.stories_counted:,} stories"
+    return described(context.workspace, COUNTS_NAME), figures
 
 
 COUNT = Stage(
@@ -222,7 +212,7 @@ COUNT = Stage(
     outputs=(COUNTS_NAME,),
     settings=CountSettings,
     figures=CountFigures,
-    inputs=_inputs,
+    inputs=lambda context, settings: {"corpus": context.digests["train"]},
     make=_make,
-    summary=_summary,
+    summary=lambda made: f"{made.tokens:,} tokens, {made.distinct:,} distinct, of {made.stories_counted:,} stories",
 )

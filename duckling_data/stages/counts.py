@@ -69,9 +69,8 @@ def read_counts(path: Path) -> TokenCounts:
 
     try:
         open_regular(path).close()
-        schema = pq.read_schema(str(path))
-        found = {name: str(schema.field(name).type) for name in schema.names if schema.names.count(name) == 1}
-        if found != COLUMNS:
+        found = [(column.name, str(column.type)) for column in pq.read_schema(str(path))]
+        if found != list(COLUMNS.items()):
             raise ValueError(f"its columns are {str(found)[:100]}, expected {COLUMNS}")
         table = pq.read_table(str(path), columns=list(COLUMNS))
         if any(column.null_count for column in table.columns):

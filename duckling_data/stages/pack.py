@@ -70,10 +70,9 @@ class RowPacker:
         self._in_group = 0
 
     def add(self, tokens: TokenIds, lengths: npt.NDArray[np.int64]) -> TokenIds:
-        """Return the rows that these stories complete: uint16, shape (n, ctx).
+        """Return the rows that these stories, one after the other in `tokens`, complete: uint16, shape (n, ctx).
 
-        `tokens` holds the stories one after the other, `lengths` their numbers of tokens. What is left of an
-        unfinished group (fewer than ctx tokens) is kept for the next call.
+        What is left of an unfinished group (fewer than ctx tokens) is kept for the next call.
         """
         stream = np.concatenate([self._carry, tokens]) if len(self._carry) else tokens
         ends = self._group_ends(lengths, len(self._carry))
@@ -141,7 +140,12 @@ class SplitPacker:
     def __init__(self, encoded: EncodedSplit, mapping: TokenMapping, settings: PackSettings) -> None:
         self._encoded = encoded
         self._table = CompactTable.from_mapping(mapping)
-        self._separator = _separator(mapping, settings)
+        self._separator = mapping["gpt2_to_compact"].get(str(GPT2.eos_id)) if settings.separator == "eos" else None
+        if settings.separator == "eos" and self._separator is None:
+            raise InputError(
+                "--separator eos: <|endoftext|> has no live id in this mapping; "
+                "make one with `duckling-data build-vocab --eos`."
+            )
         self._packer = RowPacker(settings.ctx, settings.group)
         self._sums = Counter(stories=0, null_stories=0, gpt2_tokens=0, unknown_tokens=0, tokens=0, rows=0)
 
@@ -166,18 +170,6 @@ class SplitPacker:
         rate = round(self._sums["unknown_tokens"] / max(self._sums["gpt2_tokens"], 1), 9)
         dropped = self._packer.dropped
         return SplitFigures(**self._sums, unknown_rate=rate, dropped_tail_tokens=dropped, payload_sha256=payload_sha256)
-
-
-def _separator(mapping: TokenMapping, settings: PackSettings) -> int | None:
-    if settings.separator == "none":
-        return None
-    compact: int | None = mapping["gpt2_to_compact"].get(str(GPT2.eos_id))
-    if compact is None:
-        raise InputError(
-            "--separator eos: <|endoftext|> has no live id in this mapping; "
-            "make one with `duckling-data build-vocab --eos`."
-        )
-    return compact
 
 
 def _write_split(
@@ -209,10 +201,7 @@ def _inputs(context: Context, settings: PackSettings) -> dict[str, str]:
 
 
 def _check_room(context: Context) -> None:
-    """Raise OutsideError where the disk has no room for the rows: 2 bytes a token, as many a story as were counted.
-
-    Tokens that are kept on the disk make room for their rows.
-    """
+    """Raise OutsideError where the disk has no room for the rows: 2 bytes a token, less the tokens kept there."""
     counted = context.manifest.figures(COUNT.name, CountFigures)
     if counted is None:  # a mapping of the user's own needs no counts
         return
@@ -243,7 +232,7 @@ def _make(context: Context, settings: PackSettings) -> Made[PackFigures]:
         else:  # left by another source
             with disk_errors(context.workspace / name):
                 shutil.rmtree(context.workspace / name, ignore_errors=True)
-    return Made(outputs, msgspec.convert({"splits": {s: f for s, (_, f) in written.items()}}, PackFigures))
+    return outputs, msgspec.convert({"splits": {s: f for s, (_, f) in written.items()}}, PackFigures)
 
 
 def _summary(figures: PackFigures) -> str:

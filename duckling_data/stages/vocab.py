@@ -36,7 +36,6 @@ from duckling_data.tokens.mapping import (
     MAPPING_FILE,
     MAPPING_LIMIT,
     TokenMapping,
-    check_mapping,
     mapping_bytes,
     parse_mapping,
     read_mapping,
@@ -128,10 +127,7 @@ def _frequent_live_ids(counts: TokenCounts, settings: VocabSettings, count: int,
 
 
 def _lossless_live_ids(counts: TokenCounts, settings: VocabSettings, occurring: npt.NDArray[np.int64]) -> list[int]:
-    """Return the live ids of `decompose`: frequent tokens, then the base pieces that the rest is split into.
-
-    Base pieces are the single bytes and `<|endoftext|>`, which no merge made; they are in ascending order.
-    """
+    """Return the live ids of `decompose`: frequent tokens, then the base pieces that the rest is split into."""
     base: list[int] = []
     while True:
         least = len(base) + (settings.eos and GPT2.eos_id not in base)
@@ -149,7 +145,7 @@ def _lossless_live_ids(counts: TokenCounts, settings: VocabSettings, occurring: 
 
 
 def _base_pieces(tokens: npt.NDArray[np.int64], live: Sequence[int]) -> set[int]:
-    """Return the pieces without a merge that the tokens are split into where they are not live."""
+    """Return what the tokens are split into that no merge made: single bytes, `<|endoftext|>`. Live ids stay whole."""
     done, reached, todo = set(live), set[int](), tokens.tolist()
     while todo:
         token = todo.pop()
@@ -214,10 +210,9 @@ def _make(context: Context, settings: VocabSettings) -> Made[VocabFigures]:
         whole = counted is not None and counted.stories_counted == train.split.stories
         occurring = counts.gpt2_id if whole else occurring_ids(train, context.reporter)
     mapping = build_mapping(counts, settings, occurring)
-    check_mapping(mapping, "the mapping just built")
     context.begin()
     write_bytes(context.workspace / MAPPING_FILE, mapping_bytes(mapping))
-    return Made(described(context.workspace, MAPPING_FILE), mapping_figures(mapping, counts))
+    return described(context.workspace, MAPPING_FILE), mapping_figures(mapping, counts)
 
 
 def _summary(figures: VocabFigures) -> str:
@@ -268,7 +263,7 @@ def given_mapping(path: Path | None) -> Stage[GivenSettings, VocabFigures]:
         context.begin()
         write_bytes(context.workspace / MAPPING_FILE, content)
         figures = VocabFigures(mapping["live_tokens"], mapping["dead_tokens"])
-        return Made(described(context.workspace, MAPPING_FILE), figures)
+        return described(context.workspace, MAPPING_FILE), figures
 
     line = "a mapping of your own (remembered)" if path is None else f"mapping {path} (given)"
     return Stage(

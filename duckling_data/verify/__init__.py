@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from duckling_data.base.errors import CheckFailed, DucklingError, InputError
 from duckling_data.base.progress import Reporter
-from duckling_data.base.records import changed
-from duckling_data.corpus.splits import Corpus
+from duckling_data.base.records import changed, file_faults, plain
+from duckling_data.corpus.sources import counted_stories, open_corpus
+from duckling_data.corpus.splits import Corpus, FileSplit, Split
 from duckling_data.stages import NAMES, STAGES
 from duckling_data.stages.base import Context, Stage
 from duckling_data.stages.count import COUNT
@@ -23,13 +25,16 @@ from duckling_data.stages.pack import PACK
 from duckling_data.stages.vocab import VOCAB, given_mapping, is_given
 from duckling_data.tokens.encoders import ENCODERS
 from duckling_data.verify.derive import Stories, count_faults, mapping_faults, pack_faults
-from duckling_data.verify.files import corpus_faults, open_remembered, output_faults
 from duckling_data.verify.golden import golden_differences, golden_digests, reference_lines, write_golden
-from duckling_data.workspace.manifest import MANIFEST_NAME, Manifest
+from duckling_data.workspace.manifest import MANIFEST_NAME, CorpusRecord, Manifest, SplitRecord
 from duckling_data.workspace.settings import resolve
+from duckling_data.workspace.source_record import SOURCE_RECORD, read_source
 from duckling_data.workspace.sums import SUMS_NAME, sums_faults
 
 __all__ = ["VerifyRequest", "golden_digests", "verify_workspace", "write_golden"]
+
+CACHES = "cache-*.arrow"
+"""What `datasets` leaves in a dataset's directory when a notebook calls `map`, `filter` or `shuffle`."""
 
 DERIVED: dict[str, Callable[[Path, Any, Any, Stories], Iterator[str]]] = {
     COUNT.name: count_faults,
@@ -76,7 +81,10 @@ def verify_workspace(request: VerifyRequest, reporter: Reporter) -> Iterator[str
         if not faults[name]:
             yield f"{name:<12} ok: {len(record.outputs)} files{check.how(name, derived=whole)}"
     if not faults["corpus"]:
-        yield f"{'corpus':<12} ok: {_corpus_line(manifest)}"
+        splits = manifest.corpus.splits if manifest.corpus else {}
+        files = sum(len(split.files) for split in splits.values())
+        stories = ", ".join(f"{split.stories:,} stories ({name})" for name, split in splits.items())
+        yield f"{'corpus':<12} ok: {stories}, {f'{files} files' if files else 'generated'}"
     if not faults["sums"]:
         there = (request.workspace / SUMS_NAME).is_file()
         said = "is not there; the next command that makes something writes it"
@@ -128,19 +136,43 @@ class _Check:
             self._stages[VOCAB.name] = given_mapping(None)
 
     def corpus_faults(self) -> Iterator[str]:
-        """Yield what is wrong with the source's files and their record."""
+        """Yield what differs between the source's files, their record and the manifest: the first of each split."""
         corpus = open_remembered(self._request.workspace, self._request.workers, self._reporter)
-        found = list(corpus_faults(self._manifest, corpus))
-        self._corpus = None if found else corpus
-        yield from found
+        found, recorded = corpus.describe(), self._manifest.corpus or CorpusRecord("no source", {})
+        if found.source != recorded.source or found.splits.keys() != recorded.splits.keys():
+            names = (f"{c.source} with {', '.join(c.splits) or 'no split'}" for c in (found, recorded))
+            yield f"{SOURCE_RECORD} names {', expected '.join(names)} as in manifest.json"
+            return
+        differing = False
+        for name, split in corpus.splits().items():
+            for fault in islice(_split_faults(name, split, recorded.splits[name]), 1):
+                differing = True
+                yield fault
+        counted = counted_stories(corpus)
+        for key in changed(read_source(self._request.workspace).counted, counted)[:1]:
+            differing = True
+            yield f"{SOURCE_RECORD} counts other stories under {key!r} than its {counted.get(key, 'no')} stories"
+        self._corpus = None if differing else corpus
 
     def file_faults(self, name: str) -> Iterator[str]:
-        """Yield what is wrong with a stage's files and their record."""
+        """Yield what is wrong with a stage's files and their record, and each file that the stage did not make.
+
+        Hidden files and the caches of `datasets` may be there.
+        """
         if name not in self._stages:
             yield f"{MANIFEST_NAME}: unknown stage, expected one of {', '.join(NAMES)}"
             return
-        stage, record = self._stages[name], self._manifest.stages[name]
-        yield from output_faults(self._request.workspace, stage, record, self._reporter)
+        stage, record, workspace = self._stages[name], self._manifest.stages[name], self._request.workspace
+        if not record.outputs:
+            yield f"was interrupted and is not whole; run `duckling-data {name}`"
+            return
+        with self._reporter.bar(f"verify {name}", sum(made.bytes for made in record.outputs.values()), "B") as bar:
+            for file, fault in file_faults(workspace, record.outputs, done=bar.update):
+                yield f"{file} {fault}"
+        for path in sorted(path for output in stage.outputs for path in (workspace / output).rglob("*")):
+            file, kept = path.relative_to(workspace).as_posix(), path.match(CACHES) or path.name.startswith(".")
+            if path.is_file() and file not in record.outputs and not kept:
+                yield f"{file} was added, `duckling-data {name}` did not make it; move it away"
         resolve(stage.settings, {}, record.settings)
         self._manifest.figures(name, stage.figures)
 
@@ -178,8 +210,31 @@ class _Check:
         return ", derived again" if name != PACK.name else f", every row derived again by {self._stories}"
 
 
-def _corpus_line(manifest: Manifest) -> str:
-    splits = manifest.corpus.splits if manifest.corpus else {}
-    files = sum(len(split.files) for split in splits.values())
-    stories = ", ".join(f"{split.stories:,} stories ({name})" for name, split in splits.items())
-    return f"{stories}, {f'{files} files' if files else 'generated'}"
+def open_remembered(workspace: Path, workers: int, reporter: Reporter) -> Corpus:
+    """Return the corpus that `corpus/source.json` remembers, its files hashed; nothing is downloaded.
+
+    Raises InputError or CheckFailed where the record or a file is missing or cannot be read.
+    """
+    record = read_source(workspace)
+    if not record.sources:
+        raise InputError(f"{SOURCE_RECORD} is missing; `duckling-data download --source SOURCE` writes it again")
+    try:
+        return open_corpus(
+            workspace, record.sources, record.text_field, workers=workers, offline=True, reporter=reporter
+        )
+    except DucklingError as error:
+        raise CheckFailed(f"{error} (named by {SOURCE_RECORD})") from error
+
+
+def _split_faults(name: str, split: Split, recorded: SplitRecord) -> Iterator[str]:
+    there, here = plain(recorded), plain(split.describe())
+    files = split.files if isinstance(split, FileSplit) else ()
+    for file, found, expected in zip(files, here.get("files", ()), there.get("files", ()), strict=False):
+        for key in changed(expected, found):
+            where = f"{SOURCE_RECORD}: {file.path}" if key == "stories" else file.path
+            yield f"{where} has {key} {found[key]}, expected {expected[key]} as in manifest.json"
+    for key in changed(there, here):
+        if key == "files":
+            yield f"the source has {len(here[key])} files, expected {len(there.get(key, ()))} as in manifest.json"
+        else:
+            yield f"the source's {name} split has {key} {here.get(key)}, expected {there.get(key)} as in manifest.json"

@@ -70,10 +70,7 @@ def count_faults(workspace: Path, settings: CountSettings, figures: CountFigures
 def mapping_faults(
     workspace: Path, settings: VocabSettings | GivenSettings, figures: VocabFigures, stories: Stories
 ) -> Iterator[str]:
-    """Yield what of the mapping and its figures is not as the counts give it.
-
-    A mapping of the user's own is only read: it must be whole.
-    """
+    """Yield what of the mapping and its figures is not as the counts give it; one of the user's own is only read."""
     found = read_mapping(workspace / MAPPING_FILE)
     if isinstance(settings, GivenSettings):
         return

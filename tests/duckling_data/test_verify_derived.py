@@ -19,9 +19,8 @@ from duckling_data.rows.write import RowWriter
 from duckling_data.stages.count import TokenCounts
 from duckling_data.stages.counts import read_counts, write_counts
 from duckling_data.tokens.encoding import EncodedBatch, EncodedSplit
-from duckling_data.verify import derive
+from duckling_data.verify import derive, open_remembered
 from duckling_data.verify.derive import Stories, encoder_faults
-from duckling_data.verify.files import open_remembered
 from duckling_data.workspace.manifest import Manifest
 from duckling_data.workspace.sums import write_sums
 from tests.duckling_data.conftest import Cli, build, found, read_json, rows_of, verified, write_jsonl

@@ -74,7 +74,7 @@ def _make(context: Context, settings: NoSettings) -> Made[NoFigures]:
     make_directory(context.workspace / REPORT_FOLDER)
     for name, content in files.items():
         write_bytes(context.workspace / REPORT_FOLDER / name, content)
-    return Made(described(context.workspace, *(f"{REPORT_FOLDER}/{file}" for file in files)), NoFigures())
+    return described(context.workspace, *(f"{REPORT_FOLDER}/{file}" for file in files)), NoFigures()
 
 
 REPORT = Stage(
