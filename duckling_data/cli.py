@@ -1,4 +1,4 @@
-"""The command `duckling-data`: options in, one call each, errors in one line. No logic.
+"""The command `duckling-data`: its options, and one call for each command; errors in one line.
 
 Only click and the standard library are imported here, so that `--help` answers at once.
 """
@@ -11,10 +11,100 @@ from typing import Any, NoReturn
 
 import click
 
-from duckling_data.base.command_line import run_command
-from duckling_data.options import COMMON, COUNT, DEBUG, MAPPING, PACK, QUIET, VOCAB, WORKSPACE, option, options
+from duckling_data.base.command_line import Command, options, run_command
 
 PROGRAM = "duckling-data"
+
+
+class CountOrAll(click.ParamType[int | str]):
+    """A number, or `all`."""
+
+    name = "N|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Return `all` or an int."""
+        try:
+            return "all" if value == "all" else int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor 'all'.", param, ctx)
+
+
+def option(*names: str, help: str, default: Any = None, default_is: str | None = None, **kwargs: Any) -> Command:
+    """Return a click option that says its default in the help: what `default_is` says, where it stays None."""
+    return click.option(*names, help=f"{help}  [default: {default_is or default}]", default=default, **kwargs)
+
+
+def flag(*names: str, help: str, **kwargs: Any) -> Command:
+    """Return a click option that is off unless it is given."""
+    return option(*names, is_flag=True, default=False, default_is="off", help=help, **kwargs)
+
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+ENCODER = click.Choice(["gigatoken", "tokenizers"])
+
+WORKSPACE = click.option(
+    "-w",
+    "--workspace",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("artifacts"),
+    show_default=True,
+    envvar="DUCKLING_WORKSPACE",
+    show_envvar=True,
+    help="The folder that everything is made in.",
+)
+
+QUIET = flag("-q", "--quiet", help="Print errors only.")
+DEBUG = flag("--debug", expose_value=False, help="Show the traceback of an error.")
+WORKERS = option("--workers", type=click.IntRange(1, 1024), default_is="one a core", help="Threads; changes no result.")
+
+COMMON = (
+    WORKSPACE,
+    option(
+        "--source",
+        multiple=True,
+        default=(),
+        metavar="SOURCE",
+        default_is="the workspace's own, else tinystories",
+        help="tinystories (the hub), demo[:STORIES] (built in, no network), or a path: .parquet, .jsonl, .txt, each "
+        "also .gz/.zst, or a folder of them. Paths may be repeated.",
+    ),
+    option("--text-field", default_is="text", metavar="NAME", help="The column or field that holds a story."),
+    WORKERS,
+    option("--encoder", type=ENCODER, default="gigatoken", help="What encodes; changes no byte."),
+    flag("--offline", help="Use what is on this machine, download nothing."),
+    flag("-n", "--dry-run", help="Print the settings and what would be made."),
+    QUIET,
+    DEBUG,
+)
+
+COUNT = (
+    option(
+        "--sample",
+        type=CountOrAll(),
+        default_is="100000",
+        help="Stories whose tokens are counted: the first of a seeded shuffle, or all of them in order.",
+    ),
+    option("--seed", type=int, default_is="42", help="Seed of that shuffle."),
+)
+
+VOCAB = (
+    option("--live", type=int, default_is="6144", help="Live ids: the most frequent tokens."),
+    option("--dead", type=int, default_is="2048", help="Dead ids after them, which never occur."),
+    option(
+        "--unk",
+        type=click.Choice(["most-frequent", "reserved", "decompose"]),
+        default_is="most-frequent",
+        help="What becomes of other tokens: compact id 0; the last live id, kept for them; or their live pieces.",
+    ),
+    option("--eos/--no-eos", is_flag=True, default_is="no-eos", help="Give <|endoftext|> a live id in any case."),
+)
+
+PACK = (
+    option("--ctx", type=int, default_is="512", help="Tokens in a row."),
+    option("--group", type=CountOrAll(), default_is="10000", help="Stories joined before they are cut into rows."),
+    option("--separator", type=click.Choice(["none", "eos"]), default_is="none", help="What follows each story."),
+    option("--mapping", type=FILE, default_is="build-vocab's", help="A token_mapping.json of your own to pack with."),
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -33,7 +123,7 @@ def _make(
     """Bring the stages up to date; what is given and no field of the request is a setting of a stage."""
     from duckling_data.base.memory import keep_freed_memory
 
-    keep_freed_memory()
+    keep_freed_memory()  # before numpy and pyarrow allocate any
     from duckling_data.base.executor import default_workers
     from duckling_data.base.progress import Reporter
     from duckling_data.pipeline import Pipeline, Request
@@ -45,7 +135,7 @@ def _make(
 
 
 @cli.command()
-@options(COMMON)
+@options(*COMMON)
 def download(**given: Any) -> None:
     """Fetch the source's files, or record yours.
 
@@ -55,7 +145,7 @@ def download(**given: Any) -> None:
 
 
 @cli.command()
-@options(COUNT, COMMON)
+@options(*COUNT, *COMMON)
 def count(**given: Any) -> None:
     """Count tokens: token_counts.parquet.
 
@@ -65,14 +155,14 @@ def count(**given: Any) -> None:
 
 
 @cli.command("build-vocab")
-@options(VOCAB, COUNT, COMMON)
+@options(*VOCAB, *COUNT, *COMMON)
 def build_vocab(**given: Any) -> None:
     """Choose the live tokens: token_mapping.json."""
     _make("build-vocab", **given)
 
 
 @cli.command()
-@options(PACK, MAPPING, VOCAB, COUNT, COMMON)
+@options(*PACK, *VOCAB, *COUNT, *COMMON)
 def pack(**given: Any) -> None:
     """Cut stories into rows: tokenized_dataset/.
 
@@ -82,7 +172,7 @@ def pack(**given: Any) -> None:
 
 
 @cli.command()
-@options(PACK, MAPPING, VOCAB, COUNT, COMMON)
+@options(*PACK, *VOCAB, *COUNT, *COMMON)
 def run(**given: Any) -> None:
     """Make everything, and the report."""
     from duckling_data.stages import NAMES
@@ -91,7 +181,7 @@ def run(**given: Any) -> None:
 
 
 @cli.command()
-@options(COMMON)
+@options(*COMMON)
 def report(**given: Any) -> None:
     """Plot what there is: report/index.html.
 
@@ -102,31 +192,17 @@ def report(**given: Any) -> None:
 
 @cli.command()
 @options(WORKSPACE)
-@click.option("--deep", is_flag=True, help="Make every row again with --encoder, not a sample.  [default: off]")
-@click.option(
-    "--encoder",
-    type=click.Choice(["gigatoken", "tokenizers"]),
-    default="tokenizers",
-    show_default=True,
-    help="What encodes the sample: not what made the rows.",
-)
-@click.option(
-    "--golden",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Also compare the digests with those in this file.  [default: no comparison]",
-)
-@click.option(
-    "--write-golden",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="If all holds, write the digests to this file, for a later --golden.  [default: written nowhere]",
-)
-@click.option(
+@flag("--deep", help="Make every row again with --encoder, not a sample.")
+@option("--encoder", type=ENCODER, default="tokenizers", help="What encodes the sample: not what made the rows.")
+@option("--golden", type=FILE, default_is="no comparison", help="Also compare the digests with those in this file.")
+@option("--write-golden", type=FILE, default_is="written nowhere", help="If all holds, write the digests to this file.")
+@option(
     "--reference",
     type=click.Choice(["duckling-ii"]),
-    help="Also compare the figures with this original's, which has the real TinyStories.  [default: no comparison]",
+    default_is="no comparison",
+    help="Also compare the figures with this original's, which has the real TinyStories.",
 )
-@option("--workers", type=click.IntRange(1, 1024), default_is="one a core", help="Threads; changes no result.")
-@options(QUIET, DEBUG)
+@options(WORKERS, QUIET, DEBUG)
 def verify(workspace: Path, workers: int | None, quiet: bool, **given: Any) -> None:
     """Check that everything is whole and fits.
 
@@ -144,10 +220,10 @@ def verify(workspace: Path, workers: int | None, quiet: bool, **given: Any) -> N
 
 @cli.command()
 @options(WORKSPACE)
-@click.option("--row", type=int, default=0, show_default=True, help="The first row to decode.")
-@click.option("--rows", type=click.IntRange(1), default=1, show_default=True, help="How many rows.")
-@click.option("--validation", is_flag=True, help="Read tokenized_validation/ instead.  [default: off]")
-@click.option("--text", help="Show what becomes of each token of this text, instead of rows.  [default: rows]")
+@option("--row", type=int, default=0, help="The first row to decode.")
+@option("--rows", type=click.IntRange(1), default=1, help="How many rows.")
+@flag("--validation", help="Read tokenized_validation/ instead.")
+@option("--text", default_is="rows", help="Show what becomes of each token of this text, instead of rows.")
 @options(DEBUG)
 def inspect(workspace: Path, row: int, rows: int, validation: bool, text: str | None) -> None:
     """Decode rows, or show how tokens are mapped.

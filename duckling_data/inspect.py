@@ -19,9 +19,9 @@ from duckling_data.workspace.manifest import Manifest
 
 
 def decoded_rows(workspace: Path, first: int, rows: int, validation: bool) -> Iterator[str]:
-    """Yield rows as text, each under a line with its number. Raises InputError for rows that are not there.
+    """Yield rows as text, each under a line with its number.
 
-    Raises CheckFailed for rows or a mapping that are not those recorded.
+    Raises InputError for rows that are not there, CheckFailed for rows or a mapping that are not those recorded.
     """
     from duckling_data.tokens.tokenizer import DucklingTokenizer
 

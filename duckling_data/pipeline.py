@@ -1,15 +1,13 @@
 """What is out of date, and in which order it is made.
 
-The data flows one way: corpus, counts, mapping, rows. A stage is up to date when its settings and the digests of its
-inputs are those in the manifest and its files are there. Otherwise it runs, and says why.
-
-One process at a time works in a workspace; another waits, and then finds made what it would have made itself. Readers
-(`verify`, `inspect`, a notebook) take no lock: files are renamed into place whole.
+A stage is up to date when its settings and the digests of its inputs are those in the manifest and its files are there.
+Otherwise it runs, and says why. One process at a time works in a workspace; another waits. Readers (`verify`,
+`inspect`, a notebook) take no lock: files are renamed into place whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -25,17 +23,14 @@ from duckling_data.corpus.splits import Corpus
 from duckling_data.stages import NAMES, STAGES
 from duckling_data.stages.base import Context, Stage
 from duckling_data.stages.count import COUNT
-from duckling_data.stages.given import given_mapping, is_given
-from duckling_data.stages.pack import PACK
-from duckling_data.stages.vocab import VOCAB
+from duckling_data.stages.pack import DATASET_NAMES, PACK
+from duckling_data.stages.vocab import VOCAB, given_mapping, is_given
 from duckling_data.tokens.encoding import EncodedSplit, EncoderPool
 from duckling_data.tokens.mapping import MAPPING_FILE
 from duckling_data.workspace.manifest import MANIFEST_NAME, Manifest, StageRecord
 from duckling_data.workspace.settings import Resolved, resolve
 from duckling_data.workspace.source_record import DEFAULT_TEXT_FIELD, SOURCE_RECORD, read_source
 from duckling_data.workspace.sums import SUMS_NAME, remove_sums, write_sums
-
-NOT_DOWNLOADED = {"train": "(not downloaded)", "validation": "(not downloaded)"}
 
 
 @dataclass(frozen=True)
@@ -53,10 +48,6 @@ class Request:
     encoder: str = "gigatoken"
     offline: bool = False
     dry_run: bool = False
-
-
-WRITTEN = (MANIFEST_NAME, SUMS_NAME, SOURCE_RECORD, *(output for stage in STAGES for output in stage.outputs))
-"""What a command writes in a workspace, and so what a killed one may have left half-written."""
 
 
 class Pipeline:
@@ -90,21 +81,21 @@ class Pipeline:
         return self.request.mapping is not None or (not build and is_given(self.manifest.stages.get(VOCAB.name)))
 
     def make(self, *targets: str) -> Manifest:
-        """Bring the targets, and what they need, up to date. Returns the manifest.
-
-        Waits, having said for whom, where another process is at work in the workspace.
-        """
+        """Bring the targets, and what they need, up to date. Returns the manifest. Waits for the workspace's lock."""
         if self.request.dry_run:
             return self._make(targets)
         workspace = self.request.workspace
         make_directory(workspace)
         with held(workspace / LOCK, workspace, waiting=self.reporter.say):
-            remove_leftovers(workspace / name for name in WRITTEN)
+            written = (MANIFEST_NAME, SUMS_NAME, SOURCE_RECORD, *(name for stage in STAGES for name in stage.outputs))
+            remove_leftovers(workspace / name for name in written)
             self._read()  # again: another process may have been at work until now
             return self._make(targets)
 
     def _make(self, targets: tuple[str, ...]) -> Manifest:
-        needed = self._needed(targets)
+        needed = set(targets)
+        for stage in reversed(self._stages):
+            needed |= set(stage.needs) if stage.name in needed else set()
         context = self._open(needed)
         for stage in self._stages:
             if stage.name in needed:
@@ -116,14 +107,8 @@ class Pipeline:
             self._warn_of_old_rows(context)
         return self.manifest
 
-    def _needed(self, targets: Iterable[str]) -> set[str]:
-        needed = set(targets)
-        for stage in reversed(self._stages):
-            needed |= set(stage.needs) if stage.name in needed else set()
-        return needed
-
     def _open(self, needed: set[str]) -> Context:
-        """Return what the stages work with: the corpus is opened, hashed, and encoded where a stage asks for it."""
+        """Open and hash the corpus. Returns what the stages work with; a split is encoded where a stage asks for it."""
         request = self.request
         if not self.manifest.stages and not request.dry_run:
             self._pool.warm(request.workers)  # everything will be made: load them while the source is hashed
@@ -134,7 +119,7 @@ class Pipeline:
         return Context(
             manifest=self.manifest,
             corpus=corpus.describe() if corpus else None,
-            digests=corpus.digests() if corpus else NOT_DOWNLOADED,
+            digests=corpus.digests() if corpus else dict.fromkeys(DATASET_NAMES, "(not downloaded)"),
             encoded={name: EncodedSplit(split, self._pool, request.workers, kept.get(name)) for name, split in splits},
             reporter=self.reporter,
         )
@@ -150,14 +135,9 @@ class Pipeline:
         if request.dry_run and not request.offline and (files := to_download(request.workspace, sources)):
             self.reporter.say(f"download     would fetch {len(files)} files, {sum(files.values()) / 1e6:,.0f} MB")
             return None
-        corpus = open_corpus(
-            request.workspace,
-            sources,
-            text_field,
-            workers=request.workers,
-            offline=request.offline or request.dry_run,
-            reporter=self.reporter,
-        )
+        offline = request.offline or request.dry_run
+        workspace, workers = request.workspace, request.workers
+        corpus = open_corpus(workspace, sources, text_field, workers=workers, offline=offline, reporter=self.reporter)
         self._remember = partial(remember_source, request.workspace, sources, text_field, corpus)
         return corpus
 
@@ -182,9 +162,11 @@ class Pipeline:
             context.outdated.add(name)
         else:
             self._refuse_foreign(stage)
-            made = stage.make(replace(context, begin=partial(self._begin, name, context)), resolved.value)
-            self.manifest.enter(name, StageRecord(settings, inputs, made.outputs, plain(made.figures)))
-            self.reporter.say(f"{name:<12} made {_shown(made.outputs)}: {stage.summary(made.figures)} [{reason}]")
+            begin = partial(self._begin, name, context)
+            outputs, figures = stage.make(replace(context, begin=begin), resolved.value)
+            self.manifest.enter(name, StageRecord(settings, inputs, outputs, plain(figures)))
+            shown = dict.fromkeys(output.split("/")[0] + "/" * ("/" in output) for output in outputs)
+            self.reporter.say(f"{name:<12} made {', '.join(shown)}: {stage.summary(figures)} [{reason}]")
 
     def _begin(self, stage: str, context: Context) -> None:
         self._adopt_corpus(context)
@@ -194,7 +176,7 @@ class Pipeline:
     def _refuse_foreign(self, stage: Stage[Any, Any]) -> None:
         """Raise InputError if an output is there that this workspace did not make."""
         for path in (self.request.workspace / output for output in stage.outputs):
-            if stage.name not in self.manifest.stages and path.exists():
+            if path.exists() and stage.name not in self.manifest.stages:
                 raise InputError(
                     f"{path}: there already, but not made by this workspace; move it away, or use another --workspace; "
                     "a mapping of your own is given with --mapping FILE."
@@ -207,8 +189,3 @@ class Pipeline:
             self.reporter.say(
                 "pack         out of date: tokenized_dataset/ was made with another mapping. Run `duckling-data pack`."
             )
-
-
-def _shown(outputs: Iterable[str]) -> str:
-    """Return the top files and directories of the outputs for a person: `a, b/`."""
-    return ", ".join(dict.fromkeys(name.split("/")[0] + "/" * ("/" in name) for name in outputs))

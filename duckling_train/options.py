@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from duckling_data.options import Command, options
+from duckling_data.base.command_line import Command, options
 from duckling_train.config import CHOICES, TrainConfig, flag
 from duckling_train.settings import FIELDS, PRESETS
 from duckling_train.sweep.grid import text

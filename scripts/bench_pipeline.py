@@ -106,13 +106,12 @@ def time_parts(parquet: Path, megabytes: float) -> dict[str, float]:
     from duckling_data.base.files import sha256_file
     from duckling_data.corpus.readers import read_blocks
     from duckling_data.rows.write import RowWriter
-    from duckling_data.stages.count import NO_POSITION, CountSettings, Tally, sample_positions, tally_batch
+    from duckling_data.stages.count import CountSettings, Tally, sample_positions, tally_batch
     from duckling_data.stages.pack import RowPacker
     from duckling_data.stages.vocab import VocabSettings, build_mapping
     from duckling_data.tokens.compact import CompactTable
     from duckling_data.tokens.encoders import load_encoder
     from duckling_data.tokens.encoding import EncodedBatch
-    from duckling_data.tokens.gpt2 import GPT2
 
     encoder = load_encoder()
     texts = [block.parse() for block in read_blocks(parquet, "text")]
@@ -123,11 +122,10 @@ def time_parts(parquet: Path, megabytes: float) -> dict[str, float]:
         batches.append(EncodedBatch(np.arange(first, first + len(part)), encoded.tokens, encoded.lengths, len(part), 0))
         first += len(part)
     places = sample_positions(first, CountSettings(sample=None))
-    earliest = np.full(GPT2.vocab_size, NO_POSITION, np.int32)
     tally = Tally.zero()
     for batch in batches:
-        tally.add(tally_batch(batch, places, earliest))
-        tally.update_earliest(earliest)
+        tally.add(tally_batch(batch, places, tally.earliest()))
+    earliest = tally.earliest()
     table = CompactTable.from_mapping(build_mapping(tally.counts(), VocabSettings()))
     compacted = [table.compact(batch.tokens, batch.lengths) for batch in batches]
 

@@ -15,13 +15,15 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from duckling_data.base.errors import DucklingError, InputError, OutsideError, printable
 
+Command = Callable[..., Any]
 SIGNALLED = 128
 """A program that a signal ended has the exit status of this and the signal's number: 130 Ctrl-C, 143 SIGTERM."""
 STOPS = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped by SIGTERM"}
@@ -34,6 +36,11 @@ USERS_FAULT = (PermissionError, FileNotFoundError, FileExistsError, IsADirectory
 
 class Stopped(KeyboardInterrupt):
     """A signal, whose number is the argument, asked the program to stop."""
+
+
+def options(*given: Command) -> Callable[[Command], Command]:
+    """Return a decorator that adds click options to a command, in the order given."""
+    return lambda command: reduce(lambda made, one: one(made), reversed(given), command)
 
 
 def run_command(

@@ -56,14 +56,8 @@ def not_made(stage: str) -> str:
     return f"({stage} is not made)"
 
 
-@dataclass(frozen=True)
-class Made(Generic[F]):
-    """What a stage made."""
-
-    outputs: dict[str, FileRecord]
-    """Each file, by its path inside the workspace."""
-    figures: F
-    """What was measured on the way."""
+Made = tuple[dict[str, FileRecord], F]
+"""What a stage made: each file, by its path inside the workspace, and what was measured on the way."""
 
 
 @dataclass(frozen=True)

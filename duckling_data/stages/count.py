@@ -17,7 +17,6 @@ import numpy.typing as npt
 from duckling_data.base.errors import InputError
 from duckling_data.base.progress import Reporter
 from duckling_data.base.records import Count
-from duckling_data.rows.layout import TokenIds
 from duckling_data.stages.base import Context, Made, Stage, described
 from duckling_data.stages.counts import COUNTS_NAME, TokenCounts, write_counts
 from duckling_data.tokens.encoding import EncodedBatch, EncodedSplit
@@ -28,11 +27,10 @@ LENGTH_BIN = 16
 LENGTH_BINS = 128
 """Bins of that histogram; the last also holds everything longer."""
 
-NEVER = np.iinfo(np.int64).max
-NO_POSITION = np.iinfo(np.int32).max
-"""Later than every position in a sample: a corpus holds fewer stories than this."""
 OFFSET_BITS = 36
 """A first appearance is (position of the story in the sample) << OFFSET_BITS | (token's position in the story)."""
+NEVER = np.iinfo(np.int64).max
+"""The first appearance of a token that does not occur: later than all others, its story's position too."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +50,10 @@ class CountSettings:
 
 
 def sample_positions(stories: int, settings: CountSettings) -> npt.NDArray[np.int32]:
-    """Return, for each story, its position in the sample, or -1 if it is not in it. int32, shape (stories,).
-
-    The permutation is the one of `datasets.Dataset.shuffle(seed)`: `np.random.default_rng(seed).permutation(n)`.
-    """
+    """Return, for each story, its position in the sample, or -1 if it is not in it. int32, shape (stories,)."""
     if settings.sample is None:
         return np.arange(stories, dtype=np.int32)
+    # As `datasets.Dataset.shuffle(seed)` permutes them.
     chosen = np.random.default_rng(settings.seed).permutation(stories)[: settings.sample]
     positions = np.full(stories, -1, dtype=np.int32)
     positions[chosen] = np.arange(len(chosen))
@@ -78,9 +74,8 @@ class Tally:
     @classmethod
     def zero(cls) -> Tally:
         """Return the tally of no stories."""
-        return cls(
-            np.zeros(GPT2.vocab_size, np.int64), np.full(GPT2.vocab_size, NEVER), np.zeros(LENGTH_BINS, np.int64)
-        )
+        count = np.zeros(GPT2.vocab_size, np.int64)
+        return cls(count, np.full_like(count, NEVER), np.zeros(LENGTH_BINS, np.int64))
 
     def add(self, other: Tally) -> None:
         """Add another tally to this one."""
@@ -91,10 +86,9 @@ class Tally:
         self.nulls += other.nulls
         self.empty += other.empty
 
-    def update_earliest(self, earliest: npt.NDArray[np.int32]) -> None:
-        """Update `earliest`, the position of the earliest story with each GPT-2 id (int32), by the stories here."""
-        seen = np.flatnonzero(self.first != NEVER)
-        earliest[seen] = np.minimum(earliest[seen], self.first[seen] >> OFFSET_BITS)
+    def earliest(self) -> npt.NDArray[np.int32]:
+        """Return, for each GPT-2 id, the position of the earliest story that holds it; later than all if none does."""
+        return (self.first >> OFFSET_BITS).astype(np.int32)
 
     def counts(self) -> TokenCounts:
         """Return the tokens that occur, most frequent first."""
@@ -109,33 +103,28 @@ class Tally:
 def tally_batch(batch: EncodedBatch, positions: npt.NDArray[np.int32], earliest: npt.NDArray[np.int32]) -> Tally:
     """Return the tally of the batch's sampled stories. `positions` is `sample_positions` of the whole split.
 
-    `earliest` holds, for each GPT-2 id, the position of the earliest story known to hold it so far (or NO_POSITION): a
-    token in a later story cannot be the first, and nearly all are excluded by that one comparison. A value that is out
-    of date excludes fewer tokens and changes no result.
+    `earliest` is `Tally.earliest` of the stories counted so far: a token in a later story cannot be the first, and
+    nearly all are excluded by that one comparison. A value that is out of date excludes fewer tokens and changes no
+    result.
     """
-    tally = Tally.zero()
-    tally.nulls = batch.nulls
-    tokens, lengths, own = _sampled(batch, positions[batch.stories])
-    tally.stories = len(own)
-    tally.empty = int(np.count_nonzero(lengths == 0))
-    tally.lengths = np.bincount(np.minimum(lengths // LENGTH_BIN, LENGTH_BINS - 1), minlength=LENGTH_BINS)
-    tally.count = np.bincount(tokens, minlength=GPT2.vocab_size)
+    tokens, lengths, own = batch.tokens, batch.lengths, positions[batch.stories]
+    sampled = own >= 0
+    if not sampled.all():
+        tokens, lengths, own = tokens[np.repeat(sampled, lengths)], lengths[sampled], own[sampled]
+    tally = Tally(
+        count=np.bincount(tokens, minlength=GPT2.vocab_size),
+        first=np.full(GPT2.vocab_size, NEVER),
+        lengths=np.bincount(np.minimum(lengths // LENGTH_BIN, LENGTH_BINS - 1), minlength=LENGTH_BINS),
+        stories=len(own),
+        nulls=batch.nulls,
+        empty=int(np.count_nonzero(lengths == 0)),
+    )
     candidates = np.flatnonzero(np.repeat(own, lengths) < earliest.take(tokens))
     starts = np.cumsum(lengths) - lengths
     story = np.searchsorted(starts, candidates, side="right") - 1
     appearance = (own[story].astype(np.int64) << OFFSET_BITS) | (candidates - starts[story])
     np.minimum.at(tally.first, tokens[candidates], appearance)
     return tally
-
-
-def _sampled(
-    batch: EncodedBatch, positions: npt.NDArray[np.int32]
-) -> tuple[TokenIds, npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """Return (tokens, lengths, positions) of the batch's sampled stories."""
-    sampled = positions >= 0
-    if sampled.all():
-        return batch.tokens, batch.lengths, positions
-    return batch.tokens[np.repeat(sampled, batch.lengths)], batch.lengths[sampled], positions[sampled]
 
 
 class LengthHistogram(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -173,7 +162,7 @@ def count_tokens(
     split = encoded.split
     positions = sample_positions(split.stories, settings)
     total = Tally.zero()
-    earliest = np.full(GPT2.vocab_size, NO_POSITION, np.int32)
+    earliest = total.earliest()
 
     def tally(batch: EncodedBatch) -> tuple[Tally, int]:
         return tally_batch(batch, positions, earliest), batch.read
@@ -181,7 +170,7 @@ def count_tokens(
     with reporter.bar("count", split.stories, "stories") as bar:
         for part, read in encoded.map(tally, wanted=positions >= 0):
             total.add(part)
-            part.update_earliest(earliest)
+            earliest[:] = total.earliest()
             bar.update(read)
     counts = total.counts()
     if counts.total == 0:
@@ -210,22 +199,16 @@ def occurring_ids(encoded: EncodedSplit, reporter: Reporter) -> npt.NDArray[np.i
     return np.flatnonzero(seen)
 
 
-def _inputs(context: Context, settings: CountSettings) -> dict[str, str]:
-    return {"corpus": context.digests["train"]}
-
-
 def _make(context: Context, settings: CountSettings) -> Made[CountFigures]:
     counts, figures = count_tokens(context.encoded["train"], settings, context.reporter)
     context.begin()
     write_counts(context.workspace / COUNTS_NAME, counts)
-    return Made(described(context.workspace, COUNTS_NAME), figures)
-
-
-def _summary(figures: CountFigures) -> str:
-    return f"{figures.tokens:,} tokens, {figures.distinct:,} distinct, of {figures.stories_counted:,} stories"
+    return described(context.workspace, COUNTS_NAME), figures
 
 
 COUNT = Stage(
     name="count", needs=(), outputs=(COUNTS_NAME,), settings=CountSettings, figures=CountFigures,
-    inputs=_inputs, make=_make, summary=_summary,
+    inputs=lambda context, settings: {"corpus": context.digests["train"]},
+    make=_make,
+    summary=lambda made: f"{made.tokens:,} tokens, {made.distinct:,} distinct, of {made.stories_counted:,} stories",
 )  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,12 +57,7 @@ def write_counts(path: Path, counts: TokenCounts) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = {
-        "gpt2_id": pa.array(counts.gpt2_id.astype(GPT2.id_dtype)),
-        "count": pa.array(counts.count),
-        "first_seen": pa.array(counts.first_seen.astype(np.int32)),
-    }
-    table = pa.table(columns)
+    table = pa.table({name: pa.array(getattr(counts, name).astype(kind)) for name, kind in COLUMNS.items()})
     with replacing(path) as file:
         pq.write_table(table, file, compression="zstd")
 
@@ -75,15 +69,13 @@ def read_counts(path: Path) -> TokenCounts:
 
     try:
         open_regular(path).close()
-        schema = pq.read_schema(str(path))
-        found = {name: str(schema.field(name).type) for name in schema.names if schema.names.count(name) == 1}
-        if found != COLUMNS:
+        found = [(column.name, str(column.type)) for column in pq.read_schema(str(path))]
+        if found != list(COLUMNS.items()):
             raise ValueError(f"its columns are {str(found)[:100]}, expected {COLUMNS}")
         table = pq.read_table(str(path), columns=list(COLUMNS))
         if any(column.null_count for column in table.columns):
             raise ValueError("it has nulls")
-        columns: Iterator[npt.NDArray[np.int64]] = (c.to_numpy().astype(np.int64) for c in table.columns)
-        counts = TokenCounts(*columns)
+        counts = TokenCounts(*(column.to_numpy().astype(np.int64) for column in table.columns))
         if counts.gpt2_id.max(initial=0) >= GPT2.vocab_size:
             raise ValueError(f"it has the id {counts.gpt2_id.max()}, expected GPT-2's, below {GPT2.vocab_size}")
         return counts

@@ -10,6 +10,7 @@ and encoding take most of the time, some 400 MB/s of text a core each.
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -31,7 +32,7 @@ from duckling_data.tokens.encoding import EncodedBatch, EncodedSplit
 from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import MAPPING_FILE, TokenMapping, read_mapping
 
-DATASET_NAMES: dict[str, str] = {"train": "tokenized_dataset", "validation": "tokenized_validation"}
+DATASET_NAMES = {"train": "tokenized_dataset", "validation": "tokenized_validation"}
 """The directory of each split's rows, inside the workspace."""
 
 SEPARATORS = ("none", "eos")
@@ -69,30 +70,25 @@ class RowPacker:
         self._in_group = 0
 
     def add(self, tokens: TokenIds, lengths: npt.NDArray[np.int64]) -> TokenIds:
-        """Return the rows that these stories complete: uint16, shape (n, ctx).
+        """Return the rows that these stories, one after the other in `tokens`, complete: uint16, shape (n, ctx).
 
-        `tokens` holds the stories one after the other, `lengths` their numbers of tokens. What is left of an
-        unfinished group (fewer than ctx tokens) is kept for the next call.
+        What is left of an unfinished group (fewer than ctx tokens) is kept for the next call.
         """
         stream = np.concatenate([self._carry, tokens]) if len(self._carry) else tokens
         ends = self._group_ends(lengths, len(self._carry))
         begins = np.concatenate([[0], ends])
         stops = np.append(ends, len(stream))
         rows = (stops - begins) // self.ctx
-        # Row r of a group starts r * ctx behind the group's begin: all starts at once, for any number of groups.
+        # Row r of a group starts r * ctx after the group's begin: all starts at once, for any number of groups.
         within = np.arange(rows.sum()) - np.repeat(np.cumsum(rows) - rows, rows)
         starts = np.repeat(begins, rows) + within * self.ctx
         tails = stops - begins - rows * self.ctx
         self.dropped += int(tails[:-1].sum())
         self._carry = stream[len(stream) - int(tails[-1]) :].copy()
-        return self._cut(stream, starts)
-
-    def _cut(self, stream: TokenIds, starts: npt.NDArray[np.int64]) -> TokenIds:
-        if len(starts) == 0:
+        if len(starts) == 0:  # the stream may be shorter than a window
             return np.empty((0, self.ctx), stream.dtype)
-        windows = np.lib.stride_tricks.sliding_window_view(stream, self.ctx)
-        rows: TokenIds = windows[starts]
-        return rows
+        cut: TokenIds = np.lib.stride_tricks.sliding_window_view(stream, self.ctx)[starts]
+        return cut
 
     def _group_ends(self, lengths: npt.NDArray[np.int64], offset: int) -> npt.NDArray[np.int64]:
         """Return where, in the stream that starts `offset` tokens before these stories, groups end."""
@@ -144,9 +140,14 @@ class SplitPacker:
     def __init__(self, encoded: EncodedSplit, mapping: TokenMapping, settings: PackSettings) -> None:
         self._encoded = encoded
         self._table = CompactTable.from_mapping(mapping)
-        self._separator = _separator(mapping, settings)
+        self._separator = mapping["gpt2_to_compact"].get(str(GPT2.eos_id)) if settings.separator == "eos" else None
+        if settings.separator == "eos" and self._separator is None:
+            raise InputError(
+                "--separator eos: <|endoftext|> has no live id in this mapping; "
+                "make one with `duckling-data build-vocab --eos`."
+            )
         self._packer = RowPacker(settings.ctx, settings.group)
-        self._stories = self._nulls = self._gpt2_tokens = self._tokens = self._unknown = self._rows = 0
+        self._sums = Counter(stories=0, null_stories=0, gpt2_tokens=0, unknown_tokens=0, tokens=0, rows=0)
 
     def compact(self, batch: EncodedBatch) -> tuple[Compacted, EncodedBatch]:
         """Return a batch's stories in compact ids, separators included, and the batch."""
@@ -159,43 +160,21 @@ class SplitPacker:
         """
         for part, batch in self._encoded.map(self.compact, last=last):
             rows = self._packer.add(part.tokens, part.lengths)
-            self._stories += len(part.lengths)
-            self._nulls += batch.nulls
-            self._gpt2_tokens += len(batch.tokens)
-            self._tokens += len(part.tokens)
-            self._unknown += part.unknown
-            self._rows += len(rows)
+            self._sums.update(stories=len(part.lengths), null_stories=batch.nulls, gpt2_tokens=len(batch.tokens))
+            self._sums.update(unknown_tokens=part.unknown, tokens=len(part.tokens), rows=len(rows))
             yield rows, part.lengths
         self._packer.finish()
 
     def figures(self, payload_sha256: str) -> SplitFigures:
         """Return the figures of what `batches` gave; the rows' digest is the caller's."""
-        return SplitFigures(
-            stories=self._stories,
-            null_stories=self._nulls,
-            gpt2_tokens=self._gpt2_tokens,
-            unknown_tokens=self._unknown,
-            unknown_rate=round(self._unknown / max(self._gpt2_tokens, 1), 9),
-            tokens=self._tokens,
-            rows=self._rows,
-            dropped_tail_tokens=self._packer.dropped,
-            payload_sha256=payload_sha256,
-        )
+        rate = round(self._sums["unknown_tokens"] / max(self._sums["gpt2_tokens"], 1), 9)
+        dropped = self._packer.dropped
+        return SplitFigures(**self._sums, unknown_rate=rate, dropped_tail_tokens=dropped, payload_sha256=payload_sha256)
 
 
-def _separator(mapping: TokenMapping, settings: PackSettings) -> int | None:
-    if settings.separator == "none":
-        return None
-    compact: int | None = mapping["gpt2_to_compact"].get(str(GPT2.eos_id))
-    if compact is None:
-        raise InputError(
-            "--separator eos: <|endoftext|> has no live id in this mapping; "
-            "make one with `duckling-data build-vocab --eos`."
-        )
-    return compact
-
-
-def _write_split(context: Context, split: str, mapping: TokenMapping, settings: PackSettings) -> _Written:
+def _write_split(
+    context: Context, split: str, mapping: TokenMapping, settings: PackSettings
+) -> tuple[RowWriter, SplitFigures]:
     """Write a split's rows beside their directory. Raises InputError if the split does not fill one row."""
     encoded = context.encoded[split]
     packer = SplitPacker(encoded, mapping, settings)
@@ -216,20 +195,13 @@ def _write_split(context: Context, split: str, mapping: TokenMapping, settings: 
     return writer, figures
 
 
-_Written = tuple[RowWriter, SplitFigures]
-"""A split's rows, written but not yet in place, and their figures."""
-
-
 def _inputs(context: Context, settings: PackSettings) -> dict[str, str]:
     corpus = {f"corpus {split}": digest for split, digest in context.digests.items()}
     return {"mapping": context.output(VOCAB.name, MAPPING_FILE)} | corpus
 
 
 def _check_room(context: Context) -> None:
-    """Raise OutsideError where the disk has no room for the rows: 2 bytes a token, as many a story as were counted.
-
-    Tokens that are kept on the disk make room for their rows.
-    """
+    """Raise OutsideError where the disk has no room for the rows: 2 bytes a token, less the tokens kept there."""
     counted = context.manifest.figures(COUNT.name, CountFigures)
     if counted is None:  # a mapping of the user's own needs no counts
         return
@@ -241,7 +213,7 @@ def _check_room(context: Context) -> None:
 def _make(context: Context, settings: PackSettings) -> Made[PackFigures]:
     _check_room(context)
     mapping = read_mapping(context.workspace / MAPPING_FILE)
-    written: dict[str, _Written] = {}
+    written: dict[str, tuple[RowWriter, SplitFigures]] = {}
     try:
         for split in context.encoded:
             written[split] = _write_split(context, split, mapping, settings)
@@ -260,7 +232,7 @@ def _make(context: Context, settings: PackSettings) -> Made[PackFigures]:
         else:  # left by another source
             with disk_errors(context.workspace / name):
                 shutil.rmtree(context.workspace / name, ignore_errors=True)
-    return Made(outputs, msgspec.convert({"splits": {s: f for s, (_, f) in written.items()}}, PackFigures))
+    return outputs, msgspec.convert({"splits": {s: f for s, (_, f) in written.items()}}, PackFigures)
 
 
 def _summary(figures: PackFigures) -> str:

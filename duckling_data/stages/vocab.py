@@ -8,19 +8,23 @@ What happens to a GPT-2 token that has no live id is a policy:
                  the base, so the corpus is encoded without loss; the live set holds exactly the bytes
                  that this corpus reaches. More bytes mean fewer whole tokens, whose pieces may need more bytes: the
                  number grows to a fixed point, at most 256.
+
+A mapping of the user's own (`--mapping FILE`) replaces the stage: it is copied, neither counted nor built.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from duckling_data.base.errors import InputError
-from duckling_data.base.files import write_bytes
+from duckling_data.base.files import read_bytes, write_bytes
 from duckling_data.base.records import Count, file_fault
 from duckling_data.rows.layout import MAX_VOCAB
 from duckling_data.stages.base import Context, Made, Stage, described, not_made
@@ -30,19 +34,20 @@ from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import (
     DECOMPOSE,
     MAPPING_FILE,
+    MAPPING_LIMIT,
     TokenMapping,
-    check_mapping,
     mapping_bytes,
+    parse_mapping,
     read_mapping,
 )
-from duckling_data.workspace.manifest import Manifest
+from duckling_data.workspace.manifest import StageRecord
 
 POLICIES = ("most-frequent", "reserved", DECOMPOSE)
 
 
 @dataclass(frozen=True)
 class VocabSettings:
-    """The settings of the stage."""
+    """The settings of the stage where it builds a mapping."""
 
     live: int = 6144
     """Compact ids that occur in the data."""
@@ -68,6 +73,14 @@ class VocabSettings:
             )
 
 
+@dataclass(frozen=True)
+class GivenSettings:
+    """The settings of the stage where a mapping of the user's own is given."""
+
+    given: bool = True
+    """Says in the manifest that the mapping was given."""
+
+
 def build_mapping(
     counts: TokenCounts, settings: VocabSettings, occurring: npt.NDArray[np.int64] | None = None
 ) -> TokenMapping:
@@ -76,16 +89,17 @@ def build_mapping(
     `occurring` is what `decompose` needs: every GPT-2 id in the whole corpus, not in the sample alone. Raises
     InputError if there are fewer distinct tokens than live ids.
     """
+    reserved = settings.unk == "reserved"
     if settings.unk == DECOMPOSE:
         assert occurring is not None
         live = _lossless_live_ids(counts, settings, occurring)
     else:
-        live = _frequent_live_ids(counts, settings, settings.live - (settings.unk == "reserved"))
+        live = _frequent_live_ids(counts, settings, settings.live - reserved)
     mapping: TokenMapping = {
         "live_tokens": settings.live,
         "dead_tokens": settings.dead,
         "total_vocab": settings.live + settings.dead,
-        "unk_id": settings.live - 1 if settings.unk == "reserved" else 0,
+        "unk_id": settings.live - 1 if reserved else 0,
         "gpt2_to_compact": {str(gpt2): compact for compact, gpt2 in enumerate(live)},
         "compact_to_gpt2": {str(compact): gpt2 for compact, gpt2 in enumerate(live)},
         "live_token_ids": live,
@@ -103,20 +117,17 @@ def _frequent_live_ids(counts: TokenCounts, settings: VocabSettings, count: int,
     tail = list(base)
     if settings.eos and GPT2.eos_id not in tail and GPT2.eos_id not in counts.gpt2_id[: count - len(tail)]:
         tail.append(GPT2.eos_id)
-    whole = counts.gpt2_id[~np.isin(counts.gpt2_id, tail)][: count - len(tail)]
+    whole = counts.gpt2_id[~np.isin(counts.gpt2_id, tail)][: count - len(tail)].tolist()
     if len(whole) + len(tail) < count:
         raise InputError(
             f"the stories counted hold {len(counts.gpt2_id):,} distinct tokens, too few for --live {settings.live:,}. "
             "Lower --live, or count more stories (--sample all, or another --source)."
         )
-    return [int(token) for token in whole] + tail
+    return [*whole, *tail]
 
 
 def _lossless_live_ids(counts: TokenCounts, settings: VocabSettings, occurring: npt.NDArray[np.int64]) -> list[int]:
-    """Return the live ids of `decompose`: frequent tokens, then the base pieces that the rest is split into.
-
-    Base pieces are the single bytes and `<|endoftext|>`, which no merge made; they are in ascending order.
-    """
+    """Return the live ids of `decompose`: frequent tokens, then the base pieces that the rest is split into."""
     base: list[int] = []
     while True:
         least = len(base) + (settings.eos and GPT2.eos_id not in base)
@@ -126,29 +137,24 @@ def _lossless_live_ids(counts: TokenCounts, settings: VocabSettings, occurring: 
                 f"--unk decompose needs {least} ids for {pieces} alone, --live {settings.live} has too few."
             )
         live = _frequent_live_ids(counts, settings, settings.live, base)
-        reached = base_pieces(occurring, live)
         # What was needed stays needed: with fewer whole tokens no byte becomes superfluous.
-        needed = sorted(set(base) | reached)
+        needed = sorted(_base_pieces(occurring, live) | set(base))
         if needed == base:
             return live
         base = needed
 
 
-def base_pieces(tokens: npt.NDArray[np.int64], live: Sequence[int]) -> set[int]:
-    """Return the pieces without a merge that the tokens are split into where they are not live."""
-    parts, live_set = GPT2.parts, set(live)
-    todo = [int(token) for token in tokens if int(token) not in live_set]
-    seen: set[int] = set()
-    reached: set[int] = set()
+def _base_pieces(tokens: npt.NDArray[np.int64], live: Sequence[int]) -> set[int]:
+    """Return what the tokens are split into that no merge made: single bytes, `<|endoftext|>`. Live ids stay whole."""
+    done, reached, todo = set(live), set[int](), tokens.tolist()
     while todo:
         token = todo.pop()
-        if token in seen:
-            continue
-        seen.add(token)
-        if token not in parts:
-            reached.add(token)
-        else:
-            todo += [piece for piece in parts[token] if piece not in live_set]
+        if token not in done:
+            done.add(token)
+            if token in GPT2.parts:
+                todo += GPT2.parts[token]
+            else:
+                reached.add(token)
     return reached
 
 
@@ -171,27 +177,25 @@ def mapping_figures(mapping: TokenMapping, counts: TokenCounts) -> VocabFigures:
     return VocabFigures(mapping["live_tokens"], mapping["dead_tokens"], covered, counts.total - covered, coverage)
 
 
-def refuse_edited(manifest: Manifest) -> None:
+def _counted(context: Context) -> CountFigures | None:
+    return context.manifest.figures(COUNT.name, CountFigures) if context.made(COUNT.name) else None
+
+
+def _refuse_edited(context: Context) -> None:
     """Raise InputError if `token_mapping.json` is not the file that was made: it may be the user's own work."""
-    record = manifest.made(NAME)
-    expected = record.outputs.get(MAPPING_FILE) if record else None
-    path = manifest.workspace / MAPPING_FILE
-    if expected is None or not path.exists():
+    record, path = context.manifest.made(NAME), context.workspace / MAPPING_FILE
+    if record is None or MAPPING_FILE not in record.outputs or not path.exists():
         return
     read_mapping(path)
-    if file_fault(path, expected):
+    if file_fault(path, record.outputs[MAPPING_FILE]):
         raise InputError(
             f"{path}: changed since `duckling-data {NAME}` made it; to work with a mapping of your own, keep it in "
             "another folder and give it with --mapping FILE; to build it again, remove this one."
         )
 
 
-def _counted(context: Context) -> CountFigures | None:
-    return context.manifest.figures(COUNT.name, CountFigures) if context.made(COUNT.name) else None
-
-
 def _inputs(context: Context, settings: VocabSettings) -> dict[str, str]:
-    refuse_edited(context.manifest)
+    _refuse_edited(context)
     counted = _counted(context)
     inputs = {"counts": counted.counts_sha256 if counted else not_made(COUNT.name)}
     return inputs | ({"corpus": context.digests["train"]} if settings.unk == DECOMPOSE else {})
@@ -200,18 +204,15 @@ def _inputs(context: Context, settings: VocabSettings) -> dict[str, str]:
 def _make(context: Context, settings: VocabSettings) -> Made[VocabFigures]:
     context.manifest.refuse_changed(COUNT.name, COUNTS_NAME)
     counts = read_counts(context.workspace / COUNTS_NAME)
-    mapping = build_mapping(counts, settings, _occurring(context, counts) if settings.unk == DECOMPOSE else None)
-    check_mapping(mapping, "the mapping just built")
+    occurring = None
+    if settings.unk == DECOMPOSE:
+        counted, train = _counted(context), context.encoded["train"]
+        whole = counted is not None and counted.stories_counted == train.split.stories
+        occurring = counts.gpt2_id if whole else occurring_ids(train, context.reporter)
+    mapping = build_mapping(counts, settings, occurring)
     context.begin()
     write_bytes(context.workspace / MAPPING_FILE, mapping_bytes(mapping))
-    return Made(described(context.workspace, MAPPING_FILE), mapping_figures(mapping, counts))
-
-
-def _occurring(context: Context, counts: TokenCounts) -> npt.NDArray[np.int64]:
-    """Return the ids that occur in the corpus: the sample counted may lack some."""
-    counted, train = _counted(context), context.encoded["train"]
-    whole = counted is not None and counted.stories_counted == train.split.stories
-    return counts.gpt2_id if whole else occurring_ids(train, context.reporter)
+    return described(context.workspace, MAPPING_FILE), mapping_figures(mapping, counts)
 
 
 def _summary(figures: VocabFigures) -> str:
@@ -225,3 +226,41 @@ VOCAB = Stage(
     name=NAME, needs=(COUNT.name,), outputs=(MAPPING_FILE,), settings=VocabSettings, figures=VocabFigures,
     inputs=_inputs, make=_make, summary=_summary,
 )  # fmt: skip
+
+
+def is_given(record: StageRecord | None) -> bool:
+    """Return whether a record of the stage is that of a mapping of the user's own."""
+    return record is not None and "given" in record.settings
+
+
+def given_mapping(path: Path | None) -> Stage[GivenSettings, VocabFigures]:
+    """Return the stage that replaces VOCAB: it copies the mapping in the file, byte for byte.
+
+    `path` is None for the mapping that an earlier command copied.
+    """
+
+    def inputs(context: Context, settings: GivenSettings) -> dict[str, str]:
+        _refuse_edited(context)
+        own = context.workspace / MAPPING_FILE
+        if path is None and not (context.made(NAME) and own.exists()):
+            raise InputError(
+                f"{own}: your own mapping is missing or not whole; "
+                "give it again with --mapping FILE, or build one with `duckling-data build-vocab --live N`."
+            )
+        read_mapping(path or own)
+        return {"mapping": hashlib.sha256(read_bytes(path or own, MAPPING_LIMIT)).hexdigest()}
+
+    def make(context: Context, settings: GivenSettings) -> Made[VocabFigures]:
+        source = path or context.workspace / MAPPING_FILE
+        content = read_bytes(source, MAPPING_LIMIT)
+        mapping = parse_mapping(content, str(source))
+        context.begin()
+        write_bytes(context.workspace / MAPPING_FILE, content)
+        figures = VocabFigures(mapping["live_tokens"], mapping["dead_tokens"])
+        return described(context.workspace, MAPPING_FILE), figures
+
+    line = "a mapping of your own (remembered)" if path is None else f"mapping {path} (given)"
+    return Stage(
+        name=NAME, needs=(), outputs=VOCAB.outputs, settings=GivenSettings, figures=VocabFigures,
+        inputs=inputs, make=make, summary=_summary, line=lambda resolved: line,
+    )  # fmt: skip

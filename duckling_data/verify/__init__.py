@@ -1,13 +1,7 @@
 """Checks a workspace: every file hashed again, everything derived again, and all of it compared.
 
-    files.py      files that are missing, other than they were made, or added
-    derive.py     the counts from the stories, the mapping from the counts
-    rows.py       the rows from the stories and the mapping
-    golden.py     digests kept in a file
-    reference.py  an original's published figures, `duckling-ii.json`
-
-Nothing is written but a golden file that was asked for. All files are hashed first; only where every one is whole is
-anything derived again.
+All files are hashed first; only where every one is whole is anything derived again. Nothing is written but a golden
+file that was asked for.
 """
 
 from __future__ import annotations
@@ -15,39 +9,39 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from duckling_data.base.errors import CheckFailed, DucklingError, InputError
 from duckling_data.base.progress import Reporter
-from duckling_data.base.records import changed
-from duckling_data.corpus.splits import Corpus
+from duckling_data.base.records import changed, file_faults, plain
+from duckling_data.corpus.sources import counted_stories, open_corpus
+from duckling_data.corpus.splits import Corpus, FileSplit, Split
 from duckling_data.stages import NAMES, STAGES
 from duckling_data.stages.base import Context, Stage
 from duckling_data.stages.count import COUNT
-from duckling_data.stages.given import given_mapping, is_given
 from duckling_data.stages.pack import PACK
-from duckling_data.stages.vocab import VOCAB
+from duckling_data.stages.vocab import VOCAB, given_mapping, is_given
 from duckling_data.tokens.encoders import ENCODERS
-from duckling_data.verify.derive import Stories, count_faults, mapping_faults
-from duckling_data.verify.files import corpus_faults, open_remembered, output_faults
-from duckling_data.verify.golden import golden_differences, golden_digests, write_golden
-from duckling_data.verify.reference import reference_lines
-from duckling_data.verify.rows import pack_faults
-from duckling_data.workspace.manifest import MANIFEST_NAME, Manifest
+from duckling_data.verify.derive import Stories, count_faults, mapping_faults, pack_faults
+from duckling_data.verify.golden import golden_differences, golden_digests, reference_lines, write_golden
+from duckling_data.workspace.manifest import MANIFEST_NAME, CorpusRecord, Manifest, SplitRecord
 from duckling_data.workspace.settings import resolve
+from duckling_data.workspace.source_record import SOURCE_RECORD, read_source
 from duckling_data.workspace.sums import SUMS_NAME, sums_faults
 
 __all__ = ["VerifyRequest", "golden_digests", "verify_workspace", "write_golden"]
+
+CACHES = "cache-*.arrow"
+"""What `datasets` leaves in a dataset's directory when a notebook calls `map`, `filter` or `shuffle`."""
 
 DERIVED: dict[str, Callable[[Path, Any, Any, Stories], Iterator[str]]] = {
     COUNT.name: count_faults,
     VOCAB.name: mapping_faults,
     PACK.name: pack_faults,
 }
-"""What derives a stage's outputs again, from (workspace, settings, figures, stories), and yields what differs.
-
-A stage that is not here is checked by the hashes of its files."""
+"""What derives a stage's outputs again and yields what differs; other stages are checked by their files' hashes."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +57,7 @@ class VerifyRequest:
     reference: str | None = None
     """The name of an original to compare figures with: `duckling-ii`."""
     deep: bool = False
-    """Whether the other encoder makes every row again, instead of a sample."""
+    """Whether the other encoder encodes every story, instead of a sample."""
     encoder: str = "tokenizers"
     """The other encoder: not the one that made the rows."""
 
@@ -87,13 +81,17 @@ def verify_workspace(request: VerifyRequest, reporter: Reporter) -> Iterator[str
         if not faults[name]:
             yield f"{name:<12} ok: {len(record.outputs)} files{check.how(name, derived=whole)}"
     if not faults["corpus"]:
-        yield f"{'corpus':<12} ok: {_corpus_line(manifest)}"
+        splits = manifest.corpus.splits if manifest.corpus else {}
+        files = sum(len(split.files) for split in splits.values())
+        stories = ", ".join(f"{split.stories:,} stories ({name})" for name, split in splits.items())
+        yield f"{'corpus':<12} ok: {stories}, {f'{files} files' if files else 'generated'}"
     if not faults["sums"]:
-        yield f"{'sums':<12} {_sums_line(request.workspace)}"
-    if request.golden:
-        faults["golden"] = golden
-        if not golden:
-            yield f"{'golden':<12} ok: all digests are those in {request.golden}"
+        there = (request.workspace / SUMS_NAME).is_file()
+        said = "is not there; the next command that makes something writes it"
+        yield f"{'sums':<12} " + (f"ok: {SUMS_NAME} says what the manifest says" if there else f"{SUMS_NAME} {said}")
+    faults["golden"] = golden
+    if request.golden and not golden:
+        yield f"{'golden':<12} ok: all digests are those in {request.golden}"
     if request.reference:
         lines: list[str] = []
         faults[request.reference] = _found(_reference_faults(manifest, request.reference, lines))
@@ -132,9 +130,7 @@ class _Check:
     """The checks of a workspace's corpus and stages."""
 
     def __init__(self, request: VerifyRequest, manifest: Manifest, reporter: Reporter) -> None:
-        self._request = request
-        self._manifest = manifest
-        self._reporter = reporter
+        self._request, self._manifest, self._reporter = request, manifest, reporter
         self._corpus: Corpus | None = None
         """The source, once it is found whole."""
         self._stages: dict[str, Stage[Any, Any]] = {stage.name: stage for stage in STAGES}
@@ -142,19 +138,43 @@ class _Check:
             self._stages[VOCAB.name] = given_mapping(None)
 
     def corpus_faults(self) -> Iterator[str]:
-        """Yield what is wrong with the source's files and their record."""
+        """Yield what differs between the source's files, their record and the manifest: the first of each split."""
         corpus = open_remembered(self._request.workspace, self._request.workers, self._reporter)
-        found = list(corpus_faults(self._manifest, corpus))
-        self._corpus = None if found else corpus
-        yield from found
+        found, recorded = corpus.describe(), self._manifest.corpus or CorpusRecord("no source", {})
+        if found.source != recorded.source or found.splits.keys() != recorded.splits.keys():
+            names = (f"{c.source} with {', '.join(c.splits) or 'no split'}" for c in (found, recorded))
+            yield f"{SOURCE_RECORD} names {', expected '.join(names)} as in manifest.json"
+            return
+        differing = False
+        for name, split in corpus.splits().items():
+            for fault in islice(_split_faults(name, split, recorded.splits[name]), 1):
+                differing = True
+                yield fault
+        counted = counted_stories(corpus)
+        for key in changed(read_source(self._request.workspace).counted, counted)[:1]:
+            differing = True
+            yield f"{SOURCE_RECORD} counts other stories under {key!r} than its {counted.get(key, 'no')} stories"
+        self._corpus = None if differing else corpus
 
     def file_faults(self, name: str) -> Iterator[str]:
-        """Yield what is wrong with a stage's files and their record."""
+        """Yield what is wrong with a stage's files and their record, and each file that the stage did not make.
+
+        Hidden files and the caches of `datasets` may be there.
+        """
         if name not in self._stages:
             yield f"{MANIFEST_NAME}: unknown stage, expected one of {', '.join(NAMES)}"
             return
-        stage, record = self._stages[name], self._manifest.stages[name]
-        yield from output_faults(self._request.workspace, stage, record, self._reporter)
+        stage, record, workspace = self._stages[name], self._manifest.stages[name], self._request.workspace
+        if not record.outputs:
+            yield f"was interrupted and is not whole; run `duckling-data {name}`"
+            return
+        with self._reporter.bar(f"verify {name}", sum(made.bytes for made in record.outputs.values()), "B") as bar:
+            for file, fault in file_faults(workspace, record.outputs, done=bar.update):
+                yield f"{file} {fault}"
+        for path in sorted(path for output in stage.outputs for path in (workspace / output).rglob("*")):
+            file, kept = path.relative_to(workspace).as_posix(), path.match(CACHES) or path.name.startswith(".")
+            if path.is_file() and file not in record.outputs and not kept:
+                yield f"{file} was added, `duckling-data {name}` did not make it; move it away"
         resolve(stage.settings, {}, record.settings)
         self._manifest.figures(name, stage.figures)
 
@@ -201,14 +221,31 @@ def _reference_faults(manifest: Manifest, name: str, lines: list[str]) -> Iterat
         yield f"{len(differing)} of {len(compared)} figures differ, the first: {differing[0]}"
 
 
-def _corpus_line(manifest: Manifest) -> str:
-    splits = manifest.corpus.splits if manifest.corpus else {}
-    files = sum(len(split.files) for split in splits.values())
-    stories = ", ".join(f"{split.stories:,} stories ({name})" for name, split in splits.items())
-    return f"{stories}, {f'{files} files' if files else 'generated'}"
+def open_remembered(workspace: Path, workers: int, reporter: Reporter) -> Corpus:
+    """Return the corpus that `corpus/source.json` remembers, its files hashed; nothing is downloaded.
+
+    Raises InputError or CheckFailed where the record or a file is missing or cannot be read.
+    """
+    record = read_source(workspace)
+    if not record.sources:
+        raise InputError(f"{SOURCE_RECORD} is missing; `duckling-data download --source SOURCE` writes it again")
+    try:
+        return open_corpus(
+            workspace, record.sources, record.text_field, workers=workers, offline=True, reporter=reporter
+        )
+    except DucklingError as error:
+        raise CheckFailed(f"{error} (named by {SOURCE_RECORD})") from error
 
 
-def _sums_line(workspace: Path) -> str:
-    if (workspace / SUMS_NAME).is_file():
-        return f"ok: {SUMS_NAME} says what the manifest says"
-    return f"{SUMS_NAME} is not there; the next command that makes something writes it"
+def _split_faults(name: str, split: Split, recorded: SplitRecord) -> Iterator[str]:
+    there, here = plain(recorded), plain(split.describe())
+    files = split.files if isinstance(split, FileSplit) else ()
+    for file, found, expected in zip(files, here.get("files", ()), there.get("files", ()), strict=False):
+        for key in changed(expected, found):
+            where = f"{SOURCE_RECORD}: {file.path}" if key == "stories" else file.path
+            yield f"{where} has {key} {found[key]}, expected {expected[key]} as in manifest.json"
+    for key in changed(there, here):
+        if key == "files":
+            yield f"the source has {len(here[key])} files, expected {len(there.get(key, ()))} as in manifest.json"
+        else:
+            yield f"the source's {name} split has {key} {here.get(key)}, expected {there.get(key)} as in manifest.json"

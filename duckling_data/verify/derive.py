@@ -1,9 +1,13 @@
-"""Counts and mapping derived again: the counts from the stories, the mapping from the counts."""
+"""What the stages made, derived again and compared: counts from stories, the mapping from counts, rows from both.
+
+One encoder encodes every story; the other encodes a sample of them, and must give the same GPT-2 ids.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -12,12 +16,16 @@ import numpy as np
 from duckling_data.base.progress import Reporter
 from duckling_data.base.records import changed, plain
 from duckling_data.corpus.splits import Corpus
+from duckling_data.rows.stored import StoredRows
 from duckling_data.stages.count import CountFigures, CountSettings, count_tokens, occurring_ids
-from duckling_data.stages.counts import COLUMNS, COUNTS_NAME, TokenCounts, read_counts
-from duckling_data.stages.given import GivenSettings
-from duckling_data.stages.vocab import VocabFigures, VocabSettings, build_mapping, mapping_figures
+from duckling_data.stages.counts import COLUMNS, COUNTS_NAME, read_counts
+from duckling_data.stages.pack import DATASET_NAMES, PackFigures, PackSettings, SplitFigures, SplitPacker
+from duckling_data.stages.vocab import GivenSettings, VocabFigures, VocabSettings, build_mapping, mapping_figures
 from duckling_data.tokens.encoding import EncodedSplit, EncoderPool
-from duckling_data.tokens.mapping import DECOMPOSE, MAPPING_FILE, SIZES, TokenMapping, read_mapping
+from duckling_data.tokens.mapping import DECOMPOSE, MAPPING_FILE, SIZES, read_mapping
+
+SAMPLE_STORIES = 3000
+"""Stories of a split that the other encoder encodes, too."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +38,7 @@ class Stories:
     main: str
     """The encoder of every story."""
     other: str | None
-    """The encoder of a sample of the rows; None where `main` is already the other one."""
-
+    """The encoder of a sample; None where `main` is already the other one."""
     _pools: dict[str, EncoderPool] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -46,31 +53,85 @@ class Stories:
 
 def count_faults(workspace: Path, settings: CountSettings, figures: CountFigures, stories: Stories) -> Iterator[str]:
     """Yield what of the counts and their figures is not as the stories give it."""
-    counts = read_counts(workspace / COUNTS_NAME)
-    derived, derived_figures = count_tokens(stories.encoded("train"), settings, stories.reporter)
-    if (difference := _counts_difference(counts, derived)) is not None:
-        yield difference
+    found = read_counts(workspace / COUNTS_NAME).rows
+    counts, derived = count_tokens(stories.encoded("train"), settings, stories.reporter)
+    expected, shared = counts.rows, min(len(found), len(counts.rows))
+    differing = np.argwhere(found[:shared] != expected[:shared])
+    if len(differing):
+        row, column = differing[0]
+        ids = f"found {found[row, column]}, expected {expected[row, column]}"
+        yield f"{COUNTS_NAME} row {row:,} column {list(COLUMNS)[column]}: {ids}"
+    elif len(found) != len(expected):
+        yield f"{COUNTS_NAME} has {len(found):,} rows, expected {len(expected):,}"
     else:
-        yield from figure_faults(COUNTS_NAME, derived_figures, figures)
+        yield from figure_faults(COUNTS_NAME, derived, figures)
 
 
 def mapping_faults(
     workspace: Path, settings: VocabSettings | GivenSettings, figures: VocabFigures, stories: Stories
 ) -> Iterator[str]:
-    """Yield what of the mapping and its figures is not as the counts give it.
-
-    A mapping of the user's own is only read: it must be whole.
-    """
-    mapping = read_mapping(workspace / MAPPING_FILE)
+    """Yield what of the mapping and its figures is not as the counts give it; one of the user's own is only read."""
+    found = read_mapping(workspace / MAPPING_FILE)
     if isinstance(settings, GivenSettings):
         return
     counts = read_counts(workspace / COUNTS_NAME)
     all_ids = occurring_ids(stories.encoded("train"), stories.reporter) if settings.unk == DECOMPOSE else None
     expected = build_mapping(counts, settings, all_ids)
-    if (difference := _mapping_difference(mapping, expected)) is not None:
-        yield difference
-    else:
-        yield from figure_faults(MAPPING_FILE, mapping_figures(expected, counts), figures)
+    for key in (*SIZES, "unk_policy"):
+        if found.get(key) != expected.get(key):
+            yield f"{MAPPING_FILE} has {key} {found.get(key)}, expected {expected.get(key)}"
+            return
+    for compact, (here, there) in enumerate(zip(found["live_token_ids"], expected["live_token_ids"], strict=True)):
+        if here != there:
+            yield f"{MAPPING_FILE} compact id {compact}: found GPT-2 id {here}, expected {there}, the counts' next"
+            return
+    yield from figure_faults(MAPPING_FILE, mapping_figures(expected, counts), figures)
+
+
+def pack_faults(workspace: Path, settings: PackSettings, figures: PackFigures, stories: Stories) -> Iterator[str]:
+    """Yield the first difference of each split's rows and figures from what the stories give."""
+    mapping = read_mapping(workspace / MAPPING_FILE)
+    for split, recorded in figures.splits.items():
+        stored = StoredRows(workspace / DATASET_NAMES[split])
+        packer = SplitPacker(stories.encoded(split), mapping, settings)
+        yield from islice(_split_faults(split, stored, recorded, packer, stories), 1)
+
+
+def _split_faults(
+    split: str, stored: StoredRows, recorded: SplitFigures, packer: SplitPacker, stories: Stories
+) -> Iterator[str]:
+    made = 0
+    with stories.reporter.bar(f"verify {split} rows", recorded.stories, "stories") as bar:
+        for rows, lengths in packer.batches():
+            if (difference := stored.difference(made, rows)) is not None:
+                yield difference
+            made += len(rows)
+            bar.update(len(lengths))
+    if len(stored) > made:
+        yield f"{stored.where(made)} was added, the stories give {made:,} rows"
+    yield from figure_faults(f"the {split} split", packer.figures(stored.payload_sha256()), recorded)
+    yield from encoder_faults(split, stories)
+
+
+def encoder_faults(split: str, stories: Stories) -> Iterator[str]:
+    """Yield each of a split's sampled stories that the two encoders encode otherwise: the same sample every time."""
+    if stories.other is None:
+        return
+    count = stories.corpus.splits()[split].stories
+    wanted = np.zeros(count, bool)
+    wanted[np.random.default_rng(0).choice(count, min(count, SAMPLE_STORIES), replace=False)] = True
+    by_main, by_other = (
+        stories.encoded(split, encoder).map(lambda batch: batch, wanted) for encoder in (None, stories.other)
+    )
+    for one, two in zip(by_main, by_other, strict=True):
+        parts = (np.split(batch.tokens, np.cumsum(batch.lengths)[:-1]) for batch in (one, two))
+        for story, ours, theirs in zip(one.stories.tolist(), *parts, strict=False):
+            if not np.array_equal(ours, theirs):
+                same = int(np.argmin(np.append(ours[: len(theirs)] == theirs[: len(ours)], False)))
+                yield (
+                    f"story {story:,} of the {split} split: after {same} equal tokens {stories.main} gives "
+                    f"{ours[same:][:3].tolist()}, {stories.other} {theirs[same:][:3].tolist()}"
+                )
 
 
 def figure_faults(what: str, derived: msgspec.Struct, recorded: msgspec.Struct) -> Iterator[str]:
@@ -78,27 +139,3 @@ def figure_faults(what: str, derived: msgspec.Struct, recorded: msgspec.Struct) 
     there, here = plain(recorded), plain(derived)
     for name in changed(there, here):
         yield f"{what}: manifest.json has {name} {there.get(name)}, expected {here.get(name)}"
-
-
-def _counts_difference(found: TokenCounts, expected: TokenCounts) -> str | None:
-    """Return the first row and column in which two tables of counts differ."""
-    rows = min(len(found.rows), len(expected.rows))
-    differing = np.argwhere(found.rows[:rows] != expected.rows[:rows])
-    if len(differing):
-        row, column = differing[0]
-        ids = f"found {found.rows[row, column]}, expected {expected.rows[row, column]}"
-        return f"{COUNTS_NAME} row {row:,} column {list(COLUMNS)[column]}: {ids}"
-    if len(found.rows) != len(expected.rows):
-        return f"{COUNTS_NAME} has {len(found.rows):,} rows, expected {len(expected.rows):,}"
-    return None
-
-
-def _mapping_difference(found: TokenMapping, expected: TokenMapping) -> str | None:
-    """Return the first size or live id in which two checked mappings differ."""
-    for key in (*SIZES, "unk_policy"):
-        if found.get(key) != expected.get(key):
-            return f"{MAPPING_FILE} has {key} {found.get(key)}, expected {expected.get(key)}"
-    for compact, (here, there) in enumerate(zip(found["live_token_ids"], expected["live_token_ids"], strict=True)):
-        if here != there:
-            return f"{MAPPING_FILE} compact id {compact}: found GPT-2 id {here}, expected {there}, the counts' next"
-    return None

@@ -14,13 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from duckling_data.base.errors import CheckFailed
 from duckling_data.base.progress import Reporter
 from duckling_data.cli import main
 from duckling_data.corpus.demo import demo_stories
 from duckling_data.pipeline import Pipeline, Request
 from duckling_data.rows.read import read_rows
 from duckling_data.tokens.gpt2 import gpt2_folder
+from duckling_data.verify import VerifyRequest, verify_workspace
 from duckling_data.workspace.manifest import Manifest
+from duckling_data.workspace.sums import write_sums
 from tests import reference_pipeline as reference
 from tests.duckling_data.hub_server import HubServer
 
@@ -113,6 +116,34 @@ def made(packed_once: Path, tmp_path: Path) -> Path:
     """A workspace of one's own that is up to date: forty stories, packed with the settings SMALL."""
     shutil.copytree(packed_once / "w", tmp_path / "made")
     return tmp_path / "made"
+
+
+@pytest.fixture(scope="session")
+def demo_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workspace = tmp_path_factory.mktemp("demo") / "w"
+    build(workspace, "demo:200", sample="all", live=300, dead=20, ctx=32, group=30)
+    write_sums(workspace)
+    return workspace
+
+
+@pytest.fixture
+def demo(demo_once: Path, tmp_path: Path) -> Path:
+    """A workspace of one's own with a validation split."""
+    return Path(shutil.copytree(demo_once, tmp_path / "demo"))
+
+
+def verified(workspace: Path, **asked: Any) -> list[str]:
+    """The lines of `verify`, in this process; raises CheckFailed where something does not hold."""
+    return list(verify_workspace(VerifyRequest(workspace, **{"workers": 1} | asked), Reporter(quiet=True)))
+
+
+def found(workspace: Path, *says: str, **asked: Any) -> str:
+    """What the failed `verify` says, in which these words are."""
+    with pytest.raises(CheckFailed) as failed:
+        verified(workspace, **asked)
+    for word in says:
+        assert word in str(failed.value)
+    return str(failed.value)
 
 
 @pytest.fixture

@@ -10,17 +10,17 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from duckling_data.base.errors import CheckFailed, DucklingError
+from duckling_data.base.errors import DucklingError
 from duckling_data.base.progress import Reporter
 from duckling_data.corpus.demo import demo_stories
 from duckling_data.pipeline import Pipeline, Request
 from duckling_data.rows.write import ROWS_PER_SHARD
-from duckling_data.verify import VerifyRequest, verify_workspace
 from duckling_data.workspace.manifest import Manifest
-from tests.duckling_data.conftest import Cli, build, rows_of, snapshot, write_jsonl
+from tests.duckling_data.conftest import Cli, build, found, rows_of, snapshot, verified, write_jsonl
 
 SHARDS = [f"tokenized_dataset/data-{number:05d}-of-00002.arrow" for number in (0, 1)]
 OUTPUTS = [
@@ -53,16 +53,13 @@ def workspace(once: Path) -> Iterator[Path]:
     assert snapshot(once) == before
 
 
-def verified(workspace: Path) -> list[str]:
-    request = VerifyRequest(workspace, workers=1, deep=True, encoder="gigatoken")  # one encoder is enough here
-    return list(verify_workspace(request, Reporter(quiet=True)))
+ONE_ENCODER: dict[str, Any] = {"deep": True, "encoder": "gigatoken"}
 
 
 def fault(workspace: Path) -> str:
     """What `verify` names, its first line apart; fails where it finds nothing."""
-    with pytest.raises(CheckFailed) as found:
-        verified(workspace)
-    return "\n".join(str(found.value).splitlines()[1:]) or str(found.value)
+    said = found(workspace, **ONE_ENCODER)
+    return "\n".join(said.splitlines()[1:]) or said
 
 
 def while_damaged(path: Path, content: bytes | None, then: Callable[[], str]) -> str:
@@ -85,7 +82,7 @@ def flipped(content: bytes, position: int, bit: int = 0) -> bytes:
 
 
 def test_the_workspace_passes_before_it_is_damaged(workspace: Path) -> None:
-    assert [line.split()[1] for line in verified(workspace)] == ["ok:"] * 5
+    assert [line.split()[1] for line in verified(workspace, **ONE_ENCODER)] == ["ok:"] * 5
     assert set(Manifest(workspace).stages["pack"].outputs) | set(OUTPUTS[:2]) == set(OUTPUTS)
 
 
@@ -134,7 +131,7 @@ def test_an_added_file_is_found_and_named(workspace: Path, name: str) -> None:
 def test_what_datasets_caches_in_the_folder_is_no_damage(workspace: Path) -> None:
     cache = workspace / "tokenized_dataset/cache-0123456789abcdef.arrow"
     cache.write_bytes(b"cache")
-    verified(workspace)
+    verified(workspace, **ONE_ENCODER)
     cache.unlink()
 
 
@@ -170,7 +167,7 @@ def test_no_flipped_bit_of_the_manifest_is_missed_or_ends_in_a_traceback(smalles
     content = path.read_bytes()
     for position in telling_positions(content):
         path.write_bytes(flipped(content, position, position % 7))
-        said = outcome(lambda: verified(smallest))
+        said = outcome(lambda: verified(smallest, **ONE_ENCODER))
         assert "manifest.json" in said, (position, said)
     path.write_bytes(content)
 
@@ -181,7 +178,7 @@ def test_no_flipped_bit_of_the_manifest_ends_a_command_in_a_traceback(smallest: 
     content = path.read_bytes()
     for position in telling_positions(content)[::9]:
         path.write_bytes(flipped(content, position, position % 3))
-        outcome(lambda: verified(smallest))
+        outcome(lambda: verified(smallest, **ONE_ENCODER))
         outcome(lambda: Pipeline(dry, Reporter(quiet=True)).make("pack", "report"))
     path.write_bytes(content)
     (smallest / "sums").rename(smallest / "SHA256SUMS")

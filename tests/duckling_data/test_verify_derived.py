@@ -4,61 +4,36 @@ from __future__ import annotations
 
 import gzip
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from duckling_data.base.errors import CheckFailed
 from duckling_data.base.progress import Reporter
 from duckling_data.base.records import FileRecord, describe
 from duckling_data.corpus.demo import demo_stories
-from duckling_data.rows.stored import StoredRows
+from duckling_data.corpus.splits import StoryBatch
 from duckling_data.rows.write import RowWriter
 from duckling_data.stages.count import TokenCounts
 from duckling_data.stages.counts import read_counts, write_counts
-from duckling_data.stages.pack import PackFigures, PackSettings, RowPacker
-from duckling_data.tokens.mapping import read_mapping
-from duckling_data.verify import VerifyRequest, verify_workspace
-from duckling_data.verify.derive import Stories
-from duckling_data.verify.files import open_remembered
-from duckling_data.verify.rows import SplitCheck, row_begins, sample_rows
+from duckling_data.tokens.encoding import EncodedBatch, EncodedSplit
+from duckling_data.verify import derive, open_remembered
+from duckling_data.verify.derive import Stories, encoder_faults
 from duckling_data.workspace.manifest import Manifest
 from duckling_data.workspace.sums import write_sums
-from tests.duckling_data.conftest import Cli, build, read_json, rows_of, write_jsonl
+from tests.duckling_data.conftest import Cli, build, found, read_json, rows_of, verified, write_jsonl
 
 DATASET = "tokenized_dataset"
 SHARD = f"{DATASET}/data-00000-of-00001.arrow"
 QUIET = Reporter(quiet=True)
 
 
-@pytest.fixture(scope="module")
-def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("derived")
-    build(folder / "w", "demo:200", sample="all", live=300, dead=20, ctx=32, group=30)
-    return folder / "w"
-
-
-@pytest.fixture
-def demo(once: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(once, tmp_path / "demo"))
-
-
-def verified(workspace: Path, **asked: Any) -> list[str]:
-    return list(verify_workspace(VerifyRequest(workspace, 1, **asked), QUIET))
-
-
 def says(workspace: Path, **asked: Any) -> str:
     """What `verify` says against a workspace whose digests fit one another."""
     write_sums(workspace)
-    with pytest.raises(CheckFailed) as failed:
-        verified(workspace, **asked)
-    first, *faults = str(failed.value).splitlines()
+    first, *faults = found(workspace, **asked).splitlines()
     assert f": {len(faults)} of its checks failed; " in first
     return "\n".join(faults)
 
@@ -84,8 +59,8 @@ def test_one_wrong_id_is_named_by_file_row_and_column(demo: Path, row: int, aske
     was = int(rows[row, 17])
     rows[row, 17] = (was + 1) % 300
     forge_rows(demo, rows)
-    found = says(demo, **asked)
-    assert found == f"pack: {SHARD} row {row:,} column 17: found {(was + 1) % 300}, expected {was}"
+    said = says(demo, **asked)
+    assert said == f"pack: {SHARD} row {row:,} column 17: found {(was + 1) % 300}, expected {was}"
 
 
 def test_an_added_row_is_named(demo: Path) -> None:
@@ -112,8 +87,8 @@ def test_a_wrong_count_is_named_by_row_and_column(demo: Path) -> None:
     counts.count[3] += 1
     forge_counts(demo, counts)
     place = "count: token_counts.parquet row 3 column count"
-    found = says(demo).splitlines()
-    assert found[0] == f"{place}: found {counts.count[3]}, expected {counts.count[3] - 1}"
+    said = says(demo).splitlines()
+    assert said[0] == f"{place}: found {counts.count[3]}, expected {counts.count[3] - 1}"
 
 
 def test_a_count_left_out_is_named(demo: Path) -> None:
@@ -145,11 +120,11 @@ def test_a_mapping_that_is_not_the_counts_top_is_named(demo: Path) -> None:
     manifest.stages["build-vocab"].outputs["token_mapping.json"] = made
     manifest.stages["pack"].inputs["mapping"] = made.sha256
     manifest.write()
-    found = says(demo).splitlines()
-    assert found[0] == (
+    said = says(demo).splitlines()
+    assert said[0] == (
         f"build-vocab: token_mapping.json compact id 1: found GPT-2 id {ids[1]}, expected {ids[2]}, the counts' next"
     )
-    assert found[1].startswith(f"pack: {SHARD} row ")
+    assert said[1].startswith(f"pack: {SHARD} row ")
 
 
 @pytest.mark.parametrize(
@@ -162,9 +137,9 @@ def test_a_wrong_figure_is_named(demo: Path, stage: str, figure: str) -> None:
     figures = figures["splits"]["train"] if stage == "pack" else figures
     figures[figure] = "0" * 64 if figure == "payload_sha256" else figures[figure] + 1
     manifest.write()
-    found = says(demo)
-    assert found.startswith(f"{stage}: ")
-    assert f" {figure} " in found
+    said = says(demo)
+    assert said.startswith(f"{stage}: ")
+    assert f" {figure} " in said
 
 
 # What is right passes, whatever the settings
@@ -197,42 +172,43 @@ def test_a_mapping_of_ones_own_passes(demo: Path, tmp_path: Path) -> None:
 # The sample
 
 
-def stories_of(workspace: Path) -> Stories:
-    return Stories(open_remembered(workspace, 2, QUIET), 2, QUIET, "gigatoken", "tokenizers")
+def test_a_sampled_story_that_the_other_encoder_encodes_otherwise_is_named(
+    demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = EncodedSplit._encode
+
+    def encode(split: EncodedSplit, batch: StoryBatch, wanted: Any) -> EncodedBatch:
+        encoded = kept(split, batch, wanted)
+        if split._pool._kind == "tokenizers" and (encoded.stories == 17).any():
+            at = int(encoded.lengths[: encoded.stories.tolist().index(17)].sum()) + 4
+            encoded.tokens[at] = 262
+        return encoded
+
+    monkeypatch.setattr(EncodedSplit, "_encode", encode)
+    said = says(demo)
+    assert said.startswith("pack: story 17 of the train split: after 4 equal tokens gigatoken gives [")
+    assert ", tokenizers [262, " in said
 
 
-def test_the_sample_alone_finds_a_wrong_id_in_a_row_that_it_takes(demo: Path) -> None:
-    settings = PackSettings(ctx=32, group=30)
-    check = SplitCheck("train", read_mapping(demo / "token_mapping.json"), settings, stories_of(demo))
-    figures = Manifest(demo).figures("pack", PackFigures)
-    assert figures is not None
-    assert check.difference(StoredRows(demo / DATASET), figures.splits["train"]) is None
-    rows = rows_of(demo).copy()
-    row = int(sample_rows(len(rows))[40])
-    rows[row, 31] ^= 1
-    forge_rows(demo, rows)
-    difference = check.sample_difference(StoredRows(demo / DATASET))
-    assert difference is not None
-    assert difference.startswith(f"{SHARD} row {row:,} column 31: found {rows[row, 31]}, expected {rows[row, 31] ^ 1} ")
-    assert difference.endswith("(by the encoder tokenizers)")
+def test_the_sample_is_the_same_every_time_and_all_of_a_small_split(
+    demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = open_remembered(demo, 1, QUIET)
+    monkeypatch.setattr(derive, "SAMPLE_STORIES", 50)
+    stories = Stories(corpus, 1, QUIET, "gigatoken", "tokenizers")
+    taken: list[list[int]] = []
+    kept = EncodedSplit._encode
 
+    def encode(split: EncodedSplit, batch: StoryBatch, wanted: Any) -> EncodedBatch:
+        taken.append(np.flatnonzero(wanted).tolist())
+        return kept(split, batch, wanted)
 
-def test_the_sample_is_the_same_every_time_without_a_row_twice() -> None:
-    for rows in (1, 999, 1000, 1001, 50_000):
-        sample = sample_rows(rows)
-        assert len(set(sample.tolist())) == len(sample) == min(rows, 1000)
-        assert 0 <= sample.min() <= sample.max() < rows
-        np.testing.assert_array_equal(sample, sample_rows(rows))
-
-
-@given(
-    st.lists(st.integers(0, 20), min_size=1, max_size=40), st.integers(1, 9), st.one_of(st.none(), st.integers(1, 12))
-)
-def test_a_row_begins_where_the_packer_cuts_it(lengths: list[int], ctx: int, group: int | None) -> None:
-    stream = np.arange(sum(lengths), dtype=np.uint16)  # each token is its own place
-    rows = RowPacker(ctx, group).add(stream, np.array(lengths))
-    begins = row_begins(np.array(lengths), PackSettings(ctx=ctx, group=group))
-    assert begins.tolist() == rows[:, 0].tolist()
+    monkeypatch.setattr(EncodedSplit, "_encode", encode)
+    for split in ("train", "train", "validation"):
+        assert list(encoder_faults(split, stories)) == []
+    assert taken[0] == taken[1] == taken[2] == taken[3]
+    assert len(taken[0]) == 50
+    assert taken[4] == list(range(10))
 
 
 # The source
@@ -260,15 +236,15 @@ def test_a_source_file_that_changed_is_named(own: Path, damage: str) -> None:
     file = own.parent / "own.jsonl"
     act, word = SOURCE_DAMAGE[damage]
     act(file)
-    found = says(own)
-    assert found.startswith(f"corpus: {file}")
-    assert word in found
+    said = says(own)
+    assert said.startswith(f"corpus: {file}")
+    assert word in said
 
 
 def test_another_source_than_the_stages_are_made_from_is_named(cli: Cli, own: Path) -> None:
     cli("download", "-w", own, "--source", "demo:200")
-    found = says(own).splitlines()
-    assert found == [
+    said = says(own).splitlines()
+    assert said == [
         "count: token_counts.parquet was made before its input 'corpus' changed; run `duckling-data count`",
         "pack: tokenized_dataset was made before its input 'corpus train' changed; run `duckling-data pack`",
     ]
@@ -278,8 +254,8 @@ def test_a_source_record_that_names_another_source_is_named(own: Path) -> None:
     record = read_json(own / "corpus/source.json")
     record["sources"] = ["demo:60"]
     (own / "corpus/source.json").write_text(json.dumps(record))
-    found = says(own)
+    said = says(own)
     assert (
-        found
+        said
         == "corpus: corpus/source.json names demo with train, validation, expected files with train as in manifest.json"
     )

@@ -1,12 +1,14 @@
 """The report: what the counts, the mapping and the rows of a workspace look like, as four figures and one page.
 
-`facts` gathers, `plots` draws, `page` writes the page around the figures. All of it comes from the workspace's own
+`facts` gathers, `plots` draws, `report.html` is the page around the figures. All of it comes from the workspace's own
 files and manifest, with no clock, host or path: equal workspaces give equal bytes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from duckling_data.base.disk import make_directory
 from duckling_data.base.files import write_bytes
@@ -19,8 +21,10 @@ from duckling_data.stages.pack import PACK
 from duckling_data.stages.vocab import VOCAB
 from duckling_data.workspace.manifest import Manifest
 
+if TYPE_CHECKING:
+    from duckling_data.stages.report.facts import Facts
+
 REPORT_FOLDER = "report"
-PAGE = "index.html"
 
 
 def draw_report(workspace: Path, manifest: Manifest, reporter: Reporter) -> dict[str, bytes]:
@@ -33,7 +37,6 @@ def draw_report(workspace: Path, manifest: Manifest, reporter: Reporter) -> dict
 
     load()  # before anything imports matplotlib's parts
     from duckling_data.stages.report.facts import gather
-    from duckling_data.stages.report.page import page
     from duckling_data.stages.report.plots import FIGURES, draw
 
     facts = gather(workspace, manifest)
@@ -42,15 +45,17 @@ def draw_report(workspace: Path, manifest: Manifest, reporter: Reporter) -> dict
         for name, content in draw(facts):
             files[name] = content
             bar.update()
-    return files | {PAGE: page(facts, files)}
+    return files | {"index.html": page(facts, files)}
 
 
-def write_report(workspace: Path, files: dict[str, bytes]) -> None:
-    """Write the files into `report/` in the workspace. Raises OutsideError if the disk refuses."""
-    folder = workspace / REPORT_FOLDER
-    make_directory(folder)
-    for name, content in files.items():
-        write_bytes(folder / name, content)
+def page(facts: Facts, figures: Mapping[str, bytes]) -> bytes:
+    """Return the page around the figures (PNG files, by name)."""
+    from duckling_data.base.page import render
+    from duckling_data.stages.report.facts import percent, visible
+
+    template = Path(__file__).with_name("report.html")
+    heads = ["", *(f"#{split}" for split in facts.packed)]
+    return render(template, facts=facts, figures=figures, packed_heads=heads, visible=visible, percent=percent)
 
 
 def _inputs(context: Context, settings: NoSettings) -> dict[str, str]:
@@ -66,8 +71,10 @@ def _make(context: Context, settings: NoSettings) -> Made[NoFigures]:
     context.manifest.corpus = context.corpus  # the page names the source as it is now
     files = draw_report(context.workspace, context.manifest, context.reporter)
     context.begin()
-    write_report(context.workspace, files)
-    return Made(described(context.workspace, *(f"{REPORT_FOLDER}/{file}" for file in files)), NoFigures())
+    make_directory(context.workspace / REPORT_FOLDER)
+    for name, content in files.items():
+        write_bytes(context.workspace / REPORT_FOLDER / name, content)
+    return described(context.workspace, *(f"{REPORT_FOLDER}/{file}" for file in files)), NoFigures()
 
 
 REPORT = Stage(

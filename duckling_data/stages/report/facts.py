@@ -33,8 +33,7 @@ def gather(workspace: Path, manifest: Manifest) -> Facts:
     manifest.refuse_changed(VOCAB.name, MAPPING_FILE)
     for stage in (COUNT, VOCAB, PACK):
         manifest.figures(stage.name, stage.figures)  # refuses those that are not as the stage writes them
-    counts = read_counts(workspace / COUNTS_NAME)
-    mapping = read_mapping(workspace / MAPPING_FILE)
+    counts, mapping = read_counts(workspace / COUNTS_NAME), read_mapping(workspace / MAPPING_FILE)
     live = np.isin(counts.gpt2_id, mapping["live_token_ids"])
     count, vocab, pack = manifest.stages[COUNT.name], manifest.stages[VOCAB.name], manifest.made(PACK.name)
     return Facts(plain(manifest.corpus) or {}, counts, mapping, live, count, vocab, pack)
@@ -48,7 +47,7 @@ class Unknown:
     rank: int
     """1 for the most frequent of all tokens."""
     count: int
-    pieces: tuple[int, ...]
+    pieces: list[int]
     """The GPT-2 ids that it is split into under `decompose`; else empty."""
 
 
@@ -68,14 +67,35 @@ class Facts:
     """None where no rows are packed."""
 
     @property
+    def source(self) -> str:
+        """The source's name for a person."""
+        source = str(self.corpus.get("source", ""))
+        if source != "files":
+            return {"tinystories": "TinyStories", "demo": "built-in demo stories"}.get(source, source)
+        names = [file["name"] for file in self.corpus["splits"]["train"]["files"]]
+        return ", ".join(names[:2]) + (f" and {len(names) - 2} more files" if len(names) > 2 else "")
+
+    @property
     def cut(self) -> int:
         """The number of live ids that have a token."""
         return len(self.mapping["live_token_ids"])
 
     @property
+    def covered(self) -> int:
+        """How many of the tokens counted have a live id of their own."""
+        return int(self.counts.count[self.live].sum())
+
+    @property
     def coverage(self) -> float:
         """The share of the tokens counted that have a live id of their own."""
-        return int(self.counts.count[self.live].sum()) / self.counts.total
+        return self.covered / self.counts.total
+
+    @property
+    def levels(self) -> list[tuple[float, str, int, str]]:
+        """(share, its text, ids that cover it, what they are), from the smallest share of the tokens to the largest."""
+        levels = self.count.figures["ids_for_coverage"].items()
+        rows = [(float(name[:-1]) / 100, level_name(name), ids, "") for name, ids in levels]
+        return sorted([*rows, (self.coverage, percent(self.coverage, 4), self.cut, "the live ids")])
 
     @cached_property
     def beyond(self) -> npt.NDArray[np.int64]:
@@ -86,14 +106,10 @@ class Facts:
     @cached_property
     def unknown(self) -> list[Unknown]:
         """The most frequent tokens without a live id, at most TOP_UNKNOWN."""
+        live, rows = set(self.mapping["live_token_ids"]), self.counts.rows
+        ranked = [(index + 1, *rows[index].tolist()) for index in np.flatnonzero(~self.live)[:TOP_UNKNOWN].tolist()]
         split = self.mapping.get("unk_policy") == DECOMPOSE
-        live = set(self.mapping["live_token_ids"])
-        found = []
-        for index in np.flatnonzero(~self.live)[:TOP_UNKNOWN].tolist():
-            token = int(self.counts.gpt2_id[index])
-            pieces = GPT2.split(token, live) if split else []
-            found.append(Unknown(token, index + 1, int(self.counts.count[index]), tuple(pieces)))
-        return found
+        return [Unknown(i, rank, count, GPT2.split(i, live) if split else []) for rank, i, count, _ in ranked]
 
     @property
     def unknown_ids(self) -> int:
@@ -189,13 +205,11 @@ def visible(gpt2_id: int, drawable: Container[int] | None = None) -> str:
     and those whose code point is not in `drawable` (a font's, say) are escaped as in Python's strings.
     """
     text = GPT2.token_bytes(gpt2_id).decode("utf-8", "surrogateescape")
-    return "".join(_visible_character(character, drawable) for character in text)
+    return "".join(SPACE if char == " " else _visible_character(char, drawable) for char in text)
 
 
 def _visible_character(character: str, drawable: Container[int] | None) -> str:
     code = ord(character)
-    if character == " ":
-        return SPACE
     if 0xDC80 <= code <= 0xDCFF:  # surrogateescape's mark of a byte that is not UTF-8
         return f"\\x{code - 0xDC00:02x}"
     seen = character.isprintable() and not unicodedata.category(character).startswith("M")

@@ -1,14 +1,13 @@
-"""The report's figures: coverage, Zipf's law, story length, the tokens without a live id. Each a PNG of 1200 x 800.
+"""The report's figures, each a PNG of 1200 x 800: coverage, Zipf's law, story length, the tokens without a live id.
 
-Drawn with matplotlib's object interface under its default settings and ours, whatever the user's own are: equal facts
-give equal bytes. Tokens are shown in what matplotlib's own font can draw; the rest is escaped.
+Equal facts give equal bytes. Tokens are shown in what matplotlib's own fonts can draw; the rest is escaped.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,10 +16,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from duckling_data.base.plotting import COLOURS, default_settings, png
-from duckling_data.stages.report.facts import SPACE, level_name, percent, visible
-
-if TYPE_CHECKING:
-    from duckling_data.stages.report.facts import Facts, Lengths
+from duckling_data.stages.report.facts import SPACE, Facts, Lengths, level_name, percent, visible
 
 LIVE, UNKNOWN, SECOND = COLOURS[:3]
 MARK, QUIET = "#222222", "#6B6B6B"
@@ -71,8 +67,7 @@ def coverage(facts: Facts) -> Figure:
     lower.plot(ranks[:-1], left_out[:-1], color=LIVE, linewidth=2.5)
     _mark_levels(upper, lower, facts)
     _mark_cut(upper, lower, facts)
-    upper.set_title(_counted(facts))
-    upper.set(ylabel="share of tokens covered", ylim=(0, 1.04))
+    upper.set(title=_counted(facts), ylabel="share of tokens covered", ylim=(0, 1.04))
     upper.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     deepest = min([level for level in left_out if level > 0] + [1.0])
     floor = max(deepest, min(1e-3, 1 - facts.coverage or 1.0) / 8)
@@ -102,20 +97,17 @@ def _mark_cut(upper: Any, lower: Any, facts: Facts) -> None:
         if share > 0:
             axes.plot([facts.cut], [share], "o", color=UNKNOWN, markersize=10, zorder=5)
     # The label is on the wider side: the axis is logarithmic, its middle the square root.
-    right = facts.cut**2 > len(facts.counts.count)
-    side, shift = ("right", -10) if right else ("left", 10)
-    point, look = (facts.cut, 0.06), {"color": UNKNOWN, "weight": "bold", "fontsize": 15}
+    side, shift = ("right", -10) if facts.cut**2 > len(facts.counts.count) else ("left", 10)
     label = f"{facts.cut:,} ids: {percent(facts.coverage)}"
-    across = upper.get_xaxis_transform()
-    upper.annotate(label, point, (shift, 0), xycoords=across, textcoords="offset points", ha=side, **look)
+    look = {"color": UNKNOWN, "weight": "bold", "fontsize": 15, "xycoords": upper.get_xaxis_transform()}
+    upper.annotate(label, (facts.cut, 0.06), (shift, 0), textcoords="offset points", ha=side, **look)
 
 
 def zipf(facts: Facts) -> Figure:
     """Return count by rank, with the live part, the rest and the live cut."""
-    unknown_share = f"{facts.unknown_ids:,} of {len(facts.counts.count):,} distinct tokens have no live id"
-    figure = _figure(f"Token counts by rank: {unknown_share}")
-    axes = figure.subplots()
     ranks, counts = np.arange(1, len(facts.counts.count) + 1), facts.counts.count
+    figure = _figure(f"Token counts by rank: {facts.unknown_ids:,} of {len(ranks):,} distinct tokens have no live id")
+    axes = figure.subplots()
     axes.plot(ranks, counts[0] / ranks, color=QUIET, linewidth=1.2, linestyle=":", label="Zipf's law: count ∝ 1 / rank")
     for chosen, color, label in ((facts.live, LIVE, "live"), (~facts.live, UNKNOWN, "without a live id")):
         share = percent(float(counts[chosen].sum()) / facts.counts.total, 4)
@@ -127,13 +119,10 @@ def zipf(facts: Facts) -> Figure:
         if rank <= len(counts):
             text = f"“{_label(int(facts.counts.gpt2_id[rank - 1]), drawable)}”"
             axes.annotate(text, (rank, counts[rank - 1]), (9, 9), textcoords="offset points", family=MONO, color=MARK)
-    axes.set_title(_counted(facts))
-    axes.set_xlabel(f"rank of the token, {MOST_FREQUENT}")
-    axes.set_ylabel("count in the stories counted")
+    axes.set(xlabel=f"rank of the token, {MOST_FREQUENT}", ylabel="count in the stories counted", title=_counted(facts))
     _log_axis(axes.xaxis)
     _log_axis(axes.yaxis)
-    axes.set_ylim(0.7, 3 * counts[0])
-    axes.set_xlim(0.8, 1.9 * max(len(counts), facts.cut))
+    axes.set(xlim=(0.8, 1.9 * max(len(counts), facts.cut)), ylim=(0.7, 3 * counts[0]))
     axes.legend(loc="lower left", markerscale=2.5)
     return figure
 
@@ -150,13 +139,14 @@ def story_length(facts: Facts) -> Figure:
     marks = [(lengths.mean, UNKNOWN, "-", f"mean {lengths.mean:,.1f}"), (median, MARK, "--", f"median {about}")]
     end = max(shown * lengths.bin, lengths.mean)
     if ctx:
-        marks.append((ctx, SECOND, "-.", _row_label(lengths, ctx)))
+        longer = lengths.at_least(ctx)
+        share = "" if longer is None else f": {percent(longer / lengths.total)} of the stories are as long or longer"
+        marks.append((ctx, SECOND, "-.", f"a row, {ctx:,}{share}"))
         end = max(end, min(ctx, 2 * end))
     for length, color, line, label in marks:
         axes.axvline(length, ymax=0.9, color=color, linewidth=2.2, linestyle=line, label=label)
     axes.set(xlim=(0, end * 1.02), ylim=(0, 1.16 * lengths.stories.max()))  # room for the legend above
-    axes.set_title(_counted(facts) + _tail(lengths, shown))
-    axes.set_xlabel("tokens in the story")
+    axes.set(title=_counted(facts) + _tail(lengths, shown), xlabel="tokens in the story")
     axes.set_ylabel(f"stories per {lengths.bin} tokens")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     _plain_numbers(axes.xaxis, axes.yaxis)
@@ -165,13 +155,8 @@ def story_length(facts: Facts) -> Figure:
     return figure
 
 
-def _row_label(lengths: Lengths, ctx: int) -> str:
-    longer = lengths.at_least(ctx)
-    share = "" if longer is None else f": {percent(longer / lengths.total)} of the stories are as long or longer"
-    return f"a row, {ctx:,}{share}"
-
-
 def _tail(lengths: Lengths, shown: int) -> str:
+    """Return what the histogram does not show of the longest stories, in a few words."""
     rest = int(lengths.stories[shown:].sum())
     if rest == 0:
         return "; the last bar holds all that are longer" if lengths.open_ended else ""
@@ -186,20 +171,20 @@ def unknown(facts: Facts) -> Figure:
     drawable = _drawable()
     figure = _figure(f"Tokens without a live id: {facts.unknown_become(lambda token: _label(token, drawable))}")
     axes = figure.subplots()
-    bars, counts = range(len(facts.unknown)), [token.count for token in facts.unknown]
-    axes.barh(bars, counts, 0.72, color=UNKNOWN)
-    for bar, count in zip(bars, counts, strict=True):
+    counts = [token.count for token in facts.unknown]
+    axes.barh(range(len(counts)), counts, 0.72, color=UNKNOWN)
+    for bar, count in enumerate(counts):
         label = f"{count:,}  ({facts.ppm(count)} ppm)"
         axes.annotate(label, (count, bar), (6, 0), textcoords="offset points", va="center", fontsize=11)
-    axes.set_yticks(bars, [_label(t.gpt2_id, drawable) for t in facts.unknown], family=MONO, fontsize=12)
+    labels = [_label(token.gpt2_id, drawable) for token in facts.unknown]
+    axes.set_yticks(range(len(counts)), labels, family=MONO, fontsize=12)
     axes.tick_params(axis="y", length=0)
-    axes.set_ylim(max(len(bars), 10) - 0.4, -0.6)
-    axes.set_xlim(0, counts[0] * 1.17)
+    axes.set(xlim=(0, counts[0] * 1.17), ylim=(max(len(counts), 10) - 0.4, -0.6))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _plain_numbers(axes.xaxis)
     axes.grid(visible=False)
+    which = f"the {len(counts)} most frequent of {facts.unknown_ids:,}"
     share = percent(1 - facts.coverage, 4)
-    which = f"the {len(bars)} most frequent of {facts.unknown_ids:,}"
     axes.set_title(f"{which}, which together are {share} of the tokens counted; {SPACE} is a space")
     axes.set_xlabel("count in the stories counted (and per million tokens)")
     return figure
