@@ -229,10 +229,11 @@ def verify(context: click.Context, /, run: str, workspace: Path, quiet: bool) ->
 
     Exit status 0 if all holds, 1 with a line on what differs if anything does, 2 if RUN is no run. It changes nothing.
     """
+    from duckling_train.runs.read import find_run
     from duckling_train.runs.resume import workspace_of
-    from duckling_train.runs.verify import locate, verify_run
+    from duckling_train.runs.verify import verify_run
 
-    run_dir = locate(workspace, run)
+    run_dir = find_run(workspace, run)
     if not options.given(context, "workspace"):
         # Only the workspace that contains a run is known to be its own; a run's directory holds no data.
         workspace = workspace_of(run_dir, run_dir)

@@ -1,29 +1,27 @@
 """The workspace's two files, opened and checked: packed rows and the mapping that they were made with.
 
-The rows stay where they are, memory-mapped: a row is a view. The whole dataset is read once, to check its ids and to
-hash it, so that a run's manifest names the data that was trained on, and so that a dataset or mapping that is no longer
-what the workspace's manifest says is refused.
+The rows stay memory-mapped: a row is a view. The whole dataset is read once, to check its ids and to hash it: a run's
+manifest names the data that it was trained on, and data other than the workspace's manifest records is refused.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from duckling_data.base.errors import InputError
+from duckling_data.base.files import sha256_file
 from duckling_data.rows.layout import COLUMN as COLUMN
 from duckling_data.rows.layout import TokenIds
 from duckling_data.rows.read import Rows, open_rows
 from duckling_data.stages.pack import DATASET_NAMES, PACK, PackFigures
 from duckling_data.tokens.mapping import MAPPING_FILE as MAPPING
 from duckling_data.tokens.mapping import TokenMapping, read_mapping
-from duckling_data.workspace.manifest import Manifest
+from duckling_data.workspace.manifest import Manifest, StageRecord
 from duckling_train.config import TrainConfig
 
 DATASET, VALIDATION = DATASET_NAMES["train"], DATASET_NAMES["validation"]
-NO_ROWS = "{} holds no rows: run duckling-data pack on more stories"
 
 
 class PackedRows:
@@ -38,36 +36,27 @@ class PackedRows:
     def __getitem__(self, index: int) -> dict[str, TokenIds]:
         return {COLUMN: self.rows[index]}
 
-    def payload_digest(self) -> str:
-        """Return the SHA-256 over the rows' tokens, little-endian, in order."""
-        return self.rows.payload_sha256()
-
 
 @dataclass(frozen=True)
 class TrainingData:
     """A workspace's data, checked against a config."""
 
     rows: PackedRows
-    """The packed rows."""
-
     mapping: TokenMapping
-    """The seed's vocabulary mapping."""
-
-    context: int
-    """Tokens a row."""
-
     payload_sha256: str
     """The dataset's payload digest."""
-
     mapping_sha256: str
     """SHA-256 of the mapping file's bytes."""
 
-    def record(self) -> dict[str, Any]:
-        """Return what a run's manifest says about its inputs."""
-        return {
-            "dataset": {"payload_sha256": self.payload_sha256, "rows": len(self.rows), "context": self.context},
+    def record(self, validation: PackedRows | None = None) -> dict[str, Any]:
+        """Return what a run's records say about the data that it trains on and is evaluated on: digests and sizes."""
+        record = {
+            "dataset": {"payload_sha256": self.payload_sha256, "rows": len(self.rows), "context": self.rows.rows.ctx},
             "mapping": {"sha256": self.mapping_sha256},
         }
+        if validation is not None:
+            record["validation"] = {"payload_sha256": validation.rows.payload_sha256(), "rows": len(validation)}
+        return record
 
 
 def open_workspace(workspace: Path, config: TrainConfig) -> TrainingData:
@@ -89,17 +78,18 @@ def open_workspace(workspace: Path, config: TrainConfig) -> TrainingData:
             f"give --vocab-size {mapping['total_vocab']}, or run duckling-data build-vocab --live 6144 --dead 2048"
         )
     rows = _read_rows(dataset_path, mapping, config)
-    mapping_sha256 = hashlib.sha256(mapping_path.read_bytes()).hexdigest()
-    data = TrainingData(rows, mapping, config.n_positions, rows.payload_digest(), mapping_sha256)
-    _check_recorded(workspace, data)
-    return data
+    mapping_sha256 = sha256_file(mapping_path)
+    payload_sha256 = rows.rows.payload_sha256()
+    pack = _check_packed(workspace, dataset_path, "train", payload_sha256)
+    if pack is not None and pack.inputs["mapping"] != mapping_sha256:
+        raise InputError(f"{mapping_path} is not what {DATASET} was packed with: run duckling-data pack")
+    return TrainingData(rows, mapping, payload_sha256, mapping_sha256)
 
 
 def open_validation(workspace: Path, config: TrainConfig, mapping: TokenMapping) -> PackedRows | None:
-    """Open and check the validation rows, or return None where the workspace has none or `config` takes none of them.
+    """Open and check the validation rows; None where the workspace has none or `config` takes none of them.
 
-    Raises InputError as `open_workspace` does, also for rows that the workspace's manifest does not list, and where
-    `config.eval_steps` asks for rows that are not there.
+    Raises InputError as `open_workspace` does, and where `config.eval_steps` asks for rows that are not there.
     """
     path = workspace / VALIDATION
     if config.eval_rows == 0:
@@ -112,29 +102,15 @@ def open_validation(workspace: Path, config: TrainConfig, mapping: TokenMapping)
             )
         return None
     rows = _read_rows(path, mapping, config)
-    packed = Manifest(workspace).figures(PACK.name, PackFigures)
-    if packed is not None:
-        recorded = packed.splits.get("validation")
-        if recorded is None:
-            raise InputError(f"{path} was not packed from this source, which has no validation split: remove it")
-        if recorded.payload_sha256 != rows.payload_digest():
-            raise InputError(f"{path} is not what was packed: remove it and run duckling-data pack")
+    _check_packed(workspace, path, "validation", rows.rows.payload_sha256())
     return rows
-
-
-def inputs_of(data: TrainingData, validation: PackedRows | None) -> dict[str, Any]:
-    """Return what a run's records say about the data that it trains on and is evaluated on: digests and sizes."""
-    record = data.record()
-    if validation is not None:
-        record["validation"] = {"payload_sha256": validation.payload_digest(), "rows": len(validation)}
-    return record
 
 
 def _read_rows(path: Path, mapping: TokenMapping, config: TrainConfig) -> PackedRows:
     """Open a directory of rows; InputError where it is empty, of another context, or holds an id that is not live."""
     rows = open_rows(path)
     if not len(rows):
-        raise InputError(NO_ROWS.format(path))
+        raise InputError(f"{path} holds no rows: run duckling-data pack on more stories")
     if any(chunk.shape[1] != config.n_positions for chunk in rows.chunks):
         raise InputError(
             f"{path} holds rows of {rows.ctx} tokens, expected {config.n_positions}: "
@@ -148,20 +124,24 @@ def _read_rows(path: Path, mapping: TokenMapping, config: TrainConfig) -> Packed
     return PackedRows(rows)
 
 
-def _check_recorded(workspace: Path, data: TrainingData) -> None:
-    """Raise InputError unless the data are what the workspace's manifest says; two files without one are accepted."""
+def _check_packed(workspace: Path, path: Path, split: str, payload: str) -> StageRecord | None:
+    """Return what the workspace's manifest says of packing, None where it has none: two files alone are accepted.
+
+    Raises InputError unless `payload` is the digest that it records of the split's rows.
+    """
     manifest = Manifest(workspace)
     pack = manifest.stages.get(PACK.name)
     if pack is None:
-        return
+        return None
     packed = manifest.figures(PACK.name, PackFigures)
     if packed is None:
-        raise InputError(f"packing {workspace / DATASET} was interrupted: run duckling-data pack")
-    payload = packed.splits["train"].payload_sha256
-    if payload != data.payload_sha256:
+        raise InputError(f"packing {path} was interrupted: run duckling-data pack")
+    recorded = packed.splits.get(split)  # type: ignore[call-overload]  # any name: another split is refused here
+    if recorded is None:
+        raise InputError(f"{path} was not packed from this source, which has no {split} split: remove it")
+    if payload != (expected := recorded.payload_sha256):
         raise InputError(
-            f"{workspace / DATASET} is not what was packed (payload {data.payload_sha256[:12]}, "
-            f"recorded {payload[:12]}): remove it and run duckling-data pack"
+            f"{path} is not what was packed (payload {payload[:12]}, recorded {expected[:12]}): "
+            "remove it and run duckling-data pack"
         )
-    if pack.inputs.get("mapping") != data.mapping_sha256:
-        raise InputError(f"{workspace / MAPPING} is not what {DATASET} was packed with: run duckling-data pack")
+    return pack

@@ -1,8 +1,7 @@
 """What an engine is: it trains one or more jobs, and shows each job's hooks every optimizer step.
 
-An engine owns the arithmetic and the state that a checkpoint keeps of it. Everything else that happens while a run
-trains is a hook: metrics, progress, evaluation, checkpoints, recordings. A hook works on any engine, since it sees a
-run through a StepView alone.
+An engine owns the arithmetic and the state that a checkpoint keeps of it. All else is a hook: metrics, progress,
+evaluation, checkpoints, recordings. A hook sees a run through a StepView alone, and so works on any engine.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from duckling_train.config import TrainConfig
 from duckling_train.data import PackedRows
 
 GRADIENT, HIDDEN = "gradient", "hidden"
-"""What a hook may need of a step that an engine keeps only where it is asked for: see `Hook.needs`."""
+"""What an engine keeps of a step only for a hook that needs it (`Hook.needs`)."""
 
 
 class DivergedError(InputError):
@@ -30,24 +29,21 @@ class DivergedError(InputError):
 
 @dataclass(frozen=True)
 class EngineState:
-    """What an engine needs, besides a job's settings and data, to continue after a step as if nothing had happened."""
+    """What an engine needs, besides a job's settings and data, to resume bitwise after a step."""
 
     files: dict[str, bytes]
-    """The content of its files in a checkpoint, by their names."""
+    """The content of its files in a checkpoint, by name."""
     values: dict[str, Any]
-    """Numbers and lists, for the checkpoint's own record (JSON)."""
+    """JSON, for the checkpoint's own record."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint on disk, to start from."""
+    """A whole checkpoint on disk: its directory, the optimizer steps done, and the engine's values."""
 
     path: Path
-    """Its directory, with the engine's files."""
     step: int
-    """Optimizer steps done."""
     state: dict[str, Any]
-    """The engine's values."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +53,12 @@ class Job:
     config: TrainConfig
     """Its settings, the device and the threads resolved."""
     model: GPT2LMHeadModel
-    """Its model, in the dtype of the precision: trained in place."""
+    """In the dtype of the precision; trained in place."""
     rows: PackedRows
-    """The rows to train on."""
     run_dir: Path
     """The run's directory; its name is the run's."""
     start: Checkpoint | None = None
-    """Where to start from; None is step 0."""
+    """None starts at step 0."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +69,14 @@ class LogLine:
     loss: float
     """The mean since the last log, in nats a token."""
     learning_rate: float
-    """The learning rate of that step."""
     grad_norm: float | None
     """The gradient's global norm before clipping; None where the engine does not compute it."""
 
 
 class StepView(ABC):
-    """What a hook sees of a run after an optimizer step. Nothing is computed or copied until it is asked for.
+    """What a hook sees of its run after an optimizer step. Nothing is computed or copied until it is asked for.
 
-    Tensors are the engine's own, on its device, and change with the next step: copy what is to be kept. An engine that
-    trains several runs at once gives each run's hooks a view of that run.
+    Tensors are the engine's own, on its device, and change with the next step: copy what is to be kept.
     """
 
     step: int = 0
@@ -128,10 +121,10 @@ class Hook:
     """Watches one run. Every method may be left out; an exception ends the run."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    """Any of GRADIENT and HIDDEN: what the view must offer of each step."""
+    """Any of GRADIENT and HIDDEN."""
 
     def begin(self, view: StepView) -> None:
-        """Called before the first step: `view.step` is 0, or the step that the run starts from."""
+        """Called before the first step; `view.step` is the step that the run starts from."""
 
     def log(self, line: LogLine) -> None:
         """Called at every log, before `step` of the same step."""
@@ -154,6 +147,6 @@ class Engine(Protocol):
     def fit(self, jobs: Sequence[Job], hooks: Sequence[Sequence[Hook]]) -> None:
         """Train each job's model in place, from its start up to `config.steps`, under the hooks of the same number.
 
-        Raises DivergedError at a loss, gradient norm or weight that is not finite, InputError for a start that is not
-        a state of this job, and what a hook raises.
+        Raises DivergedError at a loss, gradient norm or weight that is not finite, InputError for a start that does not
+        fit the job, and what a hook raises.
         """

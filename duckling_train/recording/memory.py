@@ -12,14 +12,10 @@ from duckling_train.engines.reference.callbacks import TrainerHook
 class WRecorder(TrainerHook):
     """Copies W every `record_every` steps: a hook, and a Trainer callback.
 
-    `snapshots` is a list of (step, W): the optimizer steps done, and W as it is after that step, a tensor
-    [vocabulary, width] on the CPU in the weights' own dtype (float32, unless the precision says otherwise). The start,
-    step 0, is not among them: copy `W.detach().cpu().clone()` before training. Recording changes no number of the run.
-
-    Everything stays in memory. A float32 snapshot of Duckling II takes 4 MiB: 0.4 GB for 10,000 steps at the default
-    of one in 100 steps, 42 GB at every step, and `torch.stack` needs as much again.
-
-    Raises InputError where `record_every` is below 1.
+    `snapshots` is a list of (step, W): the optimizer steps done, and W after that step, a tensor [vocabulary, width] on
+    the CPU in the weights' own dtype. Step 0 is not among them: copy `W.detach().cpu().clone()` before training.
+    Recording changes no number of the run. Raises InputError where `record_every` is below 1.
+    A float32 snapshot of Duckling II takes 4 MiB: 0.4 GB for 10,000 steps, one in 100 recorded; 42 GB for every step.
 
     >>> recorder = WRecorder(record_every=1)
     >>> tracker = experiment.train(2, callbacks=[recorder])

@@ -1,16 +1,14 @@
 """Checkpoints: everything that a run needs to resume bitwise, in `checkpoints/step-NNNNNNNN/`, whole or not there.
 
-A checkpoint is written under a partial name, flushed, and renamed, so a half-written one is never picked up. It holds
-
-    the engine's own files   for the reference engine weights, optimizer state and counters
-    metrics.jsonl, …         the run's logs up to this step
-    checkpoint.json          the step, the engine's values, what run it belongs to, each file's size and SHA-256
+the engine's own files   for the reference engine weights, optimizer state and counters
+metrics.jsonl, …         the run's logs up to this step
+checkpoint.json          the step, the engine's values, what run it belongs to, each file's size and SHA-256
 """
 
 from __future__ import annotations
 
 import re
-import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,42 +17,44 @@ from duckling_data.base.errors import InputError
 from duckling_data.base.files import PARTIAL, replace_directory, sync_directory, write_bytes
 from duckling_data.base.records import FileRecord, added, decode, describe, file_faults, first_fault, plain, short
 from duckling_data.base.strict_json import digest_json, read_json, write_json
+from duckling_train.config import TrainConfig
 from duckling_train.engines.base import Checkpoint
-from duckling_train.runs.layout import CHECKPOINTS, LOGS
+from duckling_train.runs.layout import CHECKPOINTS, LOGS, refuse_outside, remove
 
 CHECKPOINT = "checkpoint.json"
 RECORD_DIGEST = "record_sha256"
 """The digest, in `checkpoint.json`, of all else in it."""
 FORMAT_VERSION = 1
-RECORD_LIMIT = 1 << 20
-"""The largest record of a checkpoint that is read, in bytes."""
 KEPT = 2
-"""How many checkpoints stay while a run trains: if the newest is damaged by a disk, there is one before it."""
-
+"""How many checkpoints stay while a run trains: if a disk damages the newest, there is one before it."""
 NAME = "step-{:08d}"
 NAME_PATTERN = re.compile(r"step-(\d{8,})")
 
 
 def checkpoints_of(run_dir: Path) -> list[tuple[int, Path]]:
     """Return (step, directory) of the run's finished checkpoints, oldest first. Partial ones are not among them."""
-    folder = run_dir / CHECKPOINTS
-    entries = folder.iterdir() if folder.is_dir() else ()
-    matches = ((NAME_PATTERN.fullmatch(entry.name), entry) for entry in entries)
+    matches = ((NAME_PATTERN.fullmatch(entry.name), entry) for entry in (run_dir / CHECKPOINTS).glob("step-*"))
     return sorted((int(match[1]), entry) for match, entry in matches if match and entry.is_dir())
 
 
+@dataclass(frozen=True)
 class Checkpoints:
     """The checkpoints of one run; `identity` is what it is (settings and data): a checkpoint of another is refused."""
 
-    def __init__(self, run_dir: Path, identity: dict[str, Any], *, keep_all: bool) -> None:
-        self.run_dir = run_dir
-        self.identity = identity
-        self.keep_all = keep_all
+    run_dir: Path
+    identity: dict[str, Any]
+    keep_all: bool
+
+    @classmethod
+    def of(cls, run_dir: Path, config: TrainConfig, inputs: dict[str, Any]) -> Checkpoints:
+        """Return the checkpoints of the run with these settings and inputs."""
+        identity = {"config_sha256": digest_json(config.resolved()), "inputs": inputs}
+        return cls(run_dir, identity, keep_all=config.keep_checkpoints)
 
     def write(self, step: int, files: dict[str, bytes], state: dict[str, Any]) -> None:
         """Write the checkpoint of `step` from the engine's files and values (JSON), and remove those too old.
 
-        Raises OutsideError when the disk fails; the checkpoints before stay as they are.
+        Raises OutsideError when the disk fails; the checkpoints before it stay.
         """
         path = self.run_dir / CHECKPOINTS / NAME.format(step)
         partial = path.with_name(path.name + PARTIAL)
@@ -87,72 +87,38 @@ class Checkpoints:
 
     def read(self, step: int, path: Path) -> Checkpoint:
         """Return the checkpoint in `path`, checked whole and this run's. Raises InputError as `newest` does."""
+        advice = f"remove {path.name} to resume from the checkpoint before it, or start again with --overwrite"
+        file = path / CHECKPOINT
         if path.is_symlink():
-            raise InputError(f"{path}: a link, expected the checkpoint itself; {instead(path)}")
-        content = self._read_record(step, path)
+            raise InputError(f"{path}: a link, expected the checkpoint itself; {advice}")
+        content = read_json(file, limit=1 << 20) if file.is_file() and not file.is_symlink() else None
+        if not isinstance(content, dict) or content.get("format") != FORMAT_VERSION or content.get("step") != step:
+            raise InputError(f"{path}: {CHECKPOINT} is missing, a link, or not one of step {step}; {advice}")
+        if content.pop(RECORD_DIGEST, None) != digest_json(content):
+            raise InputError(f"{path}: {CHECKPOINT} is damaged (not its own SHA-256); {advice}")
         for name, value in self.identity.items():
-            if content.get(name) != value:
-                raise InputError(
-                    f"{path} is from a run with other {name}: {_difference(content.get(name), value)}; {instead(path)}"
-                )
-        files = decode(content.get("files"), dict[str, FileRecord], f"{path / CHECKPOINT}: files", instead(path))
-        outside = next((name for name in files if Path(name).name != name), None)
-        if outside is not None:
-            raise InputError(f"{path / CHECKPOINT}: file {short(outside)} is not in the checkpoint; {instead(path)}")
+            if (found := content.get(name)) != value:
+                difference = f"{short(found)}, expected {short(value)}"
+                raise InputError(f"{path} is from a run with other {name}: {difference}; {advice}")
+        files = decode(content.get("files"), dict[str, FileRecord], f"{file}: files", advice)
+        refuse_outside(files, file, advice)
         faults = dict(file_faults(path, files, links=False))
-        here = {file.name for file in path.iterdir()} - {CHECKPOINT}
+        here = {entry.name for entry in path.iterdir()} - {CHECKPOINT}
         faults |= dict.fromkeys(added(here, files), f"was added: {CHECKPOINT} does not list it")
         if faults:
-            raise InputError(f"{first_fault(path, faults)}; {instead(path)}")
-        return Checkpoint(path, step, decode(content.get("state"), dict[str, Any], str(path), instead(path)))
-
-    def _read_record(self, step: int, path: Path) -> dict[str, Any]:
-        file = path / CHECKPOINT
-        content = read_json(file, RECORD_LIMIT) if file.is_file() and not file.is_symlink() else None
-        if not isinstance(content, dict) or content.get("format") != FORMAT_VERSION or content.get("step") != step:
-            raise InputError(f"{path}: {CHECKPOINT} is missing or not one of step {step}; {instead(path)}")
-        if content.pop(RECORD_DIGEST, None) != digest_json(content):
-            raise InputError(f"{path}: {CHECKPOINT} is damaged (not its own SHA-256); {instead(path)}")
-        return content
+            raise InputError(f"{first_fault(path, faults)}; {advice}")
+        return Checkpoint(path, step, decode(content.get("state"), dict[str, Any], str(path), advice))
 
     def restore_logs(self, checkpoint: Checkpoint | None) -> None:
         """Set the run's logs back to what they were at the checkpoint; without one, there are none."""
         for name in LOGS:
-            source = checkpoint.path / name if checkpoint is not None else None
-            if source is not None and source.exists():
-                write_bytes(self.run_dir / name, source.read_bytes())
+            if checkpoint is not None and (checkpoint.path / name).exists():
+                write_bytes(self.run_dir / name, (checkpoint.path / name).read_bytes())
             else:
-                with disk_errors(self.run_dir / name):
-                    (self.run_dir / name).unlink(missing_ok=True)
+                remove(self.run_dir / name)
 
     def finish(self) -> None:
         """Remove what a finished run needs no more: every checkpoint unless all are kept, and partial ones."""
         folder = self.run_dir / CHECKPOINTS
-        if not self.keep_all:
-            remove(folder)
-        elif folder.is_dir():
-            for entry in folder.glob("*" + PARTIAL):
-                remove(entry)
-
-
-def remove(path: Path) -> None:
-    """Remove a directory, if it is there; of a link to one the link alone."""
-    with disk_errors(path):
-        if path.is_symlink():
-            path.unlink()
-        elif path.exists():
-            shutil.rmtree(path)
-
-
-def instead(path: Path) -> str:
-    """Return what to do about a checkpoint that is refused."""
-    return f"remove {path.name} to resume from the checkpoint before it, or start again with --overwrite"
-
-
-def _difference(found: Any, expected: Any) -> str:
-    """Return the first entry in which two records differ."""
-    if isinstance(found, dict) and isinstance(expected, dict):
-        for key in sorted(found.keys() | expected.keys()):
-            if found.get(key) != expected.get(key):
-                return f"{key} {short(found.get(key))}, not {short(expected.get(key))}"
-    return f"{short(found)}, not {short(expected)}"
+        for entry in folder.glob("*" + PARTIAL) if self.keep_all else [folder]:
+            remove(entry)

@@ -1,13 +1,11 @@
-"""Continues prompts with a trained model: `duckling-train generate`, by transformers' `model.generate`.
+"""Continues prompts with a trained model: `duckling-train generate`, by transformers' `model.generate`, on the CPU.
 
-Each prompt is a sequence of its own, on the CPU, and the random stream starts at the seed for each of them: a prompt's
-continuation depends on the run, the prompt and the sampling alone, not on the prompts beside it, on their order, or on
-the number of threads.
+A continuation depends on the run, the prompt and the sampling alone: each prompt is a sequence of its own, on one
+thread, and its random stream starts at the seed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,24 +18,19 @@ from transformers import GPT2LMHeadModel
 from transformers import logging as transformers_logging
 
 from duckling_data.base.errors import InputError
+from duckling_data.base.records import short
 from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_train.config import MAX_SEED
-from duckling_train.runs.layout import CONFIG
+from duckling_train.runs.layout import AGAIN, CONFIG
 from duckling_train.runs.read import model_directory
 
-UNREADABLE = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    ArithmeticError,
-    SafetensorError,
-)
+NO_MODEL = (OSError, ValueError, RuntimeError, TypeError, AttributeError, LookupError, ArithmeticError, SafetensorError)
 """What transformers and torch raise over settings and weights that make no model."""
 COLDEST = 1e-6
 """The lowest temperature: logits divided by much less overflow float32."""
+PROMPTS = ("Once upon a time", "One day, a little girl named Lily", "The dog")
+"""The prompts of `samples.txt`."""
+NEW_TOKENS = 60
 
 
 @dataclass(frozen=True)
@@ -46,16 +39,12 @@ class Sampling:
 
     tokens: int = 100
     """New tokens a prompt; fewer where `<|endoftext|>` comes before."""
-
     greedy: bool = False
     """Whether the most likely token is taken each time, of equals the smallest id; else one is drawn."""
-
     temperature: float = 1.0
     """What the logits are divided by before a token is drawn."""
-
     top_k: int = 0
     """A token is drawn among this many most likely ones; 0 is all."""
-
     seed: int = 42
     """Where the random stream starts, for each prompt anew."""
 
@@ -75,49 +64,56 @@ class Sampling:
 def continuations(
     run_dir: Path, prompts: Sequence[str], sampling: Sampling, note: Callable[[str], None] = lambda line: None
 ) -> Iterator[str]:
-    """Return, for each prompt in turn, the text that the run's model read and went on with.
+    """Return, for each prompt in turn, the text that the run's model read and its continuation.
 
-    `note` gets a line for each prompt with tokens that the mapping does not know: the model reads others in their
-    place. Raises InputError for a run without a whole model, and, before anything is generated, for a prompt that is
-    empty, no text, or too long for the model's context together with the new tokens.
+    `note` gets a line for each prompt with unknown tokens: the model reads others instead. Raises InputError for a run
+    without a whole model, and, before anything is generated, for a prompt that is empty, no text, or with the new
+    tokens longer than the model's context.
     """
     model, tokenizer = open_model(run_dir)
     read = [_prompt_ids(tokenizer, prompt, sampling.tokens, model.config.n_positions) for prompt in prompts]
+    known = tokenizer.get_vocab()
     for prompt, ids in zip(prompts, read, strict=True):
-        unknown = unknown_tokens(tokenizer, prompt)
-        if unknown:
+        if unknown := sum(token not in known for token in tokenizer.tokenize(prompt)):
             note(f"{unknown} of the {len(ids)} tokens of {prompt!r} are unknown: it reads {tokenizer.decode(ids)!r}")
     return (str(tokenizer.decode(continued(model, ids, sampling))) for ids in read)
 
 
 def continued(model: GPT2LMHeadModel, ids: Sequence[int], sampling: Sampling) -> list[int]:
-    """Return a prompt's compact ids followed by the new ones. The model is on the CPU, in any dtype.
+    """Return a prompt's compact ids followed by the new ones. The model, on the CPU in any dtype, is set to eval.
 
     torch's global random stream and its number of threads are left as they were.
     """
     input_ids = torch.tensor([ids])
-    drawn = {"temperature": sampling.temperature, "top_k": sampling.top_k}
-    was_training = model.training
-    model.train(False)
-    with _one_thread(), torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.default_generator.manual_seed(sampling.seed)
-        generating: Any = model  # the library's types do not admit GPT-2 here
-        output = generating.generate(
-            input_ids,
-            attention_mask=torch.ones_like(input_ids),
-            max_new_tokens=sampling.tokens,
-            do_sample=not sampling.greedy,
-            **({} if sampling.greedy else drawn),
-        )
-    model.train(was_training)
+    drawn = {} if sampling.greedy else {"temperature": sampling.temperature, "top_k": sampling.top_k}
+    generating: Any = model.eval()  # the library's types do not admit GPT-2 here
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # in a model this small more mostly wait, and their number would shape the bits
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.default_generator.manual_seed(sampling.seed)
+            output = generating.generate(
+                input_ids, attention_mask=torch.ones_like(input_ids), max_new_tokens=sampling.tokens,
+                do_sample=not sampling.greedy, **drawn,
+            )  # fmt: skip
+    finally:
+        torch.set_num_threads(threads)
     new: list[int] = output[0].tolist()
     return new
 
 
-def unknown_tokens(tokenizer: DucklingTokenizer, text: str) -> int:
-    """Return how many of the text's tokens have no compact id, so that `unk_id` stands in for them."""
-    known = tokenizer.get_vocab()
-    return sum(token not in known for token in tokenizer.tokenize(text))
+def greedy(model: GPT2LMHeadModel, tokenizer: DucklingTokenizer, prompt: str, new_tokens: int = NEW_TOKENS) -> str:
+    """Return `prompt` with `new_tokens` most likely tokens appended, fewer where the model's context ends, decoded."""
+    ids: list[int] = tokenizer.encode(prompt)
+    room = min(new_tokens, model.config.n_positions - len(ids))
+    if room > 0:
+        ids = continued(model, ids, Sampling(tokens=room, greedy=True))
+    return str(tokenizer.decode(ids))
+
+
+def samples_text(model: GPT2LMHeadModel, tokenizer: DucklingTokenizer) -> str:
+    """Return the content of `samples.txt`: for each prompt a line `> prompt`, its greedy continuation, a blank line."""
+    return "".join(f"> {prompt}\n{greedy(model, tokenizer, prompt)}\n\n" for prompt in PROMPTS)
 
 
 def open_model(run_dir: Path) -> tuple[GPT2LMHeadModel, DucklingTokenizer]:
@@ -133,41 +129,25 @@ def open_model(run_dir: Path) -> tuple[GPT2LMHeadModel, DucklingTokenizer]:
             str(place), local_files_only=True, use_safetensors=True, output_loading_info=True
         )
         model, found = opened
-        # transformers itself would draw what is missing at random, and leave out what is too many.
+        # transformers would draw what is missing at random, and leave out what is too many.
         wrong = sorted({*found["missing_keys"], *found["unexpected_keys"], *found["mismatched_keys"]})
         if wrong:
             raise ValueError(f"its weights are not those of its {CONFIG}: {wrong[0]}")
         return model, DucklingTokenizer.from_pretrained(str(place), local_files_only=True)
-    except UNREADABLE as error:
-        raise _cannot_open(place, error) from error
-
-
-def _cannot_open(place: Path, error: Exception) -> InputError:
-    """Return the one line for a library's own words about a model's directory."""
-    words = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-    return InputError(f"{place} cannot be opened ({words}): train the run again with --overwrite")
+    except NO_MODEL as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise InputError(f"{place} cannot be opened ({reason}): {AGAIN}") from error
 
 
 def name_special_tokens(model: Any, tokenizer: DucklingTokenizer) -> None:
-    """Give `model` the tokenizer's end and padding ids, for `generate`: where it stops, and what it fills batches with.
+    """Give `model` the tokenizer's end and padding ids, for `generate`; nothing in training reads them.
 
-    GPT-2's own (50256) lie outside the compact vocabulary. There is no begin token. Nothing in training reads them.
+    GPT-2's own (50256) are outside the compact vocabulary. There is no begin token.
     """
     for settings in (model.config, model.generation_config):
         settings.bos_token_id = None
         settings.eos_token_id = tokenizer.eos_token_id
         settings.pad_token_id = tokenizer.pad_token_id
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread: in a model this small several mostly wait, and their number would shape the bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _prompt_ids(tokenizer: DucklingTokenizer, prompt: str, new_tokens: int, context: int) -> list[int]:
@@ -181,11 +161,7 @@ def _prompt_ids(tokenizer: DucklingTokenizer, prompt: str, new_tokens: int, cont
         raise InputError("--prompt is empty; the model has no begin token, so give it at least one token")
     if len(ids) + new_tokens > context:
         raise InputError(
-            f"--prompt {_shortened(prompt)!r} has {len(ids):,} tokens; with --tokens {new_tokens:,} that makes "
+            f"--prompt {short(prompt)} has {len(ids):,} tokens; with --tokens {new_tokens:,} that makes "
             f"{len(ids) + new_tokens:,}, and the model's context is {context:,}"
         )
     return ids
-
-
-def _shortened(prompt: str, width: int = 40) -> str:
-    return prompt if len(prompt) <= width else prompt[: width - 1] + "…"

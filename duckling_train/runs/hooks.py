@@ -1,24 +1,31 @@
-"""What watches every run, on any engine: the log of losses, the progress bar with the run's clock, checkpoints."""
+"""What watches every run, on any engine: the log of losses, the progress bar and clock, evaluation, checkpoints."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from tqdm import tqdm
+from transformers import GPT2LMHeadModel
 
 from duckling_data.base.disk import disk_errors
 from duckling_train.config import TrainConfig
-from duckling_train.engines.base import Hook, LogLine, StepView
+from duckling_train.data import COLUMN, PackedRows
+from duckling_train.engines.base import DivergedError, Hook, LogLine, StepView
+from duckling_train.precision import uses_autocast
 from duckling_train.runs.checkpoint import Checkpoints
 
-METRICS = ("loss", "learning_rate", "grad_norm")
+ROWS_A_BATCH = 4
+"""4 × 512 × 8,192 float32 logits are 67 MB."""
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
 
 
@@ -47,18 +54,11 @@ class Progress(Hook):
     """
 
     def __init__(self, steps: int, *, quiet: bool, start: int = 0, seconds: float = 0.0) -> None:
-        # In a log file a bar is noise: there it moves only every ten seconds.
-        interval = 0.1 if sys.stderr.isatty() else 10.0
+        every = 0.1 if sys.stderr.isatty() else 10.0  # in a log file a bar is noise
         self._bar = tqdm(
-            total=steps,
-            initial=start,
-            desc="training",
-            disable=quiet,
-            mininterval=interval,
-            maxinterval=interval,
-            bar_format=BAR,
-            unit="steps",
-        )
+            total=steps, initial=start, desc="training", disable=quiet, mininterval=every, maxinterval=every,
+            bar_format=BAR, unit="steps",
+        )  # fmt: skip
         self._seconds = seconds
         self._since: float | None = None
 
@@ -98,6 +98,61 @@ class Progress(Hook):
     def close(self) -> None:
         """End the bar's line."""
         self._bar.close()
+
+
+def evaluate(
+    model: GPT2LMHeadModel, rows: PackedRows, limit: int | None, unk_id: int, *, autocast: bool
+) -> dict[str, Any]:
+    """Return `loss`, `perplexity`, `loss_known` and `rows` of the first `limit` rows (None: all).
+
+    `loss` is the mean cross-entropy (nats) of all predictions, n - 1 a row of n tokens (the Trainer divides by n, see
+    `model.py`); `perplexity` its exponential, None where too large; `loss_known` the mean over targets other
+    than `unk_id`, None where there are none. Under the policy `most-frequent` `unk_id` is the id of a real `.` as well.
+    Sums are float64; the model's mode is kept; no random number is drawn.
+    """
+    count = len(rows) if limit is None else min(limit, len(rows))
+    sums = np.zeros(4)  # loss, predictions, loss of known targets, known targets
+    was_training = model.training
+    model.train(False)
+    with torch.no_grad(), torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=autocast):
+        for first in range(0, count, ROWS_A_BATCH):
+            batch = [rows[index][COLUMN] for index in range(first, min(first + ROWS_A_BATCH, count))]
+            ids = torch.from_numpy(np.stack(batch).astype(np.int64)).to(model.device)
+            logits, targets = model(ids).logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten()
+            losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none").cpu().double()
+            known = (targets != unk_id).cpu()
+            sums += np.array([losses.sum(), len(losses), losses[known].sum(), known.sum()], dtype=np.float64)
+    model.train(was_training)
+    loss = float(sums[0] / sums[1])
+    loss_known = float(sums[2] / sums[3]) if sums[3] else None
+    perplexity = math.exp(loss) if loss < 700 else None  # exp of more overflows float64
+    return {"loss": loss, "perplexity": perplexity, "loss_known": loss_known, "rows": count}
+
+
+class Evaluator(Hook):
+    """Evaluates every `config.eval_steps` steps and after the last, and appends each result to a JSON Lines file.
+
+    `clock` is the run's; it stops meanwhile.
+    """
+
+    def __init__(self, rows: PackedRows, config: TrainConfig, unk_id: int, path: Path, clock: Progress) -> None:
+        self.rows = rows
+        self.config = config
+        self.unk_id = unk_id
+        self.path = path
+        self.clock = clock
+
+    def step(self, view: StepView) -> None:
+        """Evaluate where it is due. Raises DivergedError where the loss is not finite."""
+        every = self.config.eval_steps
+        if view.step < self.config.steps and not (every and view.step % every == 0):
+            return
+        with self.clock.paused():
+            autocast = uses_autocast(self.config.precision)
+            result = evaluate(view.model, self.rows, self.config.eval_rows, self.unk_id, autocast=autocast)
+            if not math.isfinite(result["loss"]):
+                raise DivergedError(f"the validation loss is {result['loss']} after step {view.step}")
+            append_line(self.path, {"step": view.step, **result})
 
 
 class CheckpointWriter(Hook):

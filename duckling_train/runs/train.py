@@ -18,13 +18,13 @@ from transformers import set_seed
 from duckling_data.base import plotting
 from duckling_data.base.disk import check_room
 from duckling_data.base.errors import InputError
-from duckling_data.base.files import PARTIAL, write_bytes
-from duckling_data.base.locks import beside, held, remove_leftovers, wait_until_free
+from duckling_data.base.files import write_bytes
+from duckling_data.base.locks import beside, held, wait_until_free
 from duckling_data.base.progress import Reporter
-from duckling_data.base.strict_json import digest_json, write_json
+from duckling_data.base.strict_json import write_json
 from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_train.config import TrainConfig
-from duckling_train.data import PackedRows, TrainingData, inputs_of, open_validation, open_workspace
+from duckling_train.data import PackedRows, TrainingData, open_validation, open_workspace
 from duckling_train.engines import load_engine
 from duckling_train.engines.base import Checkpoint, DivergedError, Hook, Job
 from duckling_train.model import build_model, device_name, resolve_device
@@ -32,11 +32,10 @@ from duckling_train.plot import loss_plot
 from duckling_train.processes import is_main_process, process_count
 from duckling_train.runs import layout
 from duckling_train.runs.checkpoint import KEPT, Checkpoints
-from duckling_train.runs.evaluate import Evaluator
-from duckling_train.runs.generate import name_special_tokens
-from duckling_train.runs.hooks import CheckpointWriter, MetricsWriter, Progress
+from duckling_train.runs.generate import name_special_tokens, samples_text
+from duckling_train.runs.hooks import CheckpointWriter, Evaluator, MetricsWriter, Progress
 from duckling_train.runs.read import RunRecord, read_run
-from duckling_train.runs.samples import samples_text
+from duckling_train.settings import INPUTS
 
 LIBRARIES = ("duckling", "torch", "transformers", "accelerate", "datasets", "numpy")
 
@@ -48,92 +47,69 @@ class PreparedRun:
     config: TrainConfig
     data: TrainingData
     validation: PackedRows | None
+    inputs: dict[str, Any]
+    """What the run's records say about its data."""
     run_dir: Path
     quiet: bool
 
-    def inputs(self) -> dict[str, Any]:
-        """Return what the run's records say about its data."""
-        return inputs_of(self.data, self.validation)
-
     def checkpoints(self) -> Checkpoints:
         """Return the run's checkpoints."""
-        identity = {"config_sha256": digest_json(self.config.resolved()), "inputs": self.inputs()}
-        return Checkpoints(self.run_dir, identity, keep_all=self.config.keep_checkpoints)
+        return Checkpoints.of(self.run_dir, self.config, self.inputs)
 
 
 def train(
     config: TrainConfig, workspace: Path, run_dir: Path, *, overwrite: bool = False, quiet: bool = False
 ) -> dict[str, Any]:
-    """Train on `workspace`'s dataset and write the run to `run_dir`. Returns the content of `summary.json`; in the
-    processes beside the main one, nothing.
+    """Train on `workspace`'s dataset and write the run to `run_dir`. Returns the summary; beside the main process {}.
 
     Raises InputError for a missing or unfit workspace, device or run directory, for one in which another process trains
     and for a loss that is not finite, OutsideError when the disk fails.
     """
-    if is_main_process():
-        _clear_unstarted(run_dir)
-        refused = layout.refusal(run_dir, overwrite=overwrite)
-        if refused:
-            raise InputError(refused)
+    if is_main_process() and (refused := layout.refusal(run_dir, overwrite=overwrite)):
+        raise InputError(refused)
     prepared = prepare(resolve(config), workspace, run_dir, quiet=quiet)
     with alone(run_dir):
         if is_main_process():
             layout.prepare(run_dir, overwrite=overwrite)
-            write_json(run_dir / layout.CONFIG, {**prepared.config.resolved(), "inputs": prepared.inputs()})
+            write_json(run_dir / layout.CONFIG, {**prepared.config.resolved(), INPUTS: prepared.inputs})
         return run(prepared, None)
 
 
 @contextlib.contextmanager
 def alone(run_dir: Path) -> Iterator[None]:
     """Hold the run directory's lock. Raises InputError that names the process that holds it, and as `make_folder`."""
-    if not is_main_process():
+    with contextlib.ExitStack() as stack:
+        if is_main_process():
+            layout.make_folder(run_dir.parent, run_dir)
+            stack.enter_context(held(beside(run_dir), run_dir, waiting=None))
         yield
-        return
-    layout.make_folder(run_dir.parent, run_dir)
-    with held(beside(run_dir), run_dir, waiting=None):
-        yield
-
-
-def _clear_unstarted(run_dir: Path) -> None:
-    """Clear away what a run left that was killed while it wrote its settings: it would be taken for no run."""
-    if run_dir.is_dir() and [entry.name for entry in run_dir.iterdir()] == [layout.CONFIG + PARTIAL]:
-        with alone(run_dir):
-            remove_leftovers([run_dir / layout.CONFIG])
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
-    """Return `config` with this machine's device, threads and processes in the place of what was left open.
+    """Return `config` with this machine's device, threads and processes where they were left open.
 
     Raises InputError for an absent device, a missing reporter, and processes that do not divide the batch.
     """
     if config.report_to != "none" and find_spec(config.report_to) is None:
         raise InputError(f"--report-to is {config.report_to}, which is not installed: pip install {config.report_to}")
-    return replace(
-        config,
-        device=resolve_device(config.device),
-        threads=config.threads or torch.get_num_threads(),
-        processes=process_count(),
-    )
+    device, threads = resolve_device(config.device), config.threads or torch.get_num_threads()
+    return replace(config, device=device, threads=threads, processes=process_count())
 
 
 def prepare(config: TrainConfig, workspace: Path, run_dir: Path, *, quiet: bool) -> PreparedRun:
     """Return a run of a resolved config, its data opened and checked. Raises InputError for anything unfit."""
     load_engine(config.engine).check(config)
-    if config.threads is not None and config.threads != torch.get_num_threads():
+    if config.threads is not None:
         torch.set_num_threads(config.threads)
     # Rows stay readable while they are replaced, so no lock is held for hours; but what is half replaced is refused.
     wait_until_free(workspace, Reporter(quiet or not is_main_process()).say)
     data = open_workspace(workspace, config)
     validation = open_validation(workspace, config, data.mapping)
-    check_room(run_dir, needed_bytes(config), "the run's model and checkpoints", "choose another --out")
-    return PreparedRun(config, data, validation, run_dir, quiet or not is_main_process())
-
-
-def needed_bytes(config: TrainConfig) -> int:
-    """Return about what a run takes on the disk: its model, and in each checkpoint weights and two moments."""
     every = config.checkpoint_steps
     checkpoints = (-(-config.steps // every) if config.keep_checkpoints else KEPT + 1) if every else 0
-    return 4 * config.parameters * (1 + 3 * checkpoints)
+    needed = 4 * config.parameters * (1 + 3 * checkpoints)  # in each checkpoint weights and two moments
+    check_room(run_dir, needed, "the run's model and checkpoints", "choose another --out")
+    return PreparedRun(config, data, validation, data.record(validation), run_dir, quiet or not is_main_process())
 
 
 def run(prepared: PreparedRun, start: Checkpoint | None) -> dict[str, Any]:
@@ -151,11 +127,14 @@ def run(prepared: PreparedRun, start: Checkpoint | None) -> dict[str, Any]:
     layout.save_model(run_dir, model, tokenizer)
     write_bytes(run_dir / layout.SAMPLES, samples_text(model, tokenizer).encode())
     record = read_run(run_dir)
-    title = _title(config, config.parameters)
+    title = (
+        f"Duckling II, {config.parameters:,} parameters: {config.steps:,} steps, batch {config.batch_size}, "
+        f"learning rate {config.learning_rate:g}, seed {config.seed}"
+    )
     write_bytes(run_dir / layout.PLOT, loss_plot(record.steps, record.losses, title, config.vocab_size))
-    summary = _summary(prepared, record, seconds, config.parameters)
+    summary = _summary(prepared, record, seconds)
     write_json(run_dir / layout.SUMMARY, summary)
-    layout.write_manifest(run_dir, prepared.inputs())
+    layout.write_manifest(run_dir, prepared.inputs)
     prepared.checkpoints().finish()
     return summary
 
@@ -182,9 +161,9 @@ def _fit(prepared: PreparedRun, job: Job) -> float:
 
 
 def tokens_seen(config: TrainConfig, rows: int) -> int:
-    """Return the number of tokens in all batches of a run: an epoch's last batch may be short.
+    """Return the number of tokens in all batches of a run.
 
-    Several processes are given equal parts always: there the last batch is filled up from the epoch's first rows.
+    An epoch's last batch may be short; several processes are given equal parts: there the epoch's first rows fill it.
     """
     per_epoch = -(-rows // config.batch_size)
     epochs, rest = divmod(config.steps, per_epoch)
@@ -192,12 +171,12 @@ def tokens_seen(config: TrainConfig, rows: int) -> int:
     return (epochs * in_an_epoch + rest * config.batch_size) * config.n_positions
 
 
-def _summary(prepared: PreparedRun, record: RunRecord, seconds: float, parameters: int) -> dict[str, Any]:
+def _summary(prepared: PreparedRun, record: RunRecord, seconds: float) -> dict[str, Any]:
     config = prepared.config
     tokens = tokens_seen(config, len(prepared.data.rows))
     return {
         "steps": config.steps,
-        "parameters": parameters,
+        "parameters": config.parameters,
         "first_loss": record.losses[0],
         "last_loss": record.losses[-1],
         "last_logged_step": record.steps[-1],
@@ -215,29 +194,18 @@ def _summary(prepared: PreparedRun, record: RunRecord, seconds: float, parameter
     }
 
 
-def _title(config: TrainConfig, parameters: int) -> str:
-    return (
-        f"Duckling II, {parameters:,} parameters: {config.steps:,} steps, batch {config.batch_size}, "
-        f"learning rate {config.learning_rate:g}, seed {config.seed}"
-    )
-
-
 def describe(config: TrainConfig, workspace: Path, run_dir: Path, *, overwrite: bool = False) -> str:
-    """Return what `train` would do, without doing it: the resolved configuration, parameters, data, and files."""
+    """Return what `train` would do: the resolved configuration, parameters, data, and files."""
     config = resolve(config)
     load_engine(config.engine).check(config)
     try:
         data = open_workspace(workspace, config)
         open_validation(workspace, config, data.mapping)
-        dataset = f"{len(data.rows):,} rows of {data.context} tokens, payload {data.payload_sha256[:12]}"
+        dataset = f"{len(data.rows):,} rows of {config.n_positions} tokens, payload {data.payload_sha256[:12]}"
     except InputError as error:
         dataset = f"would be refused: {error}"
     refused = layout.refusal(run_dir, overwrite=overwrite)
-    written = [artifact.name for artifact in layout.ARTIFACTS if artifact.name not in (layout.TENSORBOARD,)]
-    lines = [
-        json.dumps(config.resolved(), indent=2),
-        f"parameters: {config.parameters:,}",
-        f"dataset: {dataset}",
-        f"would write {run_dir}: {', '.join(written)}" if not refused else f"would be refused: {refused}",
-    ]
-    return "\n".join(lines)
+    written = [artifact.name for artifact in layout.ARTIFACTS if artifact.name != layout.TENSORBOARD]
+    outcome = f"would write {run_dir}: {', '.join(written)}" if not refused else f"would be refused: {refused}"
+    settings = json.dumps(config.resolved(), indent=2)
+    return f"{settings}\nparameters: {config.parameters:,}\ndataset: {dataset}\n{outcome}"

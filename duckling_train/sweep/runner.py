@@ -23,7 +23,7 @@ from duckling_data.base.records import plain
 from duckling_data.base.strict_json import write_json
 from duckling_train.data import open_workspace
 from duckling_train.processes import process_count
-from duckling_train.runs.layout import CONFIG, RUNS, has_manifest, locate
+from duckling_train.runs.layout import CONFIG, RUNS, locate, read_manifest
 from duckling_train.runs.read import RunRecord, read_run
 from duckling_train.sweep import layout
 from duckling_train.sweep.grid import Grid, Lists, Point, grid_name, make_grid
@@ -57,7 +57,7 @@ class Sweep:
         Raises InputError where the run is damaged, has other settings than the point, or is on other data.
         """
         run_dir = self.run_dir(point)
-        if not has_manifest(run_dir):
+        if not read_manifest(run_dir):
             return None
         record = read_run(run_dir)
         for name, value in point.config.resolved().items():
@@ -134,7 +134,7 @@ def describe(sweep: Sweep) -> str:
     lines = [heading(sweep.grid), f"{sweep.jobs} at a time, in {sweep.folder}:"]
     for point in sweep.grid.points:
         state = "would be resumed" if sweep.is_started(point) else "would train"
-        if has_manifest(sweep.run_dir(point)):
+        if read_manifest(sweep.run_dir(point)):
             state = "is finished"
         told = f"{point.config.parameters:,} parameters, {state}, {RUNS}/{point.name}"
         lines.append(f"{sweep.count(point)}: {told}")

@@ -72,7 +72,7 @@ def test_damaged_data_is_refused_or_gives_the_very_same_tokens(packed: Path, nam
     def opened() -> tuple[object, str]:
         data = open_workspace(packed, SHAPE)
         validation = open_validation(packed, SHAPE, data.mapping)
-        return data.record(), validation.payload_digest() if validation is not None else ""
+        return data.record(), validation.rows.payload_sha256() if validation is not None else ""
 
     right = opened()
     path = packed / name

@@ -14,7 +14,7 @@ from duckling_data.rows.read import Rows
 from duckling_train.config import TrainConfig
 from duckling_train.data import PackedRows
 from duckling_train.model import build_model
-from duckling_train.runs.evaluate import ROWS_A_BATCH, evaluate
+from duckling_train.runs.hooks import ROWS_A_BATCH, evaluate
 from tests.duckling_train.conftest import FP32, duckling_train, with_validation
 
 UNK = 3

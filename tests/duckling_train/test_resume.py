@@ -10,6 +10,8 @@ import pytest
 import safetensors.torch
 import torch
 
+from duckling_data.base.errors import InputError
+from duckling_train.runs.resume import resume as continue_run
 from tests import forked
 from tests.duckling_train.conftest import TINY_SHAPE, Ran, make_workspace, sentences
 
@@ -48,11 +50,11 @@ def undisturbed(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) 
     return run
 
 
-def assert_same_run(run_dir: Path, expected: Path) -> None:
+def assert_same_run(run_dir: Path, expected: Path, steps: int = STEPS) -> None:
     """Losses, weights, optimizer state, samples and plot: the same bytes."""
     for name in ("metrics.jsonl", "config.json", "samples.txt", "loss.png", "model/model.safetensors"):
         assert (run_dir / name).read_bytes() == (expected / name).read_bytes(), name
-    last = f"checkpoints/step-{STEPS:08d}"
+    last = f"checkpoints/step-{steps:08d}"
     for name in ("weights.safetensors", "optimizer.safetensors"):
         ours, theirs = (safetensors.torch.load_file(place / last / name) for place in (run_dir, expected))
         assert ours.keys() == theirs.keys()
@@ -71,7 +73,6 @@ def killed(run_dir: Path, arguments: list[str], when: str, *more: str) -> None:
         "config.json",
         "metrics.jsonl",
         "checkpoints/step-00000004*/*",  # half-written, most of the time
-        "checkpoints/step-00000008",
         "checkpoints/step-00000020",  # in the second epoch
         "checkpoints/step-00000040",  # all trained, nothing saved
         "model*",  # half-written, most of the time
@@ -134,15 +135,18 @@ def test_another_dataset_is_refused(arguments: list[str], stopped: Path, tmp_pat
     refused(resume(stopped, str(other)), "another dataset")
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "metrics.jsonl", "checkpoint.json"])
-def test_a_damaged_checkpoint_is_named_and_refused(arguments: list[str], stopped: Path, name: str) -> None:
-    damaged = stopped / "checkpoints" / "step-00000020" / name
-    content = bytearray(damaged.read_bytes())
-    content[len(content) // 2] ^= 1
-    damaged.write_bytes(content)
-    done = resume(stopped, arguments[1])
-    refused(done, "step-00000020")
-    shutil.rmtree(damaged.parent)
+def test_a_damaged_checkpoint_is_named_and_refused(arguments: list[str], stopped: Path) -> None:
+    newest = stopped / "checkpoints" / "step-00000020"
+    for name in ("optimizer.safetensors", "metrics.jsonl", "checkpoint.json", "weights.safetensors"):
+        good = (newest / name).read_bytes()
+        damaged = bytearray(good)
+        damaged[len(damaged) // 2] ^= 1
+        (newest / name).write_bytes(damaged)
+        with pytest.raises(InputError, match="step-00000020"):
+            continue_run(stopped, Path(arguments[1]), {}, quiet=True)
+        (newest / name).write_bytes(good if name != "weights.safetensors" else damaged)
+    refused(resume(stopped, arguments[1]), "step-00000020", "weights.safetensors")
+    shutil.rmtree(newest)
     assert resume(stopped, arguments[1]).status == 0, "the one before it is whole"
 
 
@@ -173,8 +177,9 @@ def test_a_finished_run_keeps_no_checkpoints_unless_asked(run: Ran, undisturbed:
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-pure", "bf16-weights", "bf16-stochastic"])
 def test_every_precision_resumes_to_the_same_bits(arguments: list[str], tmp_path: Path, precision: str) -> None:
-    whole = train(tmp_path / "whole", arguments, "--precision", precision)
+    settings = ("--precision", precision, "--steps", "12")
+    whole = train(tmp_path / "whole", arguments, *settings)
     assert whole.status == 0, whole.stderr
-    killed(tmp_path / "run", arguments, "checkpoints/step-00000012", "--precision", precision)
+    killed(tmp_path / "run", arguments, "checkpoints/step-00000008", *settings)
     assert resume(tmp_path / "run", arguments[1]).status == 0
-    assert_same_run(tmp_path / "run", whole.run_dir)
+    assert_same_run(tmp_path / "run", whole.run_dir, steps=12)

@@ -105,7 +105,7 @@ def test_a_finished_runs_torn_line_is_damage(tmp_path: Path) -> None:
 
 def test_a_config_that_is_no_object_is_refused(tmp_path: Path) -> None:
     place = make_run(tmp_path / "one")
-    for content, message in (("[]", "a JSON list; expected an object"), ("{", "not JSON")):
+    for content, message in (("[]", "Expected `object`, got `array`"), ("{", "not JSON")):
         (place / "config.json").write_text(content)
         write_manifest(place, {})
         with pytest.raises(InputError, match=message):
@@ -136,12 +136,8 @@ def test_a_changed_digit_in_a_finished_run_is_refused_by_name(tmp_path: Path, na
     write_manifest(place, {})
     assert read_run(place).finished
     digit_changed(place / name)
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(InputError, match=rf"^{place / name} has SHA-256 .*; duckling-train verify {place} checks"):
         read_run(place)
-    assert str(refused.value) == (
-        f"{place / name} is not what the run wrote (another SHA-256); "
-        f"duckling-train verify {place} checks the whole run"
-    )
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "summary.json"])

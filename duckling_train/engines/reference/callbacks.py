@@ -1,8 +1,9 @@
-"""What meets the Trainer's callback interface: the seed's loss tracker, and hooks as callbacks of any Trainer."""
+"""Hooks as callbacks of any Hugging Face Trainer, the seed's loss tracker, and progress as printed lines."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,33 +21,34 @@ REPORTS = 10
 class TrainerView(StepView):
     """A step of any Hugging Face Trainer's run, as its callbacks see it."""
 
+    gradient: torch.Tensor | None = None
+    hidden: torch.Tensor | None = None
+
     def __init__(self, needs: frozenset[str]) -> None:
         self._needs = needs
         self._model: GPT2LMHeadModel | None = None
         self._optimizer: Any = None
-        self._gradient: torch.Tensor | None = None
-        self._hidden: torch.Tensor | None = None
         self._handle: Any = None
 
     def begin(self, step: int, model: GPT2LMHeadModel, optimizer: Any) -> None:
-        """Take up a run at a step."""
+        """Show a run from this step on."""
         self.step, self._model, self._optimizer = step, model, optimizer
         if HIDDEN in self._needs:
             self._handle = model.transformer.ln_f.register_forward_hook(self._keep_hidden)
 
     def keep_gradient(self) -> None:
-        """Hold on to the gradient that the optimizer is about to apply: the Trainer lets go of it afterwards."""
+        """Keep the gradient that the optimizer is about to apply: the Trainer drops it afterwards."""
         if GRADIENT in self._needs:
-            self._gradient = self.model.transformer.wte.weight.grad
+            self.gradient = self.model.transformer.wte.weight.grad
 
     def end(self) -> None:
-        """Let go of the model's layers."""
+        """Take the hook off the model's layers."""
         if self._handle is not None:
             self._handle.remove()
 
     def _keep_hidden(self, _module: Any, _inputs: Any, output: torch.Tensor) -> None:
         if torch.is_grad_enabled():  # a training step's, not an evaluation's
-            self._hidden = output.detach()
+            self.hidden = output.detach()
 
     @property
     def model(self) -> GPT2LMHeadModel:
@@ -60,52 +62,50 @@ class TrainerView(StepView):
         return None
 
     @property
-    def gradient(self) -> torch.Tensor | None:
-        """The gradient of W after clipping."""
-        return self._gradient
-
-    @property
     def moments(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         """AdamW's moments of W."""
         optimizer = getattr(self._optimizer, "optimizer", self._optimizer)  # accelerate wraps it
         kept = optimizer.state.get(self.model.transformer.wte.weight) if optimizer is not None else None
         return (kept[MOMENTS[0]], kept[MOMENTS[1]]) if kept else None
 
-    @property
-    def hidden(self) -> torch.Tensor | None:
-        """The last training batch's final hidden states."""
-        return self._hidden
-
     def state(self) -> EngineState:
-        """Not offered here: checkpoints of a Trainer of one's own are its own."""
+        """Raise InputError: checkpoints of a Trainer of one's own are its own."""
         raise InputError("a Trainer of one's own has no state for Duckling's checkpoints; use duckling-train for those")
 
 
-class TrainerHook(TrainerCallback, Hook):
-    """A hook that is a callback, too: for an engine, for `lab.train`, and for any Trainer."""
+class HookCallback(TrainerCallback):
+    """Passes a Trainer's events on to hooks, with a view of its run."""
 
-    def __init__(self) -> None:
-        self._view = TrainerView(self.needs)
+    def __init__(self, view: TrainerView, hooks: Sequence[Hook]) -> None:
+        self.view, self.hooks = view, hooks
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None,
-                       **kwargs: Any) -> None:  # fmt: skip
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin."""
-        self._view.begin(state.global_step, model, optimizer)
-        self.begin(self._view)
+        self.view.begin(state.global_step, kwargs["model"], kwargs["optimizer"])
+        for hook in self.hooks:
+            hook.begin(self.view)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Keep the gradient, where it is needed."""
-        self._view.keep_gradient()
+        self.view.keep_gradient()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End. The Trainer has read the last loss by now, so an accelerator has finished."""
+        self.view.end()
+        for hook in self.hooks:
+            hook.end(self.view)
+
+
+class TrainerHook(HookCallback, Hook):
+    """A hook that is a callback, too: for an engine, for `lab.train`, and for any Trainer."""
+
+    def __init__(self) -> None:
+        super().__init__(TrainerView(self.needs), (self,))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Show the step."""
-        self._view.step = state.global_step
-        self.step(self._view)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """End."""
-        self._view.end()
-        self.end(self._view)
+        self.view.step = state.global_step
+        self.step(self.view)
 
 
 class LossTracker(TrainerCallback):
@@ -130,13 +130,9 @@ class LossTracker(TrainerCallback):
 class ProgressLines(TrainerCallback):
     """Prints the step, the logged loss and steps/s about REPORTS times a run: for a notebook and for a log."""
 
-    def __init__(self) -> None:
-        self._start = 0.0
-        self._next = 0.0
-
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the clock."""
-        self._start = time.perf_counter()
+        self._start, self._next = time.perf_counter(), 0.0
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Print, if another tenth of the run is done."""

@@ -1,9 +1,8 @@
 """The reference engine: the seed's training cells, run by the Hugging Face Trainer.
 
-On a CPU its losses and weights are bitwise those of the seed's own cells on the same data with the same library
-versions. Two things keep that true: the seed is set right before the model is built, as in the notebook, and the
-Trainer sets it again before the rows are shuffled; and the batches are the same int64 tensors, made without Python
-lists.
+On a CPU its losses and weights are bitwise those of the seed's own cells on the same data with the same libraries: the
+seed is set right before the model is built, the Trainer sets it again before the rows are shuffled, and the batches are
+the same int64 tensors.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ from duckling_data.base.errors import InputError
 from duckling_train.config import FIXED, TrainConfig
 from duckling_train.data import COLUMN
 from duckling_train.engines.base import Hook, Job
-from duckling_train.engines.reference.state import load_weights
-from duckling_train.engines.reference.trainer import DucklingTrainer
+from duckling_train.engines.reference.trainer import DucklingTrainer, load_weights
 from duckling_train.precision import optimizer_class, uses_autocast
 from duckling_train.processes import is_main_process
 
-TENSORBOARD = "tensorboard"
-"""TensorBoard's folder in a run's directory; the names and bytes of its files hold the clock."""
+AS_THEY_ARE = ("logging_steps", "learning_rate", "warmup_steps", "weight_decay", "max_grad_norm", "seed", "data_seed",
+               "report_to")  # fmt: skip
+"""The settings that TrainingArguments has under the same names."""
 
 
 class CausalLMCollator:
@@ -89,25 +88,17 @@ def arguments_of(config: TrainConfig, output_dir: Path, **extras: Any) -> Traini
     Raises InputError where the device has no bf16.
     """
     constant = "constant_with_warmup" if config.warmup_steps else "constant"
-    arguments: dict[str, Any] = {
+    arguments: dict[str, Any] = {name: getattr(config, name) for name in AS_THEY_ARE} | {
         "num_steps": config.steps,
         "output_dir": str(output_dir),
-        "logging_steps": config.logging_steps,
         "per_device_train_batch_size": config.batch_size // config.processes,
-        "learning_rate": config.learning_rate,
         "lr_scheduler_type": constant if config.schedule == "constant" else config.schedule,
-        "warmup_steps": config.warmup_steps,
-        "weight_decay": config.weight_decay,
-        "max_grad_norm": config.max_grad_norm,
         "adam_beta1": config.betas[0],
         "adam_beta2": config.betas[1],
         "adam_epsilon": FIXED["adam_epsilon"],
         "bf16": uses_autocast(config.precision),
-        "seed": config.seed,
-        "data_seed": config.data_seed,
         "save_strategy": "no",  # checkpoints are a hook's
         "save_steps": config.checkpoint_steps or 1,
-        "report_to": config.report_to,
         "run_name": output_dir.name,
         "use_cpu": config.device == "cpu",
         "ddp_find_unused_parameters": False,
@@ -152,13 +143,10 @@ def _fit(job: Job, hooks: Sequence[Hook]) -> None:
     if start is not None and start.step >= config.steps:  # the Trainer would train one step more
         load_weights(model, start.path)
         return
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(job.run_dir / TENSORBOARD))
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(job.run_dir / "tensorboard"))
+    args, optimizer = arguments_of(config, job.run_dir), _optimizer(config)
     trainer = DucklingTrainer(
-        job=job,
-        hooks=hooks,
-        args=arguments_of(config, job.run_dir),
-        data_collator=CausalLMCollator(),
-        optimizer_cls_and_kwargs=_optimizer(config),
+        job=job, hooks=hooks, args=args, data_collator=CausalLMCollator(), optimizer_cls_and_kwargs=optimizer
     )
     trainer.remove_callback(PrinterCallback)
     if start is not None and config.report_to == "tensorboard" and is_main_process():
@@ -174,15 +162,12 @@ def _purge_events(trainer: DucklingTrainer, step: int) -> None:
     from transformers.integrations.integration_utils import TensorBoardCallback
 
     trainer.remove_callback(TensorBoardCallback)
-    directory = os.environ["TENSORBOARD_LOGGING_DIR"]
-    writer = SummaryWriter(directory, purge_step=step + 1)
+    writer = SummaryWriter(os.environ["TENSORBOARD_LOGGING_DIR"], purge_step=step + 1)
     trainer.add_callback(TensorBoardCallback(writer))
 
 
 def _optimizer(config: TrainConfig) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
     """Return the precision's own optimizer and its arguments, or None for the Trainer's AdamW."""
     found = optimizer_class(config.precision, config.seed)
-    if found is None:
-        return None
-    kind, extras = found
-    return kind, {"lr": config.learning_rate, "betas": config.betas, "eps": FIXED["adam_epsilon"], **extras}
+    arguments = {"lr": config.learning_rate, "betas": config.betas, "eps": FIXED["adam_epsilon"]}
+    return (found[0], arguments | found[1]) if found is not None else None

@@ -1,51 +1,61 @@
 """The Hugging Face Trainer under an engine's hooks, resumable, and stopped by a loss that is not finite.
 
-What the Trainer computes is untouched. It keeps the sum of the losses since the last log in `_tr_loss`; its own
-checkpoints leave that out, so a log after a resumption would be wrong. Here it is saved and restored.
+What the Trainer computes is untouched. A checkpoint keeps of it
+
+    weights.safetensors      the model's parameters, in their own dtype, a tied one once
+    optimizer.safetensors    a tensor for each parameter and moment: `exp_avg/transformer.wte.weight`
+    trainer_state.json       the Trainer's own counters
+    values                   the sum of the losses since the last log, which the Trainer's own checkpoints leave out
+
+and no random state: no dropout draws, an epoch's order of rows follows from the seed and the epoch, stochastic rounding
+from the seed and the step. Loading is strict: other tensors than the run's own are refused.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import safetensors.torch
 import torch
-from transformers import GPT2LMHeadModel, Trainer
-from transformers.trainer_callback import TrainerCallback
+from safetensors import SafetensorError
+from transformers import Trainer
 
+from duckling_data.base.errors import InputError
+from duckling_data.base.records import Count, decode
 from duckling_train.engines.base import DivergedError, EngineState, Hook, Job, LogLine
-from duckling_train.engines.reference import state
-from duckling_train.engines.reference.callbacks import TrainerView
-from duckling_train.engines.reference.state import values_of
+from duckling_train.engines.reference.callbacks import HookCallback, TrainerView
+from duckling_train.precision import MOMENTS
 from duckling_train.precision import RECIPES
 
+WEIGHTS = "weights.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+TRAINER_STATE = "trainer_state.json"  # the name that the Trainer reads
+STEP = "step"  # AdamW's own count of its steps, a float32 beside the moments of each parameter
+ADVICE = "remove this checkpoint to resume from the one before it, or start again with --overwrite"
 
-class JobView(TrainerView):
-    """A step of a DucklingTrainer's run."""
+Tensors = dict[str, torch.Tensor]
 
-    def __init__(self, trainer: DucklingTrainer, hooks: Sequence[Hook]) -> None:
-        super().__init__(frozenset[str]().union(*(hook.needs for hook in hooks)))
-        self.trainer = trainer
 
-    @property
-    def model(self) -> GPT2LMHeadModel:
-        """The model, not its wrapper for several processes."""
-        return self.trainer.job.model
+class Values(msgspec.Struct):
+    """What is read of the engine's values in `checkpoint.json`; the rest follows from the settings and the step."""
 
-    @property
-    def loss(self) -> float | None:
-        """The loss of this process's part of the batch."""
-        return self.trainer.losses[-1].item() if self.trainer.losses else None
-
-    def state(self) -> EngineState:
-        """Return the Trainer's state. Raises DivergedError where a weight is not finite."""
-        return self.trainer.engine_state()
+    running_loss: float
+    """The sum of the losses since the last log."""
+    last_logged: Count
+    """The step of that log."""
 
 
 class DucklingTrainer(Trainer):
     """A Trainer that calls hooks, resumes bitwise, and raises DivergedError at the first loss that is not finite."""
+
+    optimizer: Any  # None until the Trainer makes it
+    lr_scheduler: Any
 
     def __init__(self, *, job: Job, hooks: Sequence[Hook], **arguments: Any) -> None:
         super().__init__(model=job.model, train_dataset=job.rows, **arguments)
@@ -53,7 +63,7 @@ class DucklingTrainer(Trainer):
         self.hooks = hooks
         self.losses: list[torch.Tensor] = []
         """The losses of the steps since the last log: read where a hook, or a mean that is not finite, asks for it."""
-        self.view = JobView(self, hooks)
+        self.view = JobView(self, frozenset[str]().union(*(hook.needs for hook in hooks)))
         self.add_callback(_Events(self))
 
     def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
@@ -89,71 +99,121 @@ class DucklingTrainer(Trainer):
 
     def engine_state(self) -> EngineState:
         """Return what a checkpoint keeps. Raises DivergedError where a weight is not finite."""
-        optimizer, schedule = self._state_of_training()
         if not all(bool(parameter.isfinite().all()) for parameter in self.job.model.parameters()):
             raise DivergedError(f"the weights are no longer finite at step {self._first_bad_step()}")
-        return state.engine_state(
-            self.job.model, optimizer, schedule.state_dict(), self.state,
-            running_loss=self._tr_loss.item(), last_logged=self._globalstep_last_logged,
-        )  # fmt: skip
+        saved, names = self.optimizer.state_dict(), self._names()
+        weights = {name: parameter.detach().cpu().contiguous() for name, parameter in self.job.model.named_parameters()}
+        moments = {
+            f"{kind}/{names[number]}": tensor.cpu().contiguous()
+            for number, kinds in saved["state"].items()
+            for kind, tensor in kinds.items()
+        }
+        # Not the Trainer's history of logs, which the run's own logs hold.
+        counters = dataclasses.asdict(dataclasses.replace(self.state, log_history=[], stateful_callbacks={}))
+        files = {
+            WEIGHTS: safetensors.torch.save(weights),
+            OPTIMIZER: safetensors.torch.save(moments),
+            TRAINER_STATE: (json.dumps(counters, indent=2, sort_keys=True) + "\n").encode(),
+        }
+        values = {
+            "running_loss": self._tr_loss.item(),
+            "last_logged": self._globalstep_last_logged,
+            "groups": [{key: group[key] for key in group if key != "params"} for group in saved["param_groups"]],
+            "schedule": self.lr_scheduler.state_dict(),
+        }
+        return EngineState(files, values)
+
+    def _names(self) -> list[str]:
+        """Return the names of the model's parameters in the optimizer's order."""
+        names = {id(parameter): name for name, parameter in self.job.model.named_parameters()}
+        return [names[id(parameter)] for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        state.load_weights(self.job.model, Path(resume_from_checkpoint))
+        load_weights(self.job.model, Path(resume_from_checkpoint))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Set both to the start's step. The learning rates follow from the schedule, bitwise."""
         start = self.job.start
         if start is None:
             return
-        optimizer, schedule = self._state_of_training()
-        own = optimizer.state_dict()["param_groups"]
-        rates = state.learning_rates(start, len(own))
-        dtype = RECIPES[self.job.config.precision].state
-        moments = state.load_moments(self.job.model, optimizer, dtype, start.path)
+        names, schedule, dtype = self._names(), self.lr_scheduler, RECIPES[self.job.config.precision].state
+        expected = {f"{STEP}/{name}": torch.empty((), device="meta") for name in names}
+        for name, parameter in self.job.model.named_parameters():
+            moment = torch.empty_like(parameter, dtype=dtype, device="meta")
+            expected |= {f"{kind}/{name}": moment for kind in MOMENTS}
+        tensors = _read_tensors(start.path / OPTIMIZER, expected)
+        kinds = (STEP, *MOMENTS)
+        moments = {number: {kind: tensors[f"{kind}/{name}"] for kind in kinds} for number, name in enumerate(names)}
+        rates = [rate * of(start.step) for rate, of in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
+        own = self.optimizer.state_dict()["param_groups"]
         groups = [{**group, "lr": rate} for group, rate in zip(own, rates, strict=True)]
-        optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         done = {"last_epoch": start.step, "_step_count": start.step + 1, "_last_lr": rates}
         schedule.load_state_dict(schedule.state_dict() | done)
 
-    def _state_of_training(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
-        """Return the optimizer and the schedule, which the Trainer makes before the first step."""
-        assert self.optimizer is not None
-        assert self.lr_scheduler is not None
-        return self.optimizer, self.lr_scheduler
-
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        """Nothing random is left to draw: see `state.py`."""
+        """Nothing random is left to draw: see above."""
 
 
-class _Events(TrainerCallback):
-    """Passes the Trainer's events on to the hooks."""
+class JobView(TrainerView):
+    """A step of a DucklingTrainer's run."""
+
+    def __init__(self, trainer: DucklingTrainer, needs: frozenset[str]) -> None:
+        super().__init__(needs)
+        self.trainer = trainer
+
+    @property
+    def loss(self) -> float | None:
+        """The loss of this process's part of the batch."""
+        return self.trainer.losses[-1].item() if self.trainer.losses else None
+
+    def state(self) -> EngineState:
+        """Return the Trainer's state. Raises DivergedError where a weight is not finite."""
+        return self.trainer.engine_state()
+
+
+class _Events(HookCallback):
+    """Restores what the Trainer resets at the start, and passes on its logs."""
 
     def __init__(self, trainer: DucklingTrainer) -> None:
+        super().__init__(trainer.view, trainer.hooks)
         self.trainer = trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Restore the losses summed since the last log: the Trainer has just set them to 0."""
-        trainer = self.trainer
-        if trainer.job.start is not None:
-            values = values_of(trainer.job.start)
-            trainer._tr_loss.fill_(values.running_loss)
-            trainer._globalstep_last_logged = values.last_logged
-        trainer.view.begin(state.global_step, trainer.job.model, trainer.optimizer)
-        for hook in trainer.hooks:
-            hook.begin(trainer.view)
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Keep the gradient, where a hook needs it."""
-        self.trainer.view.keep_gradient()
+        if (start := self.trainer.job.start) is not None:
+            values = decode(start.state, Values, str(start.path), ADVICE)
+            self.trainer._tr_loss.fill_(values.running_loss)
+            self.trainer._globalstep_last_logged = values.last_logged
+        super().on_train_begin(args, state, control, **kwargs)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Pass on a logged loss."""
         if logs and "loss" in logs:
             line = LogLine(state.global_step, logs["loss"], logs["learning_rate"], logs.get("grad_norm"))
-            for hook in self.trainer.hooks:
+            for hook in self.hooks:
                 hook.log(line)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Pass it on. The Trainer has read the last loss by now, so an accelerator has finished."""
-        self.trainer.view.end()
-        for hook in self.trainer.hooks:
-            hook.end(self.trainer.view)
+
+def load_weights(model: torch.nn.Module, checkpoint: Path) -> None:
+    """Set `model`'s parameters to the checkpoint's. Raises InputError for other tensors than the model's."""
+    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    for name, tensor in _read_tensors(checkpoint / WEIGHTS, parameters).items():
+        parameters[name].copy_(tensor)
+
+
+def _read_tensors(path: Path, expected: Mapping[str, torch.Tensor]) -> Tensors:
+    try:
+        found = safetensors.torch.load_file(path)
+    except (SafetensorError, OSError, ValueError, TypeError, OverflowError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise InputError(f"{path}: not a safetensors file that can be read ({reason}); {ADVICE}") from error
+    for name in sorted(expected.keys() | found.keys()):
+        here, wanted = _layout(found.get(name)), _layout(expected.get(name))
+        if here != wanted:
+            raise InputError(f"{path}: tensor {name[:60]} is {here}, expected {wanted}; {ADVICE}")
+    return found
+
+
+def _layout(tensor: torch.Tensor | None) -> str:
+    return "absent" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
