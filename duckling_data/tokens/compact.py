@@ -14,6 +14,8 @@ from duckling_data.rows.layout import TokenIds, row_dtype
 from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import DECOMPOSE, TokenMapping
 
+Lengths = npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class Compacted:
@@ -21,7 +23,7 @@ class Compacted:
 
     tokens: TokenIds
     """The stories one after the other."""
-    lengths: npt.NDArray[np.int64]
+    lengths: Lengths
     """Tokens in each story, separators included."""
     unknown: int
     """Base tokens among them that have no live id of their own."""
@@ -62,9 +64,7 @@ class CompactTable:
                     more[base] = np.array(pieces[1:], dtype)
         return cls(own, first, more)
 
-    def compact(
-        self, tokens: npt.NDArray[Any], lengths: npt.NDArray[np.int64], separator: int | None = None
-    ) -> Compacted:
+    def compact(self, tokens: npt.NDArray[Any], lengths: Lengths, separator: int | None = None) -> Compacted:
         """Return the stories in compact ids, `separator` (a compact id) after each if one is given."""
         compact = self.live.take(tokens)
         # One look-up for all tokens, one more for the few that have no live id.
@@ -74,39 +74,19 @@ class CompactTable:
         if self.more:
             compact, lengths = self._split(tokens, compact, lengths, where)
         if separator is not None:
-            compact, lengths = _separated(compact, lengths, separator)
+            compact, lengths = np.insert(compact, np.cumsum(lengths), separator), lengths + 1
         return Compacted(compact, lengths, unknown)
 
     def _split(
-        self,
-        tokens: npt.NDArray[Any],
-        compact: TokenIds,
-        lengths: npt.NDArray[np.int64],
-        where: npt.NDArray[np.int64],
-    ) -> tuple[TokenIds, npt.NDArray[np.int64]]:
+        self, tokens: npt.NDArray[Any], compact: TokenIds, lengths: Lengths, where: npt.NDArray[np.int64]
+    ) -> tuple[TokenIds, Lengths]:
         """Insert the further pieces after the tokens at the positions `where`."""
-        found = [
-            (at, self.more[token])
-            for at, token in zip(where, tokens[where].tolist(), strict=True)
-            if token in self.more
-        ]
-        if not found:
+        at = where[[token in self.more for token in tokens[where].tolist()]]
+        if not len(at):
             return compact, lengths
-        at = np.array([position for position, _ in found])
-        extra = np.array([len(pieces) for _, pieces in found])
-        inserted = np.insert(compact, np.repeat(at + 1, extra), np.concatenate([pieces for _, pieces in found]))
+        pieces = [self.more[token] for token in tokens[at].tolist()]
+        extra = np.array(list(map(len, pieces)))
+        inserted = np.insert(compact, np.repeat(at + 1, extra), np.concatenate(pieces))
         story = np.searchsorted(np.cumsum(lengths), at, side="right")
         longer = lengths + np.bincount(story, weights=extra, minlength=len(lengths)).astype(np.int64)
         return inserted, longer
-
-
-def _separated(
-    compact: TokenIds, lengths: npt.NDArray[np.int64], separator: int
-) -> tuple[TokenIds, npt.NDArray[np.int64]]:
-    longer = lengths + 1
-    joined = np.empty(len(compact) + len(lengths), compact.dtype)
-    ends = np.zeros(len(joined), bool)
-    ends[np.cumsum(longer) - 1] = True
-    joined[ends] = separator
-    joined[~ends] = compact
-    return joined, longer

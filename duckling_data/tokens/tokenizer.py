@@ -1,10 +1,9 @@
 """DucklingTokenizer: text to compact ids and back, as a tokenizer of transformers.
 
-It encodes with GPT-2's tokenizer and maps each GPT-2 id to its compact id; an id without one becomes `unk_id` or,
-under the policy `decompose`, is split back along the merges that made it. `token_mapping.json` is its whole
-vocabulary file: GPT-2's own files come with the package, so a saved folder is complete and opens without a network,
-with `DucklingTokenizer.from_pretrained(folder)` or, once this class is imported, `AutoTokenizer.from_pretrained`.
-The seed's class of the same name reads the same file and gives the same ids and text.
+It maps each GPT-2 id to its compact id; an id without one becomes `unk_id` or, under the policy `decompose`, is split
+back along the merges that made it. `token_mapping.json` is its whole vocabulary file, so a saved folder is complete and
+opens without a network, with `DucklingTokenizer.from_pretrained(folder)` or, once this class is imported,
+`AutoTokenizer.from_pretrained`. The seed's class of the same name reads the same file and gives the same ids and text.
 """
 
 from __future__ import annotations
@@ -23,13 +22,7 @@ from transformers import PythonBackend
 from duckling_data.base.errors import InputError
 from duckling_data.tokens.encoders import Encoder, load_encoder
 from duckling_data.tokens.gpt2 import GPT2
-from duckling_data.tokens.mapping import (
-    DECOMPOSE,
-    MAPPING_FILE,
-    check_mapping,
-    mapping_bytes,
-    read_mapping,
-)
+from duckling_data.tokens.mapping import DECOMPOSE, MAPPING_FILE, check_mapping, mapping_bytes, read_mapping
 
 
 class DucklingTokenizer(PythonBackend):

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from duckling_data.base.gpt2_files import gpt2_folder
 from duckling_data.base.progress import Reporter
 from duckling_data.cli import main
 from duckling_data.corpus.demo import demo_stories
 from duckling_data.pipeline import Pipeline, Request
 from duckling_data.rows.read import read_rows
-from duckling_data.tokens.gpt2 import gpt2_folder
 from duckling_data.workspace.manifest import Manifest
 from tests import reference_pipeline as reference
 from tests.duckling_data.hub_server import HubServer

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from duckling_data.base.errors import InputError
+from duckling_data.base.gpt2_files import gpt2_folder
 from duckling_data.base.progress import Reporter
 from duckling_data.corpus import splits as corpus_module
 from duckling_data.corpus.demo import demo_stories
@@ -23,7 +24,6 @@ from duckling_data.corpus.readers import parquet as reader_parquet
 from duckling_data.corpus.splits import FileSplit
 from duckling_data.pipeline import Pipeline, Request
 from duckling_data.rows.read import read_rows
-from duckling_data.tokens.gpt2 import gpt2_folder
 from tests import reference_pipeline as reference
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "tinystories"

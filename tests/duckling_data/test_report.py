@@ -18,13 +18,14 @@ import pytest
 from tokenizers import decoders
 
 from duckling_data.base.errors import CheckFailed
+from duckling_data.base.gpt2_files import gpt2_vocabulary
 from duckling_data.base.progress import Reporter
 from duckling_data.pipeline import Pipeline, Request
 from duckling_data.stages.report import draw_report, write_report
 from duckling_data.stages.report.facts import Lengths, gather, percent, visible
 from duckling_data.stages.report.page import page
 from duckling_data.stages.report.plots import _drawable, draw
-from duckling_data.tokens.gpt2 import GPT2, gpt2_vocabulary
+from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.workspace.manifest import Manifest
 
 FILES = ["coverage.png", "zipf.png", "story_length.png", "unknown.png", "index.html"]

@@ -205,7 +205,7 @@ def tables() -> Tables:
 
 @lru_cache(maxsize=1)
 def _tables() -> Tables:
-    from duckling_data.tokens.gpt2 import gpt2_vocabulary
+    from duckling_data.base.gpt2_files import gpt2_vocabulary
 
     room = files("duckling_data.corpus.demo")
     grammar = read_grammar(room.joinpath("grammar.txt").read_text("utf-8"))
