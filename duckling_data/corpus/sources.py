@@ -1,7 +1,6 @@
 """Turns `--source` into a corpus: finds or downloads its files, hashes and counts them, and remembers where they are.
 
-Of the hub's files the SHA-256 that the hub gave when they were downloaded is remembered, too; a file that has another
-one later is refused.
+A file of the hub whose SHA-256 is no longer the one that the hub gave with the download is refused.
 """
 
 from __future__ import annotations
@@ -16,34 +15,27 @@ from duckling_data.base.executor import LocalExecutor
 from duckling_data.base.files import sha256_file
 from duckling_data.base.progress import Reporter
 from duckling_data.corpus.readers import READABLE, count_stories, file_format
-from duckling_data.corpus.splits import Corpus, CorpusFile, DemoSplit, FileSplit, Split
+from duckling_data.corpus.splits import Corpus, CorpusFile, DemoSplit, FileSplit
 from duckling_data.workspace.source_record import SOURCE_RECORD, SourceRecord, read_source, write_source
 
 DEFAULT_SOURCE = "tinystories"
-VALIDATION_SHARE = 100
-"""The demo has one validation story to so many stories, about TinyStories' own share (21,990 of 2,119,719)."""
+VALIDATION_SHARE, LEAST_VALIDATION = 100, 10
+"""The demo has one validation story to so many stories, as TinyStories has; and so many at least, to fill some rows."""
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
-LEAST_VALIDATION = 10
-"""Validation stories of a demo of few stories."""
-
 
 def absolute_sources(sources: Iterable[str]) -> list[str]:
-    """Return the sources with paths made absolute, so that they hold from any working directory.
-
-    Raises InputError for a path that is not UTF-8, and for a URL, of which no more is told than its kind: it may hold
-    a password.
-    """
+    """Return the sources with paths made absolute. Raises InputError for a path that is not UTF-8, and for a URL."""
+    found = []
     for source in sources:
-        if (url := URL.match(source)) and not Path(source).exists():
+        if (url := URL.match(source)) and not Path(source).exists():  # only its kind is shown: it may hold a password
             raise InputError(
                 f"--source {url[0]}…: a URL, expected a path, `tinystories` or `demo[:STORIES]`. "
                 "Download what it leads to, and give that."
             )
-    found = [s if _builtin(s) else str(Path(s).expanduser().absolute()) for s in sources]
-    for source in found:
-        check_utf8(source, "--source")
+        found.append(source if _builtin(source) else str(Path(source).expanduser().absolute()))
+        check_utf8(found[-1], "--source")
     return found
 
 
@@ -61,20 +53,22 @@ def open_corpus(
     if builtin and len(sources) > 1:
         raise InputError(f"--source {builtin[0]} stands alone: it cannot be joined with other sources.")
     if builtin and builtin[0] != "tinystories":
-        return demo_corpus(_demo_stories(builtin[0]))
+        stories = _demo_stories(builtin[0])
+        validation = max(LEAST_VALIDATION, stories // VALIDATION_SHARE)
+        return Corpus("demo", DemoSplit("train", stories), DemoSplit("validation", validation))
     if builtin:
         named, known = _hub_files(workspace, record, offline, reporter)
     else:
         named, known = {"train": _local_files(sources)}, {}
     splits = {name: _measure(files, text_field, record, workers, reporter, known) for name, files in named.items()}
-    _refuse_changed(splits, known, workspace / SOURCE_RECORD, offline)
-    return Corpus("tinystories" if builtin else "files", splits["train"], splits.get("validation"))
+    corpus = Corpus("tinystories" if builtin else "files", splits["train"], splits.get("validation"))
+    for file in corpus.files():
+        if (expected := known.get(file.name, file.sha256)) != file.sha256:
+            from duckling_data.corpus.hub import refuse
 
-
-def demo_corpus(stories: int) -> Corpus:
-    """Return the demo corpus with so many training stories, and validation stories to fill a few rows at the least."""
-    validation = max(LEAST_VALIDATION, stories // VALIDATION_SHARE)
-    return Corpus("demo", DemoSplit("train", stories), DemoSplit("validation", validation))
+            where = workspace / SOURCE_RECORD
+            refuse(file.path, f"SHA-256 {file.sha256}, expected {expected} ({where})", offline=offline)
+    return corpus
 
 
 def to_download(workspace: Path, sources: list[str]) -> dict[str, int]:
@@ -86,25 +80,25 @@ def to_download(workspace: Path, sources: list[str]) -> dict[str, int]:
 
 def remember_source(workspace: Path, sources: list[str], text_field: str, corpus: Corpus) -> None:
     """Write `corpus/source.json`, if it does not say so already."""
+    from duckling_data.corpus.hub import TINYSTORIES
+
     remembered = read_source(workspace)
-    counted = {
-        count_key(file, split.text_field): file.stories
-        for split in corpus.splits().values()
-        if isinstance(split, FileSplit)
-        for file in split.files
-    }
-    hub = remembered.hub | (_hub_hashes(corpus.splits()) if corpus.source == "tinystories" else {})
-    record = SourceRecord(1, sources, text_field, counted, hub)
+    hub = dict(remembered.hub)
+    if corpus.source == "tinystories":
+        hub |= {f"{TINYSTORIES.revision}/{file.name}": file.sha256 for file in corpus.files()}
+    record = SourceRecord(1, sources, text_field, story_counts(corpus), hub)
     if record != remembered:
         write_source(workspace, record)
 
 
-def _hub_hashes(splits: Mapping[str, Split]) -> dict[str, str]:
-    """Return the SHA-256 of the hub's files as they are now, as the record keeps them."""
-    from duckling_data.corpus.hub import TINYSTORIES
-
-    files = [file for split in splits.values() if isinstance(split, FileSplit) for file in split.files]
-    return {f"{TINYSTORIES.revision}/{file.name}": file.sha256 for file in files}
+def story_counts(corpus: Corpus) -> dict[str, int]:
+    """Return the stories of each of the corpus's files, as the source's record keeps them."""
+    return {
+        _count_key(file, split.text_field): file.stories
+        for split in corpus.splits().values()
+        if isinstance(split, FileSplit)
+        for file in split.files
+    }
 
 
 def _hub_files(
@@ -112,7 +106,7 @@ def _hub_files(
 ) -> tuple[dict[str, list[tuple[Path, str]]], dict[str, str]]:
     """Return (path, name in the manifest) of each of the hub's files by split, and the SHA-256 that they should have.
 
-    Those that are not there are downloaded; the hub's word for their hash is recorded before they are there.
+    Missing files are downloaded; what the hub says of their hash is recorded before they are in place.
     """
     from duckling_data.corpus.hub import TINYSTORIES, fetch
 
@@ -130,16 +124,6 @@ def _hub_files(
     return {split: [(path, path.relative_to(folder).as_posix()) for path in found[split]] for split in found}, known
 
 
-def _refuse_changed(splits: Mapping[str, FileSplit], known: Mapping[str, str], record: Path, offline: bool) -> None:
-    """Raise CheckFailed for the first of the files that is not as it was when it was downloaded."""
-    for file in (file for split in splits.values() for file in split.files):
-        expected = known.get(file.name, file.sha256)
-        if file.sha256 != expected:
-            from duckling_data.corpus.hub import refuse
-
-            refuse(file.path, f"SHA-256 {file.sha256}, expected {expected} ({record})", offline=offline)
-
-
 def _builtin(source: str) -> bool:
     return source in ("tinystories", "demo") or source.startswith("demo:")
 
@@ -150,7 +134,7 @@ def _demo_stories(source: str) -> int:
     if source == "demo":
         return DEFAULT_STORIES
     number = source.removeprefix("demo:").replace("_", "")
-    if not (number.isascii() and number.isdigit() and int(number[:12]) > 0 and len(number) <= 12):
+    if not re.fullmatch("[0-9]{1,12}", number) or int(number) == 0:
         raise InputError(f"--source {source}: expected demo:STORIES with a number of stories from 1 up.")
     return int(number)
 
@@ -161,12 +145,13 @@ def _local_files(sources: list[str]) -> list[tuple[Path, str]]:
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            inside = [p for p in path.rglob("*") if p.is_file() and file_format(p) and not _hidden(p.relative_to(path))]
-            if not inside:
+            found = [inside for inside in path.rglob("*") if inside.is_file() and file_format(inside)]
+            named = [(inside, inside.relative_to(path).as_posix()) for inside in found]
+            named = [(inside, name) for inside, name in named if not re.search(r"(^|/)\.", name)]  # none hidden
+            if not named:
                 raise InputError(f"{path}: holds no stories ({READABLE}).")
-            for found in inside:
-                check_utf8(str(found), "--source")
-            named = [(p, p.relative_to(path).as_posix()) for p in inside]
+            for inside, _ in named:
+                check_utf8(str(inside), "--source")
             files += sorted(named, key=lambda pair: pair[1].encode())
         elif not path.exists():
             raise InputError(
@@ -179,11 +164,7 @@ def _local_files(sources: list[str]) -> list[tuple[Path, str]]:
     return files
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
-def count_key(file: CorpusFile, text_field: str) -> str:
+def _count_key(file: CorpusFile, text_field: str) -> str:
     """Return what a file's count of stories depends on, as the source's record keeps it."""
     return f"{file.sha256} {''.join(filter(None, file_format(file.path) or ()))} {text_field}"
 
@@ -209,7 +190,7 @@ def _measure(
             raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
         if expected.get(name, file.sha256) != file.sha256:
             return file
-        known = record.counted.get(count_key(file, text_field))
+        known = record.counted.get(_count_key(file, text_field))
         stories = count_stories(path, text_field) if known is None else known
         if stories == 0:
             raise InputError(f"{path}: empty, it holds no story. Leave it out, or check how it was made.")

@@ -1,4 +1,4 @@
-"""The base tokenizer, whose tokens the compact vocabulary is chosen from: byte-level BPE. `GPT2` is the only one so far.
+"""The base tokenizer, whose tokens the compact vocabulary is chosen from: byte-level BPE. `GPT2` is the only one.
 
 Ids 0 to `byte_tokens` - 1 are the single bytes, merge number i made id `byte_tokens` + i, and one more token ends a
 text. Everything that depends on GPT-2 asks the object `GPT2`.

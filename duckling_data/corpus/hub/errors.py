@@ -56,16 +56,15 @@ def asked_wait(error: Exception) -> float:
     """Return the seconds that the server asks to wait: `Retry-After`, else the hub's own `RateLimit`, else 0."""
     headers = getattr(getattr(error, "response", None), "headers", {})
     asked = headers.get("Retry-After", "").strip()
-    if asked.isascii() and asked.isdigit():
+    if not asked and _status(error) == 429:
+        asked = headers.get("RateLimit", "").rpartition("t=")[2].strip()
+    if re.fullmatch("[0-9]+", asked):
         return float(asked)
-    if asked:
-        try:
-            until = parsedate_to_datetime(asked)
-        except ValueError:
-            return 0.0
-        return (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    window = headers.get("RateLimit", "").rpartition("t=")[2].strip()
-    return float(window) if _status(error) == 429 and window.isascii() and window.isdigit() else 0.0
+    try:
+        until = parsedate_to_datetime(asked)
+    except ValueError:
+        return 0.0
+    return (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
 
 
 def reason(error: Exception) -> str:
@@ -100,8 +99,7 @@ def explained(error: Exception, file: HubFile) -> DucklingError:
 
 def settings_fault(error: Exception) -> InputError:
     """Return the line for a client that cannot work with the user's settings, naming those that are set."""
-    named = [name for name in SETTINGS if name in os.environ]
-    check = ", ".join(named) or "the network settings of this machine"
+    check = ", ".join(name for name in SETTINGS if name in os.environ) or "the network settings of this machine"
     return InputError(f"the hub's client cannot use your settings ({reason(error)}). Check {check}; {INSTEAD}")
 
 
@@ -124,7 +122,7 @@ def another_file(file: HubFile, found: str, expected: str) -> OutsideError:
 
 
 def endpoint() -> str:
-    """Return the hub's address, without a user and a password."""
+    """Return the hub's address, without secrets."""
     from huggingface_hub import constants
 
     return redacted(constants.ENDPOINT)
