@@ -33,18 +33,19 @@ class Executor(Protocol):
 
 
 class LocalExecutor:
-    """An executor with `workers` threads of this process."""
+    """An executor with `workers` threads of this process; in order, `ahead` results may wait beyond one a worker."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, ahead: int = AHEAD) -> None:
         self.workers = workers
+        self.ahead = ahead
 
     def map(self, function: Callable[[T], R], items: Iterable[T], *, ordered: bool) -> Results[R]:
         """Yield as `Executor.map` says.
 
-        In order of number at most `workers + AHEAD` results exist at a time, so that memory stays flat. In order of
+        In order of number at most `workers + ahead` results exist at a time, so that memory stays flat. In order of
         completion an item is taken when a thread is free for it.
         """
-        limit = self.workers + AHEAD if ordered else self.workers
+        limit = self.workers + self.ahead if ordered else self.workers
         pending: dict[Future[R], int] = {}
         pool = ThreadPoolExecutor(max_workers=self.workers)
         try:

@@ -46,10 +46,10 @@ class Background:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def prefetch(items: Iterable[T]) -> Iterator[T]:
-    """Yield the items unchanged, while a thread of its own fetches up to AHEAD of them ahead."""
+def prefetch(items: Iterable[T], depth: int = AHEAD) -> Iterator[T]:
+    """Yield the items unchanged, while a thread of its own fetches up to `depth` of them ahead."""
     iterator, end = iter(items), object()
-    for _, item in LocalExecutor(1).map(lambda _: next(iterator, end), itertools.count(), ordered=True):
+    for _, item in LocalExecutor(1, depth).map(lambda _: next(iterator, end), itertools.count(), ordered=True):
         if item is end:
             return
         yield item  # type: ignore[misc]  # not the end: an item

@@ -1,9 +1,9 @@
 """The demo stories' grammar and words, compiled to integer tables.
 
-A template becomes a run of symbols, and a symbol is one draw from an urn: a list of entries in which a word of weight w
-lies w times, so that drawing is one multiplication and one look-up. A fixed piece of text is an urn with one entry. The
-entry and the form that the template asks for (plural, past, with an article, capital) give the piece of text.
-Everything is integers, so no platform rounds differently. Compiling takes about half a second, once a process.
+A template becomes a run of symbols, and a symbol is one draw from an urn: a list that holds a word of weight w w times,
+so that drawing is one multiplication and one look-up. A fixed piece of text is an urn with one entry. The entry and the
+form that the template asks for (plural, past, with an article, capital) give the piece of text. Everything is integers,
+so no platform rounds differently. Compiling takes about half a second, once a process.
 """
 
 from __future__ import annotations
@@ -21,8 +21,20 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from duckling_data.corpus.demo.grammar import LEADS, PLOT_SECTIONS, Grammar, Slot, read_grammar, template_parts
-from duckling_data.corpus.demo.words import WordClass, joined, read_lexicon, tail_classes, with_article
+from duckling_data.base.gpt2_files import gpt2_vocabulary
+from duckling_data.corpus.demo.language import (
+    LEADS,
+    PLOT_SECTIONS,
+    Grammar,
+    Slot,
+    WordClass,
+    joined,
+    read_grammar,
+    read_lexicon,
+    tail_classes,
+    template_parts,
+    with_article,
+)
 
 Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
@@ -35,11 +47,11 @@ class Tables:
     pieces: pa.LargeStringArray
     """Every piece of text that can be part of a story."""
     urns: npt.NDArray[np.uint16]
-    """All urns, one after the other; what lies in them is an entry's number within its class."""
+    """All urns, one after the other, of entries' numbers within their classes."""
     symbol_urn: Int64s
     symbol_size: UInt64s
     symbol_base: Int64s
-    """Per symbol: where its urn begins, how much lies in it, and the piece of its class's entry 0."""
+    """Per symbol: where its urn begins, the urn's size, and the piece of its class's entry 0."""
     symbol_key: UInt64s
     symbol_scope: npt.NDArray[np.intp]
     """Per symbol: what tells its draw from others, and whether it lasts for the template (0) or the story (1)."""
@@ -71,8 +83,7 @@ class _Compiler:
         self.classes = classes
         self.cast = list(cast)
         self.pieces: list[str] = []
-        self.piece_base: dict[tuple[str, str, bool, bool], int] = {}
-        self.text_piece: dict[str, int] = {}
+        self.first_piece: dict[str | tuple[str, str, bool, bool], int] = {}
         self.urns: list[npt.NDArray[np.uint16]] = [np.zeros(1, np.uint16)]
         self.urn_length = 1
         self.urn_place: dict[tuple[str, int, int], tuple[int, int]] = {}
@@ -81,39 +92,38 @@ class _Compiler:
 
     def template(self, lead: str, template: str, number: int) -> None:
         """Compile one template with the lead before it."""
-        parts = template_parts(template)
-        if isinstance(parts[0], str):
-            parts[0] = lead + parts[0]
-        elif lead:
-            parts.insert(0, lead)
+        parts = template_parts(lead + template)
         self.template_start.append(len(self.symbols))
-        draws = _draws(parts)
-        for place, part in enumerate(parts):
-            if isinstance(part, str):
-                self.symbols.append((0, 1, self._text(part), 0, 0))
+        draws = [
+            (part.name, part.number or f"@{place}") if isinstance(part, Slot) else None
+            for place, part in enumerate(parts)
+        ]
+        for place, (part, draw) in enumerate(zip(parts, draws, strict=True)):
+            if isinstance(part, str) or draw is None:
+                self.symbols.append((0, 1, self._base(part), 0, 0))
             elif part.name in self.cast:
                 urn, size = self._urn(part.name, 1, 0)
                 self.symbols.append((urn, size, self._base(part), 1 + self.cast.index(part.name), 1))
             else:
+                # Draws of one class in one template divide its words, so that no two give the same.
+                same = [other for other in dict.fromkeys(draws) if other and other[0] == part.name]
+                urn, size = self._urn(part.name, len(same), (same.index(draw) + number) % len(same))
                 key = 1000 + int(part.number) if part.number else place + 1
-                urn, size = self._urn(part.name, *_share(draws, place, number))
                 self.symbols.append((urn, size, self._base(part), key, 0))
 
-    def _text(self, text: str) -> int:
-        if text not in self.text_piece:
-            self.text_piece[text] = len(self.pieces)
-            self.pieces.append(text)
-        return self.text_piece[text]
+    def _base(self, part: str | Slot) -> int:
+        """Return the piece of a fixed text, or of a class's entry 0 in the slot's form."""
+        column = part if isinstance(part, str) else (part.name, part.form, part.article, part.capital)
+        if column not in self.first_piece:
+            self.first_piece[column] = len(self.pieces)
+            self.pieces += [part] if isinstance(part, str) else self._words(part)
+        return self.first_piece[column]
 
-    def _base(self, slot: Slot) -> int:
-        column = (slot.name, slot.form, slot.article, slot.capital)
-        if column not in self.piece_base:
-            self.piece_base[column] = len(self.pieces)
-            form = self.classes[slot.name].forms.index(slot.form)
-            words = [word[form] for word in self.classes[slot.name].words]
-            words = [with_article(word) for word in words] if slot.article else words
-            self.pieces += [word[0].upper() + word[1:] for word in words] if slot.capital else words
-        return self.piece_base[column]
+    def _words(self, slot: Slot) -> list[str]:
+        form = self.classes[slot.name].forms.index(slot.form)
+        words = [word[form] for word in self.classes[slot.name].words]
+        words = [with_article(word) for word in words] if slot.article else words
+        return [word[0].upper() + word[1:] for word in words] if slot.capital else words
 
     def _urn(self, name: str, shares: int, share: int) -> tuple[int, int]:
         if (name, shares, share) not in self.urn_place:
@@ -124,20 +134,6 @@ class _Compiler:
             self.urns.append(urn)
             self.urn_length += len(urn)
         return self.urn_place[name, shares, share]
-
-
-def _draws(parts: Sequence[str | Slot]) -> list[tuple[str, str]]:
-    """Return class and draw of every part that is a slot; slots that share a draw have the same."""
-    return [
-        (part.name, part.number or f"@{place}") if isinstance(part, Slot) else ("", "")
-        for place, part in enumerate(parts)
-    ]
-
-
-def _share(draws: Sequence[tuple[str, str]], place: int, template: int) -> tuple[int, int]:
-    """Return (shares, share): slots of one class in one template divide its words, so that no two draw the same."""
-    same = [draw for draw in dict.fromkeys(draws) if draw[0] == draws[place][0]]
-    return len(same), (same.index(draws[place]) + template) % len(same)
 
 
 def compile_grammar(grammar: Grammar, classes: dict[str, WordClass]) -> Tables:
@@ -205,11 +201,9 @@ def tables() -> Tables:
 
 @lru_cache(maxsize=1)
 def _tables() -> Tables:
-    from duckling_data.base.gpt2_files import gpt2_vocabulary
-
-    room = files("duckling_data.corpus.demo")
-    grammar = read_grammar(room.joinpath("grammar.txt").read_text("utf-8"))
-    classes = read_lexicon(room.joinpath("lexicon.txt").read_text("utf-8"))
+    folder = files("duckling_data.corpus.demo")
+    grammar = read_grammar(folder.joinpath("grammar.txt").read_text("utf-8"))
+    classes = read_lexicon(folder.joinpath("lexicon.txt").read_text("utf-8"))
     texts = [word for one in classes.values() for forms in one.words for word in forms]
     texts += [line for lines in grammar.sections.values() for line in lines]
     known = set(re.findall("[a-z]+", " ".join(texts)))

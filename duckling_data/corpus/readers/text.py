@@ -9,16 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from duckling_data.base.errors import InputError
-from duckling_data.corpus.readers.blocks import Block, decompressed
+from duckling_data.base.records import short
+from duckling_data.corpus.readers.blocks import STORY_LIMIT, Block, decompressed
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 TEXT_SEPARATOR = b"<|endoftext|>"
-
-RECORD_LIMIT = 32 << 20
-"""The longest line of JSON Lines, or story of plain text, in bytes. Parsing one takes up to nine times that in memory,
-in each thread; without a limit 1 MB of compressed zeros would take 9 GB."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +29,11 @@ class RawBlock:
     """Lines of the file before this block."""
     data: bytes
     last: bool
-    """Whether the file ends here (what stands after the last separator counts only if it is not blank)."""
+    """Whether the file ends here: what comes after the last separator counts only if it is not blank."""
 
     def lines(self) -> list[tuple[int, bytes]]:
         """Return (line number from 1, line) of each line that is not blank."""
-        if self.data.isspace():  # a gigabyte of line breaks is soon passed over
+        if self.data.isspace():  # quick for a gigabyte of line breaks
             return []
         return [(self.line + i, line) for i, line in enumerate(self.data.split(b"\n"), 1) if line.strip()]
 
@@ -81,12 +78,12 @@ class RawBlock:
             raise InputError(f"{self.path}: line {number:,}: broken JSON ({reason}).") from error
         if not isinstance(record, dict) or text_field not in record:
             raise InputError(
-                f"{self.path}: line {number:,}: expected an object with {text_field!r}, found {_shorten(line)}. "
+                f"{self.path}: line {number:,}: expected an object with {text_field!r}, found {short(record)}. "
                 "Name the field that holds the stories with --text-field."
             )
         text = record[text_field]
         if text is not None and not isinstance(text, str):
-            raise InputError(f"{self.path}: line {number:,}: {text_field!r} is {_shorten(repr(text))}, expected text.")
+            raise InputError(f"{self.path}: line {number:,}: {text_field!r} is {short(text)}, expected text.")
         return text
 
 
@@ -105,7 +102,7 @@ def txt_blocks(path: Path, codec: str | None, block_bytes: int) -> Iterator[Bloc
 def raw_blocks(path: Path, codec: str | None, separator: bytes, block_bytes: int) -> Iterator[RawBlock]:
     """Cut a (decompressed) file behind separators, about block_bytes a block; the last block may be blank.
 
-    Raises InputError at a record, the bytes between two separators, longer than RECORD_LIMIT.
+    Raises InputError at a record, the bytes between two separators, longer than STORY_LIMIT.
     """
     held = bytearray()
     offset = line = searched = 0
@@ -115,8 +112,8 @@ def raw_blocks(path: Path, codec: str | None, separator: bytes, block_bytes: int
         cut = held.rfind(separator, max(0, searched - len(separator) + 1))
         searched = len(held)
         if cut < 0:
-            if len(held) >= RECORD_LIMIT + len(separator):  # its end may be the begin of a separator
-                raise _too_long(path, offset, separator)
+            if len(held) >= STORY_LIMIT + len(separator):  # its end may be the beginning of a separator
+                _check_length(path, held, offset, separator)
             continue
         whole = bytes(held[: cut + len(separator)])
         _check_length(path, whole, offset, separator)
@@ -130,18 +127,9 @@ def raw_blocks(path: Path, codec: str | None, separator: bytes, block_bytes: int
 
 
 def _check_length(path: Path, data: bytes | bytearray, offset: int, separator: bytes) -> None:
-    if len(data) > RECORD_LIMIT and max(map(len, data.split(separator))) > RECORD_LIMIT:
-        raise _too_long(path, offset, separator)
-
-
-def _too_long(path: Path, offset: int, separator: bytes) -> InputError:
-    kind = "line break" if separator == b"\n" else repr(separator.decode())
-    return InputError(
-        f"{path}: behind byte offset {offset:,} more than {RECORD_LIMIT >> 20} MiB without a {kind}, "
-        "too long for one story. Put one between the stories."
-    )
-
-
-def _shorten(value: bytes | str) -> str:
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-    return text if len(text) <= 60 else text[:57] + "..."
+    if len(data) > STORY_LIMIT and max(map(len, data.split(separator))) > STORY_LIMIT:
+        kind = "line break" if separator == b"\n" else repr(separator.decode())
+        raise InputError(
+            f"{path}: behind byte offset {offset:,} more than {STORY_LIMIT >> 20} MiB without a {kind}, "
+            "too long for one story. Put one between the stories."
+        )
