@@ -10,15 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.strict_json import digest_json
 from duckling_data.corpus.readers import file_format, read_blocks
 from duckling_data.corpus.readers.blocks import Block
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 DEMO_BLOCK, DEMO_STORY_BYTES = 4096, 900
 """Demo stories generated at a time, and the text of one on average."""
@@ -133,18 +130,6 @@ class Corpus:
         return {name: digest_json(split.identity()) for name, split in self.splits().items()}
 
 
-@dataclass(frozen=True)
-class StoryBatch:
-    """Consecutive stories of a split."""
-
-    first: int
-    """The index, in the split, of the first story."""
-    texts: pa.LargeStringArray
-    """The stories, null ones made empty."""
-    nulls: int
-    """How many of them were null."""
-
-
 def numbered_blocks(split: Split) -> Iterator[tuple[int, Block]]:
     """Yield each block of the split with the index of its first story.
 
@@ -159,10 +144,3 @@ def numbered_blocks(split: Split) -> Iterator[tuple[int, Block]]:
         raise InputError(
             f"the corpus changed while it was read: {first:,} stories, {split.stories:,} were counted. Run again."
         )
-
-
-def parse_block(first: int, block: Block) -> StoryBatch:
-    """Return the block's stories, nulls made empty. Raises InputError for a block that cannot be read."""
-    texts = block.parse()
-    nulls = texts.null_count
-    return StoryBatch(first, texts.fill_null("") if nulls else texts, nulls)

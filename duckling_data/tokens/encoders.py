@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -49,23 +49,6 @@ class TokenBatch:
     def stories(self) -> list[TokenIds]:
         """Return each story's tokens, as views."""
         return np.split(self.tokens, np.cumsum(self.lengths)[:-1]) if len(self.lengths) else []
-
-
-class Encoder(Protocol):
-    """Text to GPT-2 ids. One encoder serves one thread: threads that share one wait for each other."""
-
-    def encode(self, text: str) -> list[int]:
-        """Return the GPT-2 ids of one text."""
-
-    def encode_batch(self, texts: pa.LargeStringArray) -> TokenBatch:
-        """Return the GPT-2 ids of a `large_string` array, slices included; ValueError for another type or a null."""
-
-
-def load_encoder(kind: str = "gigatoken") -> Encoder:
-    """Return a new encoder of one of the `ENCODERS`, one for each thread. Raises InputError for another name."""
-    if kind not in ENCODERS:
-        raise InputError(f"no encoder {kind!r}; --encoder takes {' or '.join(ENCODERS)}")
-    return _GigatokenEncoder() if kind == "gigatoken" else _TokenizersEncoder()
 
 
 class _GigatokenEncoder:
@@ -128,6 +111,19 @@ class _TokenizersEncoder:
         rows = [encoding.ids for encoding in encodings]
         tokens = np.fromiter(chain.from_iterable(rows), dtype=GPT2.id_dtype)
         return TokenBatch(tokens, np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)))
+
+
+Encoder = _GigatokenEncoder | _TokenizersEncoder
+"""Text to GPT-2 ids: `encode(text)` gives a list, `encode_batch` a TokenBatch of a `large_string` array without nulls.
+
+One encoder serves one thread: threads that share one wait for each other."""
+
+
+def load_encoder(kind: str = "gigatoken") -> Encoder:
+    """Return a new encoder of one of the `ENCODERS`, one for each thread. Raises InputError for another name."""
+    if kind not in ENCODERS:
+        raise InputError(f"no encoder {kind!r}; --encoder takes {' or '.join(ENCODERS)}")
+    return _GigatokenEncoder() if kind == "gigatoken" else _TokenizersEncoder()
 
 
 def _without_validity(texts: pa.LargeStringArray) -> pa.LargeStringArray:

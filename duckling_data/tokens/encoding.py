@@ -24,7 +24,7 @@ from duckling_data.base.disk import check_room, disk_errors
 from duckling_data.base.executor import LocalExecutor
 from duckling_data.base.files import write_all
 from duckling_data.corpus.readers.blocks import Block
-from duckling_data.corpus.splits import Split, StoryBatch, numbered_blocks, parse_block
+from duckling_data.corpus.splits import Split, numbered_blocks
 from duckling_data.rows.layout import TokenIds
 from duckling_data.tokens.encoders import Encoder, load_encoder
 from duckling_data.tokens.gpt2 import GPT2
@@ -82,10 +82,9 @@ class EncoderPool:
 
 
 class EncodedSplit:
-    """A split's tokens, for one pass or several."""
+    """A split's tokens, for one pass or several; the first one's are kept in the folder `keep_in`, if there is one."""
 
     def __init__(self, split: Split, pool: EncoderPool, workers: int, keep_in: Path | None = None) -> None:
-        """`keep_in` is a folder for the temporary file that keeps the tokens of the first pass; None keeps nothing."""
         self.split = split
         self._pool = pool
         self._executor = LocalExecutor(workers)
@@ -118,43 +117,44 @@ class EncodedSplit:
             check_room(self._keep_in, self.split.text_bytes // TEXT_BYTES * 2, "the tokens and, after them, the rows")
             keep = _KeptTokens(self._keep_in)
 
-        def work(numbered: tuple[int, Block]) -> tuple[EncodedBatch | None, R]:
+        def work(numbered: tuple[int, Block]) -> tuple[EncodedBatch, R]:
             # Parsed and encoded in one go, while the text is still in the core's cache.
-            encoded = self._encode(parse_block(*numbered), wanted if keep is None else None)
-            return (None if keep is None else encoded), fn(encoded)
+            encoded = self._encode(*numbered, wanted if keep is None else None)
+            return encoded, fn(encoded)
 
         for _, (encoded, result) in self._executor.map(work, numbered_blocks(self.split), ordered=True):
-            if keep is not None and encoded is not None:
+            if keep is not None:
                 keep.append(encoded)
             yield result
         self._kept = keep
 
-    def _encode(self, batch: StoryBatch, wanted: npt.NDArray[np.bool_] | None) -> EncodedBatch:
+    def _encode(self, first: int, block: Block, wanted: npt.NDArray[np.bool_] | None) -> EncodedBatch:
         import pyarrow as pa
 
-        texts = batch.texts
-        chosen = np.arange(len(texts))
+        texts = block.parse()
+        read, nulls = len(texts), texts.null_count
+        chosen = np.arange(read)
         if wanted is not None:
-            chosen = np.flatnonzero(wanted[batch.first : batch.first + len(texts)])
+            chosen = np.flatnonzero(wanted[first : first + read])
             texts = texts.take(pa.array(chosen))
         with self._pool.borrow() as encoder:
-            encoded = encoder.encode_batch(texts)
-        return EncodedBatch(batch.first + chosen, encoded.tokens, encoded.lengths, len(batch.texts), batch.nulls)
-
-
-class _Span(NamedTuple):
-    """Where a kept batch begins, and what it holds."""
-
-    file: IO[bytes]
-    offset: int
-    stories: int
-    tokens: int
-    first: int
-    nulls: int
+            encoded = encoder.encode_batch(texts.fill_null("") if nulls else texts)
+        return EncodedBatch(first + chosen, encoded.tokens, encoded.lengths, read, nulls)
 
 
 SEGMENT_BYTES = 64 << 20
 """Kept tokens in one temporary file."""
+
+
+class _Span(NamedTuple):
+    """Where a kept batch is, and what it holds."""
+
+    file: IO[bytes]
+    offset: int
+    bytes: int
+    stories: int
+    first: int
+    nulls: int
 
 
 class _KeptTokens:
@@ -162,36 +162,31 @@ class _KeptTokens:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.bytes = 0
         self._spans: list[_Span] = []
-        self._end = 0
+        self._file: IO[bytes] | None = None
+        self._end = self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._spans)
 
     def append(self, batch: EncodedBatch) -> None:
         """Keep a batch."""
-        lengths = batch.lengths.astype(np.int32)
+        data = batch.lengths.astype(np.int32).tobytes() + batch.tokens.tobytes()
         with disk_errors(self._folder):
-            if not self._spans or self._end >= SEGMENT_BYTES:
+            if self._file is None or self._end >= SEGMENT_BYTES:
                 # Without a buffer, so that what was written can be read through the file's number.
-                file: IO[bytes] = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
-                self._end = 0
-            else:
-                file = self._spans[-1].file
-            for array in (lengths, batch.tokens):
-                write_all(file, array.data.cast("B") if array.size else b"")
-        span = _Span(file, self._end, len(lengths), len(batch.tokens), int(batch.stories[0]), batch.nulls)
-        self._spans.append(span)
-        size = lengths.nbytes + batch.tokens.nbytes
-        self._end, self.bytes = self._end + size, self.bytes + size
+                self._file, self._end = tempfile.TemporaryFile(dir=self._folder, buffering=0), 0  # noqa: SIM115
+            write_all(self._file, data)
+        first = int(batch.stories[0])
+        self._spans.append(_Span(self._file, self._end, len(data), len(batch.lengths), first, batch.nulls))
+        self._end, self.bytes = self._end + len(data), self.bytes + len(data)
 
     def read(self, index: int) -> EncodedBatch:
         """Return a batch that was kept; any number of threads may."""
         span = self._spans[index]
-        data = os.pread(span.file.fileno(), span.stories * 4 + span.tokens * GPT2.id_dtype.itemsize, span.offset)
+        data = os.pread(span.file.fileno(), span.bytes, span.offset)
         lengths = np.frombuffer(data, np.int32, span.stories).astype(np.int64)
-        tokens = np.frombuffer(data, GPT2.id_dtype, span.tokens, span.stories * 4)
+        tokens = np.frombuffer(data, GPT2.id_dtype, offset=span.stories * 4)
         return EncodedBatch(span.first + np.arange(span.stories), tokens, lengths, span.stories, span.nulls)
 
     def give_up(self, index: int) -> None:

@@ -71,19 +71,12 @@ def read_mapping(path: str | os.PathLike[str]) -> TokenMapping:
     True
     """
     try:
-        content = read_bytes(Path(path), MAPPING_LIMIT)
+        mapping = parse_json(read_bytes(Path(path), MAPPING_LIMIT))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); `duckling-data build-vocab` makes it") from error
-    return parse_mapping(content, str(path))
-
-
-def parse_mapping(content: bytes, where: str) -> TokenMapping:
-    """Return the checked mapping in a file's bytes; `where` names the file in the InputError of one that is bad."""
-    try:
-        mapping = parse_json(content)
     except ValueError as error:
-        raise InputError(f"{where}: not JSON ({error}); {REMEDY}") from error
-    return check_mapping(mapping, where)
+        raise InputError(f"{path}: not JSON ({error}); {REMEDY}") from error
+    return check_mapping(mapping, str(path))
 
 
 def check_mapping(mapping: object, where: str) -> TokenMapping:

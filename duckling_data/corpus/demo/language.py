@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -60,43 +60,39 @@ class Slot:
     capital: bool
 
 
-@dataclass(frozen=True)
+@dataclass
 class Grammar:
     """The grammar file as read."""
 
-    cast: dict[str, tuple[str, ...]]
+    cast: dict[str, list[str]] = field(default_factory=dict)
     """The classes that each member of the cast is drawn from."""
-    frames: tuple[tuple[int, tuple[tuple[int, str], ...]], ...]
+    frames: list[tuple[int, list[tuple[int, str]]]] = field(default_factory=list)
     """Weight and run of (lead, section) of every frame; `lead` is an index of LEADS."""
-    plots: tuple[str, ...]
-    sections: dict[str, tuple[str, ...]]
+    plots: list[str] = field(default_factory=list)
+    sections: dict[str, list[str]] = field(default_factory=dict)
     """The templates of every section; a plot's own sections are called "PLOT.1" and so on."""
 
 
 def read_grammar(text: str) -> Grammar:
     """Return the grammar that a grammar file describes. The file's own head says how it is written."""
-    cast: dict[str, tuple[str, ...]] = {}
-    frames: list[tuple[int, tuple[tuple[int, str], ...]]] = []
-    plots: list[str] = []
-    sections: dict[str, list[str]] = {}
+    grammar = Grammar()
     section = ""
     for line in text.splitlines():
         word, _, rest = line.partition(" ")
+        name, _, run = rest.partition(": ")
         if not line or line.startswith("#"):
             continue
         if line.startswith("["):
-            section = f"{plots[-1]}.{line[1:-1]}" if line[1:-1] in PLOT_SECTIONS else line[1:-1]
+            section = f"{grammar.plots[-1]}.{line[1:-1]}" if line[1:-1] in PLOT_SECTIONS else line[1:-1]
         elif section == "" and word == "cast":
-            name, _, classes = rest.partition(": ")
-            cast[name] = tuple(classes.split())
+            grammar.cast[name] = run.split()
         elif section == "" and word == "frame":
-            weight, _, run = rest.partition(": ")
-            frames.append((int(weight), tuple(_frame_steps(run))))
+            grammar.frames.append((int(name), list(_frame_steps(run))))
         elif re.fullmatch(r"plot \w+", line):
-            plots.append(rest)
+            grammar.plots.append(rest)
         else:
-            sections.setdefault(section, []).append(line)
-    return Grammar(cast, tuple(frames), tuple(plots), {name: tuple(lines) for name, lines in sections.items()})
+            grammar.sections.setdefault(section, []).append(line)
+    return grammar
 
 
 def _frame_steps(run: str) -> Iterator[tuple[int, str]]:

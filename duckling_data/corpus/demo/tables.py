@@ -22,19 +22,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from duckling_data.base.gpt2_files import gpt2_vocabulary
-from duckling_data.corpus.demo.language import (
-    LEADS,
-    PLOT_SECTIONS,
-    Grammar,
-    Slot,
-    WordClass,
-    joined,
-    read_grammar,
-    read_lexicon,
-    tail_classes,
-    template_parts,
-    with_article,
-)
+from duckling_data.corpus.demo import language
+from duckling_data.corpus.demo.language import LEADS, PLOT_SECTIONS, Grammar, Slot, WordClass
 
 Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
@@ -92,7 +81,7 @@ class _Compiler:
 
     def template(self, lead: str, template: str, number: int) -> None:
         """Compile one template with the lead before it."""
-        parts = template_parts(lead + template)
+        parts = language.template_parts(lead + template)
         self.template_start.append(len(self.symbols))
         draws = [
             (part.name, part.number or f"@{place}") if isinstance(part, Slot) else None
@@ -122,7 +111,7 @@ class _Compiler:
     def _words(self, slot: Slot) -> list[str]:
         form = self.classes[slot.name].forms.index(slot.form)
         words = [word[form] for word in self.classes[slot.name].words]
-        words = [with_article(word) for word in words] if slot.article else words
+        words = [language.with_article(word) for word in words] if slot.article else words
         return [word[0].upper() + word[1:] for word in words] if slot.capital else words
 
     def _urn(self, name: str, shares: int, share: int) -> tuple[int, int]:
@@ -138,7 +127,7 @@ class _Compiler:
 
 def compile_grammar(grammar: Grammar, classes: dict[str, WordClass]) -> Tables:
     """Return the tables of a grammar over word classes. A slot of an unknown class or form raises KeyError."""
-    classes = classes | {name: joined([classes[one] for one in names]) for name, names in grammar.cast.items()}
+    classes = classes | {name: language.joined([classes[one] for one in names]) for name, names in grammar.cast.items()}
     compiler = _Compiler(classes, list(grammar.cast))
     counts = {name: len(lines) for name, lines in grammar.sections.items()}
     templates = [line for lines in grammar.sections.values() for line in lines]
@@ -202,9 +191,9 @@ def tables() -> Tables:
 @lru_cache(maxsize=1)
 def _tables() -> Tables:
     folder = files("duckling_data.corpus.demo")
-    grammar = read_grammar(folder.joinpath("grammar.txt").read_text("utf-8"))
-    classes = read_lexicon(folder.joinpath("lexicon.txt").read_text("utf-8"))
+    grammar = language.read_grammar(folder.joinpath("grammar.txt").read_text("utf-8"))
+    classes = language.read_lexicon(folder.joinpath("lexicon.txt").read_text("utf-8"))
     texts = [word for one in classes.values() for forms in one.words for word in forms]
     texts += [line for lines in grammar.sections.values() for line in lines]
     known = set(re.findall("[a-z]+", " ".join(texts)))
-    return compile_grammar(grammar, classes | tail_classes(gpt2_vocabulary(), known))
+    return compile_grammar(grammar, classes | language.tail_classes(gpt2_vocabulary(), known))
