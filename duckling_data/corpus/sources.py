@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from duckling_data.base.disk import check_utf8, make_directory
@@ -14,6 +15,7 @@ from duckling_data.base.errors import InputError
 from duckling_data.base.executor import LocalExecutor
 from duckling_data.base.files import sha256_file
 from duckling_data.base.progress import Reporter
+from duckling_data.corpus import hub
 from duckling_data.corpus.readers import READABLE, count_stories, file_format
 from duckling_data.corpus.splits import Corpus, CorpusFile, DemoSplit, FileSplit
 from duckling_data.workspace.source_record import SOURCE_RECORD, SourceRecord, read_source, write_source
@@ -23,6 +25,8 @@ VALIDATION_SHARE, LEAST_VALIDATION = 100, 10
 """The demo has one validation story to so many stories, as TinyStories has; and so many at least, to fill some rows."""
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+Files = list[tuple[Path, str]]
+"""(path, name in the manifest) of each file."""
 
 
 def absolute_sources(sources: Iterable[str]) -> list[str]:
@@ -60,33 +64,29 @@ def open_corpus(
         named, known = _hub_files(workspace, record, offline, reporter)
     else:
         named, known = {"train": _local_files(sources)}, {}
-    splits = {name: _measure(files, text_field, record, workers, reporter, known) for name, files in named.items()}
+    splits = {
+        name: _measure(files, text_field, record.counted, known, workers, reporter) for name, files in named.items()
+    }
     corpus = Corpus("tinystories" if builtin else "files", splits["train"], splits.get("validation"))
     for file in corpus.files():
         if (expected := known.get(file.name, file.sha256)) != file.sha256:
-            from duckling_data.corpus.hub import refuse
-
             where = workspace / SOURCE_RECORD
-            refuse(file.path, f"SHA-256 {file.sha256}, expected {expected} ({where})", offline=offline)
+            hub.refuse(file.path, f"SHA-256 {file.sha256}, expected {expected} ({where})", offline=offline)
     return corpus
 
 
 def to_download(workspace: Path, sources: list[str]) -> dict[str, int]:
     """Return the files that the hub would have to send before the corpus can be opened: bytes by name."""
-    from duckling_data.corpus.hub import TINYSTORIES, missing
-
-    return missing(TINYSTORIES, workspace / "corpus") if sources == ["tinystories"] else {}
+    return hub.missing(hub.TINYSTORIES, workspace / "corpus") if sources == ["tinystories"] else {}
 
 
 def remember_source(workspace: Path, sources: list[str], text_field: str, corpus: Corpus) -> None:
     """Write `corpus/source.json`, if it does not say so already."""
-    from duckling_data.corpus.hub import TINYSTORIES
-
     remembered = read_source(workspace)
-    hub = dict(remembered.hub)
+    hashes = dict(remembered.hub)
     if corpus.source == "tinystories":
-        hub |= {f"{TINYSTORIES.revision}/{file.name}": file.sha256 for file in corpus.files()}
-    record = SourceRecord(1, sources, text_field, story_counts(corpus), hub)
+        hashes |= {f"{hub.TINYSTORIES.revision}/{file.name}": file.sha256 for file in corpus.files()}
+    record = SourceRecord(1, sources, text_field, story_counts(corpus), hashes)
     if record != remembered:
         write_source(workspace, record)
 
@@ -103,24 +103,22 @@ def story_counts(corpus: Corpus) -> dict[str, int]:
 
 def _hub_files(
     workspace: Path, record: SourceRecord, offline: bool, reporter: Reporter
-) -> tuple[dict[str, list[tuple[Path, str]]], dict[str, str]]:
-    """Return (path, name in the manifest) of each of the hub's files by split, and the SHA-256 that they should have.
+) -> tuple[dict[str, Files], dict[str, str]]:
+    """Return the hub's files by split, downloaded where missing, and the SHA-256 that they should have by name.
 
-    Missing files are downloaded; what the hub says of their hash is recorded before they are in place.
+    What the hub says of a file's hash is recorded before the file is in place.
     """
-    from duckling_data.corpus.hub import TINYSTORIES, fetch
-
-    known = record.known(TINYSTORIES.revision)
+    known = record.known(hub.TINYSTORIES.revision)
 
     def learn(name: str, sha256: str) -> None:
         if known.get(name) != sha256:
-            known[name] = record.hub[f"{TINYSTORIES.revision}/{name}"] = sha256
+            known[name] = record.hub[f"{hub.TINYSTORIES.revision}/{name}"] = sha256
             write_source(workspace, record)
 
     folder = workspace / "corpus"
     if not offline:
         make_directory(folder)
-    found = fetch(TINYSTORIES, folder, offline=offline, reporter=reporter, known=known, learn=learn)
+    found = hub.fetch(hub.TINYSTORIES, folder, offline=offline, reporter=reporter, known=known, learn=learn)
     return {split: [(path, path.relative_to(folder).as_posix()) for path in found[split]] for split in found}, known
 
 
@@ -139,9 +137,9 @@ def _demo_stories(source: str) -> int:
     return int(number)
 
 
-def _local_files(sources: list[str]) -> list[tuple[Path, str]]:
-    """Return (path, name in the manifest) of each file that the sources name, folders in sorted order."""
-    files: list[tuple[Path, str]] = []
+def _local_files(sources: list[str]) -> Files:
+    """Return each file that the sources name, folders in sorted order."""
+    files: Files = []
     for source in sources:
         path = Path(source)
         if path.is_dir():
@@ -170,16 +168,16 @@ def _count_key(file: CorpusFile, text_field: str) -> str:
 
 
 def _measure(
-    files: list[tuple[Path, str]],
+    files: Files,
     text_field: str,
-    record: SourceRecord,
+    counted: Mapping[str, int],
+    hashes: Mapping[str, str],
     workers: int,
     reporter: Reporter,
-    expected: Mapping[str, str],
 ) -> FileSplit:
     """Return the files as a split: hashed every time, counted if this content was not counted before.
 
-    A file that has not the SHA-256 expected by its name is not read further: it is returned with no stories.
+    A file that has another SHA-256 than `hashes` says is not read further: it is returned with no stories.
     """
 
     def measure(named: tuple[Path, str]) -> CorpusFile:
@@ -188,15 +186,16 @@ def _measure(
             file = CorpusFile(path, name, path.stat().st_size, sha256_file(path), 0)
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
-        if expected.get(name, file.sha256) != file.sha256:
+        if hashes.get(name, file.sha256) != file.sha256:
             return file
-        known = record.counted.get(_count_key(file, text_field))
-        stories = count_stories(path, text_field) if known is None else known
+        stories = counted.get(_count_key(file, text_field))
+        if stories is None:
+            stories = count_stories(path, text_field)
         if stories == 0:
             raise InputError(f"{path}: empty, it holds no story. Leave it out, or check how it was made.")
-        return CorpusFile(path, name, file.bytes, file.sha256, stories)
+        return replace(file, stories=stories)
 
-    measured: list[CorpusFile] = []
+    measured = []
     with reporter.bar("hash", sum(path.stat().st_size for path, _ in files), "B") as bar:
         for _, file in LocalExecutor(workers).map(measure, files, ordered=True):
             measured.append(file)

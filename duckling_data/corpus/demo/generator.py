@@ -118,7 +118,7 @@ def _templates(compiled: Tables, story: UInt64s) -> tuple[Int64s, UInt64s, Int64
     count = compiled.section_count[section]
     first = _drawn(of_story + SECTION_KEY + section.view(np.uint64) * GOLDEN, count).view(np.uint64)
     number = ((first + compiled.step_round[steps]) % count).view(np.int64)
-    template = compiled.step_lead[steps] * compiled.templates + compiled.section_start[section] + number
+    template = compiled.step_lead[steps] + compiled.section_start[section] + number
     own = _mixed(of_story + STEP_KEY + steps.view(np.uint64) * GOLDEN)
     return template, np.stack([own, of_story], axis=1).ravel(), np.cumsum(compiled.shape_count[shape])
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -57,25 +56,18 @@ class Tables:
     step_section: Int64s
     step_lead: Int64s
     step_round: UInt64s
-    """Per step: its section, its lead, and how often the shape has used the section before."""
-
-    @property
-    def templates(self) -> int:
-        """The number of templates."""
-        return len(self.template_start) // len(LEADS)
+    """Per step: its section, the first template with its lead, and how often the shape has used the section before."""
 
 
 class _Compiler:
     """Collects pieces, urns and symbols while the templates are compiled."""
 
-    def __init__(self, classes: dict[str, WordClass], cast: Sequence[str]) -> None:
-        self.classes = classes
-        self.cast = list(cast)
+    def __init__(self, classes: dict[str, WordClass], cast: list[str]) -> None:
+        self.classes, self.cast = classes, cast
         self.pieces: list[str] = []
         self.first_piece: dict[str | tuple[str, str, bool, bool], int] = {}
         self.urns: list[npt.NDArray[np.uint16]] = [np.zeros(1, np.uint16)]
-        self.urn_length = 1
-        self.urn_place: dict[tuple[str, int, int], tuple[int, int]] = {}
+        self.urn_range: dict[tuple[str, int, int], tuple[int, int]] = {}
         self.symbols: list[tuple[int, int, int, int, int]] = []
         self.template_start: list[int] = []
 
@@ -83,22 +75,22 @@ class _Compiler:
         """Compile one template with the lead before it."""
         parts = language.template_parts(lead + template)
         self.template_start.append(len(self.symbols))
+        # The class and the draw of every slot; slots with one number share a draw.
         draws = [
-            (part.name, part.number or f"@{place}") if isinstance(part, Slot) else None
+            ("", "") if isinstance(part, str) else (part.name, part.number or f"@{place}")
             for place, part in enumerate(parts)
         ]
-        for place, (part, draw) in enumerate(zip(parts, draws, strict=True)):
-            if isinstance(part, str) or draw is None:
-                self.symbols.append((0, 1, self._base(part), 0, 0))
+        for place, part in enumerate(parts):
+            if isinstance(part, str):
+                urn, key, scope = (0, 1), 0, 0
             elif part.name in self.cast:
-                urn, size = self._urn(part.name, 1, 0)
-                self.symbols.append((urn, size, self._base(part), 1 + self.cast.index(part.name), 1))
+                urn, key, scope = self._urn(part.name, 1, 0), 1 + self.cast.index(part.name), 1
             else:
                 # Draws of one class in one template divide its words, so that no two give the same.
-                same = [other for other in dict.fromkeys(draws) if other and other[0] == part.name]
-                urn, size = self._urn(part.name, len(same), (same.index(draw) + number) % len(same))
-                key = 1000 + int(part.number) if part.number else place + 1
-                self.symbols.append((urn, size, self._base(part), key, 0))
+                same = [draw for draw in dict.fromkeys(draws) if draw[0] == part.name]
+                urn = self._urn(part.name, len(same), (same.index(draws[place]) + number) % len(same))
+                key, scope = 1000 + int(part.number) if part.number else place + 1, 0
+            self.symbols.append((*urn, self._base(part), key, scope))
 
     def _base(self, part: str | Slot) -> int:
         """Return the piece of a fixed text, or of a class's entry 0 in the slot's form."""
@@ -115,14 +107,13 @@ class _Compiler:
         return [word[0].upper() + word[1:] for word in words] if slot.capital else words
 
     def _urn(self, name: str, shares: int, share: int) -> tuple[int, int]:
-        if (name, shares, share) not in self.urn_place:
+        """Return where the urn of a class's words share, share + shares, ... begins, and its size."""
+        if (name, shares, share) not in self.urn_range:
             weights = self.classes[name].weights
-            entries = np.arange(len(weights), dtype=np.uint16)[share::shares]
-            urn = np.repeat(entries, weights[share::shares])
-            self.urn_place[name, shares, share] = (self.urn_length, len(urn))
+            urn = np.repeat(np.arange(len(weights), dtype=np.uint16)[share::shares], weights[share::shares])
+            self.urn_range[name, shares, share] = (sum(map(len, self.urns)), len(urn))
             self.urns.append(urn)
-            self.urn_length += len(urn)
-        return self.urn_place[name, shares, share]
+        return self.urn_range[name, shares, share]
 
 
 def compile_grammar(grammar: Grammar, classes: dict[str, WordClass]) -> Tables:
@@ -148,11 +139,11 @@ def compile_grammar(grammar: Grammar, classes: dict[str, WordClass]) -> Tables:
         template_count=np.diff(starts),
         section_start=np.cumsum([0, *counts.values()], dtype=np.int64)[:-1],
         section_count=np.array([*counts.values()], np.uint64),
-        **_shapes(grammar, list(counts)),
+        **_shapes(grammar, list(counts), len(templates)),
     )
 
 
-def _shapes(grammar: Grammar, sections: list[str]) -> dict[str, Any]:
+def _shapes(grammar: Grammar, sections: list[str], templates: int) -> dict[str, Any]:
     """Return the tables of shapes and steps: every frame with every plot."""
     steps: list[tuple[int, int, int]] = []
     starts: list[int] = []
@@ -171,7 +162,7 @@ def _shapes(grammar: Grammar, sections: list[str]) -> dict[str, Any]:
         "shape_start": np.array(starts, np.int64),
         "shape_count": np.diff([*starts, len(steps)]).astype(np.int64),
         "step_section": columns[0].copy(),
-        "step_lead": columns[1].copy(),
+        "step_lead": columns[1] * templates,
         "step_round": columns[2].astype(np.uint64),
     }
 
@@ -180,10 +171,7 @@ _lock = Lock()
 
 
 def tables() -> Tables:
-    """Return the tables of the built-in grammar, compiled on the first call; threads that come meanwhile wait.
-
-    Raises InputError where GPT-2's vocabulary is missing or damaged.
-    """
+    """Return the tables of the built-in grammar, compiled on the first call. Raises InputError as `read_checked`."""
     with _lock:
         return _tables()
 

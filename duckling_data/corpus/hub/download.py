@@ -173,7 +173,7 @@ def _receive(file: HubFile, path: Path, bar: Any) -> None:
                 if (end := handle.tell()) + len(chunk) > file.size:
                     path.unlink()
                     raise errors.another_file(file, "more bytes", f"{file.size:,}")
-                with disk_errors(path, file.size - end):
+                with disk_errors(path):
                     write_all(handle, chunk)
                 bar.update(len(chunk))
     if (end := size_of(path)) != file.size:

@@ -32,7 +32,7 @@ class RawBlock:
     """Whether the file ends here: what comes after the last separator counts only if it is not blank."""
 
     def lines(self) -> list[tuple[int, bytes]]:
-        """Return (line number from 1, line) of each line that is not blank."""
+        """Return (line number, line) of each line that is not blank."""
         if self.data.isspace():  # quick for a gigabyte of line breaks
             return []
         return [(self.line + i, line) for i, line in enumerate(self.data.split(b"\n"), 1) if line.strip()]
