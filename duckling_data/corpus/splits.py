@@ -131,10 +131,7 @@ class Corpus:
 
 
 def numbered_blocks(split: Split) -> Iterator[tuple[int, Block]]:
-    """Yield each block of the split with the index of its first story.
-
-    Raises InputError at the end if the stories are not as many as were counted: a file has changed since.
-    """
+    """Yield each block with the index of its first story. Raises InputError if their number is not as counted."""
     first = 0
     for block in split.blocks():
         if block.stories:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,11 +38,8 @@ class CompactTable:
     """(base vocabulary,) what replaces each base id: its live id, or the first piece's, or the unknown token's."""
     more: Mapping[int, TokenIds]
     """The second and later pieces of each base id that is split (policy `decompose`)."""
-
-    @cached_property
-    def none(self) -> int:
-        """What `live` holds where a token has no live id: the largest value, above the id of any base token."""
-        return int(np.iinfo(self.live.dtype).max)
+    none: int
+    """What `live` holds where a token has no live id: the dtype's largest value, above the id of any base token."""
 
     @classmethod
     def from_mapping(cls, mapping: TokenMapping) -> CompactTable:
@@ -51,7 +47,7 @@ class CompactTable:
         live = {int(base): compact for base, compact in mapping["gpt2_to_compact"].items()}
         unk = mapping["unk_id"]
         dtype = row_dtype(mapping["total_vocab"])
-        none = np.iinfo(dtype).max
+        none = int(np.iinfo(dtype).max)
         own = np.full(GPT2.vocab_size, none, dtype)
         own[list(live)] = list(live.values())
         first = np.where(own == none, dtype.type(unk), own)
@@ -62,20 +58,19 @@ class CompactTable:
                 first[base] = pieces[0]
                 if len(pieces) > 1:
                     more[base] = np.array(pieces[1:], dtype)
-        return cls(own, first, more)
+        return cls(own, first, more, none)
 
     def compact(self, tokens: npt.NDArray[Any], lengths: Lengths, separator: int | None = None) -> Compacted:
         """Return the stories in compact ids, `separator` (a compact id) after each if one is given."""
         compact = self.live.take(tokens)
         # One look-up for all tokens, one more for the few that have no live id.
         where = np.flatnonzero(compact == self.none)
-        unknown = len(where)
         compact[where] = self.first[tokens[where]]
         if self.more:
             compact, lengths = self._split(tokens, compact, lengths, where)
         if separator is not None:
             compact, lengths = np.insert(compact, np.cumsum(lengths), separator), lengths + 1
-        return Compacted(compact, lengths, unknown)
+        return Compacted(compact, lengths, len(where))
 
     def _split(
         self, tokens: npt.NDArray[Any], compact: TokenIds, lengths: Lengths, where: npt.NDArray[np.int64]
@@ -88,5 +83,4 @@ class CompactTable:
         extra = np.array(list(map(len, pieces)))
         inserted = np.insert(compact, np.repeat(at + 1, extra), np.concatenate(pieces))
         story = np.searchsorted(np.cumsum(lengths), at, side="right")
-        longer = lengths + np.bincount(story, weights=extra, minlength=len(lengths)).astype(np.int64)
-        return inserted, longer
+        return inserted, lengths + np.bincount(story, weights=extra, minlength=len(lengths)).astype(np.int64)

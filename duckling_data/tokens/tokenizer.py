@@ -77,9 +77,8 @@ class DucklingTokenizer(PythonBackend):
     def for_model(cls, mapping: Mapping[str, Any] | str | os.PathLike[str], context: int) -> DucklingTokenizer:
         """Return the tokenizer to save with a model of `context` tokens: with that limit, and ready for batches.
 
-        It pads on the left, as `generate` needs it, with the highest id that no token has: so padding is never text,
-        and `decode` skips it. Where every id has a token it pads with `<|endoftext|>`, if that is live. Raises
-        InputError for a bad mapping.
+        It pads on the left, as `generate` needs it, with the highest id that no token has, which `decode` skips; where
+        every id has a token, with `<|endoftext|>`, if that is live. Raises InputError for a bad mapping.
         """
         tokenizer = cls(mapping, model_max_length=context, padding_side="left")
         tokenizer.pad_token = next(reversed(tokenizer._silent), tokenizer.eos_token)

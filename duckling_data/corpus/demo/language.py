@@ -8,7 +8,7 @@ TAIL_WEIGHTS, which was fitted once so that the stories' coverage curve follows 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -17,24 +17,18 @@ import numpy.typing as npt
 
 LEADS = ("", " ", "\n\n")
 """What comes before a section: nothing, a space within a paragraph, an empty line before a new one."""
-
 HERO_FORMS = ("he", "his", "him", "himself", "child")
 SLOT = re.compile(r"\{(?:([aA]) )?([a-zA-Z_]+)(\d?)(?:\.(\w+))?\}")
 PLOT_SECTIONS = ("1", "2", "3", "4")
-
 ZIPF_TOP = 600
 ZIPF_SHIFT = 3
 """Word number i of a class has weight ZIPF_TOP // (i + ZIPF_SHIFT), and at least 1."""
-
 TAIL_WEIGHTS = ((0, 390), (400, 280), (1000, 110), (2200, 52), (3900, 12), (7300, 6), (12200, 1))
 """Knots (rank, weight): between two knots the weight falls by a straight line, in integers."""
-
 TAIL_CLASSES = {"word": r".*", "doing": r".{3,}ing", "manner": r".{4,}ly"}
 """Which tail words a class takes: any, those that name a doing, those that tell a manner."""
-
 CUT_OFF = r".*[vuijqz]|.*[^i]c|[^aeiouy]*|(is|are|was|were|do|does|did|has|had|could|would|should)n|davidjl|gmaxwell"
 """No English word is so, but many a token is that only begins a longer word or is cut at an apostrophe."""
-
 CRUDE = (
     r"(anal|ass|asses|cum|hell|hoe|hoes|tit|tits|gay|gays|whites|blacks)|"
     r"(abus|addict|adulter|arous|assault|bastard|behead|bitch|bondage|boob|bomb|breast|brothel|clit|cocaine|cock|corpse|crap|crotch|"
@@ -87,22 +81,17 @@ def read_grammar(text: str) -> Grammar:
         elif section == "" and word == "cast":
             grammar.cast[name] = run.split()
         elif section == "" and word == "frame":
-            grammar.frames.append((int(name), list(_frame_steps(run))))
+            steps, lead = [], 0
+            for step in run.split():
+                if step != "/":
+                    steps.append((lead, step))
+                lead = 2 if step == "/" else 1
+            grammar.frames.append((int(name), steps))
         elif re.fullmatch(r"plot \w+", line):
             grammar.plots.append(rest)
         else:
             grammar.sections.setdefault(section, []).append(line)
     return grammar
-
-
-def _frame_steps(run: str) -> Iterator[tuple[int, str]]:
-    lead = 0
-    for word in run.split():
-        if word == "/":
-            lead = 2
-        else:
-            yield lead, word
-            lead = 1
 
 
 def template_parts(template: str) -> list[str | Slot]:
@@ -176,12 +165,6 @@ _KINDS: dict[str, tuple[tuple[str, ...], Callable[[str], tuple[str, ...]]]] = {
     "he": (_PERSON, lambda word: ("he", "his", "him", "himself", "boy")),
 }
 """The names of each kind's forms, and the rule that makes the forms after the first."""
-
-
-def joined(classes: Sequence[WordClass]) -> WordClass:
-    """Return one class with the words of several of the same forms, each with its weight."""
-    words = tuple(word for one in classes for word in one.words)
-    return WordClass(classes[0].forms, words, np.concatenate([one.weights for one in classes]))
 
 
 def tail_classes(vocabulary: Mapping[str, int], known: set[str]) -> dict[str, WordClass]:

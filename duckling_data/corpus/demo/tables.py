@@ -65,7 +65,7 @@ class _Compiler:
     def __init__(self, classes: dict[str, WordClass], cast: list[str]) -> None:
         self.classes, self.cast = classes, cast
         self.pieces: list[str] = []
-        self.first_piece: dict[str | tuple[str, str, bool, bool], int] = {}
+        self.first_piece: dict[str | Slot, int] = {}
         self.urns: list[npt.NDArray[np.uint16]] = [np.zeros(1, np.uint16)]
         self.urn_range: dict[tuple[str, int, int], tuple[int, int]] = {}
         self.symbols: list[tuple[int, int, int, int, int]] = []
@@ -94,11 +94,10 @@ class _Compiler:
 
     def _base(self, part: str | Slot) -> int:
         """Return the piece of a fixed text, or of a class's entry 0 in the slot's form."""
-        column = part if isinstance(part, str) else (part.name, part.form, part.article, part.capital)
-        if column not in self.first_piece:
-            self.first_piece[column] = len(self.pieces)
+        if part not in self.first_piece:
+            self.first_piece[part] = len(self.pieces)
             self.pieces += [part] if isinstance(part, str) else self._words(part)
-        return self.first_piece[column]
+        return self.first_piece[part]
 
     def _words(self, slot: Slot) -> list[str]:
         form = self.classes[slot.name].forms.index(slot.form)
@@ -117,8 +116,11 @@ class _Compiler:
 
 
 def compile_grammar(grammar: Grammar, classes: dict[str, WordClass]) -> Tables:
-    """Return the tables of a grammar over word classes. A slot of an unknown class or form raises KeyError."""
-    classes = classes | {name: language.joined([classes[one] for one in names]) for name, names in grammar.cast.items()}
+    """Return the tables of a grammar over word classes, to which its cast is added."""
+    for name, members in grammar.cast.items():
+        drawn = [classes[member] for member in members]
+        words = tuple(word for one in drawn for word in one.words)
+        classes[name] = WordClass(drawn[0].forms, words, np.concatenate([one.weights for one in drawn]))
     compiler = _Compiler(classes, list(grammar.cast))
     counts = {name: len(lines) for name, lines in grammar.sections.items()}
     templates = [line for lines in grammar.sections.values() for line in lines]

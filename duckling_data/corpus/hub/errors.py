@@ -1,10 +1,8 @@
 """What an error of huggingface_hub means: whether another try may succeed, and its one line, without secrets.
 
-Exit status 3 is the hub's, the network's or the disk's fault. It is 2 where only the user can help: a token that is
-refused, a proxy that wants a login, an address or a variable that cannot be used, an offline mode that is on.
-
-Both httpx (huggingface_hub 1) and httpx2 (2) may raise these errors, so the transport's are known by their names. They
-quote addresses and headers as they are: a proxy's password, a signed address, the token.
+OutsideError is the hub's or the network's fault, InputError one that only the user can mend: a token, a proxy, an
+address, an offline mode. Both httpx (huggingface_hub 1) and httpx2 (2) may raise these errors, so the transport's are
+known by their names. They quote addresses and headers as they are: a proxy's password, a signed address, the token.
 """
 
 from __future__ import annotations
@@ -21,15 +19,12 @@ from duckling_data.corpus.hub.dataset import HubFile
 
 ADVICE = "Try again; or use --source demo (no network), --source PATH, or --offline with files already there."
 INSTEAD = "or use --source demo or --source PATH."
-
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 TIMEOUTS = ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT")
 SETTINGS = ("HF_ENDPOINT", "HF_TOKEN", *TIMEOUTS, "SSL_CERT_FILE", "SSL_CERT_DIR", *PROXIES, "NO_PROXY", "no_proxy")
 """The variables that decide how the client works."""
-
 UNUSABLE = {"UnsupportedProtocol", "LocalProtocolError", "InvalidURL", "ValueError", "ImportError"}
-"""What the client raises before it has asked anybody: an address, a token or a proxy that cannot be used."""
-
+"""What the client raises before it sends a request: an address, a token or a proxy that cannot be used."""
 _ADDRESS = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s/?#'\"]*@)?(?P<rest>[^\s?#'\"]*)(?P<query>[?#][^\s'\"]*)?"
 )

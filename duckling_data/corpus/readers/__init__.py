@@ -34,18 +34,14 @@ def read_blocks(path: Path, text_field: str, block_bytes: int = BLOCK_BYTES) -> 
     suffix, codec = kind
     if suffix == ".parquet":
         return parquet.parquet_blocks(path, codec, text_field, block_bytes)
-    if suffix == ".jsonl":
-        return text.jsonl_blocks(path, codec, text_field, block_bytes)
-    return text.txt_blocks(path, codec, block_bytes)
+    return text.text_blocks(path, codec, text_field if suffix == ".jsonl" else None, block_bytes)
 
 
 def count_stories(path: Path, text_field: str) -> int:
     """Return how many stories a file holds, without parsing them."""
-    from duckling_data.corpus.readers import parquet
-
     kind = file_format(path)
-    assert kind, path  # the corpus admits no other file
-    suffix, codec = kind
-    if suffix == ".parquet":
-        return parquet.count_rows(path, codec, text_field)
+    if kind and kind[0] == ".parquet":
+        from duckling_data.corpus.readers import parquet
+
+        return parquet.count_rows(path, kind[1], text_field)
     return sum(block.stories for block in read_blocks(path, text_field))

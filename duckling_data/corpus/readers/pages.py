@@ -11,6 +11,9 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 PAGE_LIMIT = 256 << 20
 """The largest page that is read, unpacked, in bytes. Writers make pages of 1 MB, 100 MB or 1,024 rows."""
 LARGE_PAGE = 104 << 20
@@ -60,8 +63,6 @@ def rows_at_once(
 
     Raises ValueError for pages that are not whole, or larger than PAGE_LIMIT; pyarrow's errors for damaged metadata.
     """
-    import pyarrow.parquet as pq
-
     recorder = _Recorder(content.fileno(), closefd=False)
     with pq.ParquetFile(recorder, metadata=metadata, pre_buffer=False) as file:
         for group in groups:
@@ -78,8 +79,6 @@ def _column_range(file: Any, recorder: _Recorder, group: int, column: str) -> tu
 
     Not by `metadata.row_group(...).column(...)`: it ends the process at some damaged metadata.
     """
-    import pyarrow as pa
-
     recorder.asked = None
     try:
         next(file.iter_batches(1, row_groups=[group], columns=[column], use_threads=False), None)

@@ -13,7 +13,12 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import types
 
 from duckling_data.base.disk import check_room, disk_errors
 from duckling_data.base.errors import InputError
@@ -22,9 +27,6 @@ from duckling_data.base.parallel import prefetch
 from duckling_data.base.records import short
 from duckling_data.corpus.readers.blocks import BLOCK_BYTES, STORY_LIMIT, Block, decompressed, refusing, unreadable
 from duckling_data.corpus.readers.pages import rows_at_once
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 BATCH_STORIES = 4096
 """Stories in a block of a Parquet file whose row groups are too large to read whole."""
@@ -40,8 +42,6 @@ TEXT_FACTOR, TEXT_LEAST = 1000, 64 << 20
 """A file that is streamed may decode to so many times its size, and so many bytes more."""
 UNPACK_FACTOR, UNPACK_LEAST = 50, 64 << 20
 """A file compressed as a whole may unpack to so many times its size, and so many bytes more: Parquet is dense."""
-NAMES_SHOWN = 8
-"""Columns that an error names, at most."""
 
 OTHER_FOLDER = "name a folder on another disk with TMPDIR"
 
@@ -49,9 +49,6 @@ OTHER_FOLDER = "name a folder on another disk with TMPDIR"
 @contextlib.contextmanager
 def _open_parquet(path: Path, codec: str | None, metadata: object = None) -> Iterator[tuple[Any, IO[bytes]]]:
     """Yield a Parquet file and its bytes (unpacked into an anonymous temporary file, if compressed as a whole)."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     with contextlib.ExitStack() as stack:
         with refusing(path):
             content: IO[bytes] = stack.enter_context(open_regular(path))
@@ -128,8 +125,6 @@ def _streamed_blocks(file: Any, content: IO[bytes], path: Path, text_field: str)
 
 def _joined(pieces: Iterable[pa.Array]) -> Iterator[pa.Array]:
     """Join pieces until they have BATCH_STORIES rows or PIECE_BYTES bytes."""
-    import pyarrow as pa
-
     held: list[pa.Array] = []
     rows = size = 0
     for piece in pieces:
@@ -145,8 +140,6 @@ def _joined(pieces: Iterable[pa.Array]) -> Iterator[pa.Array]:
 def _read_row_groups(
     path: Path, metadata: Any, groups: Iterable[int], text_field: str, first_row: int, rows: int
 ) -> pa.Array:
-    import pyarrow as pa
-
     held: list[pa.Array] = []
     size = 0
     with _open_parquet(path, None, metadata) as (file, content), refusing(path):
@@ -176,11 +169,9 @@ def _pieces(
 
 def check_text_column(schema: pa.Schema, path: Path, text_field: str) -> None:
     """Raise InputError unless there is one column of that name, and it holds strings."""
-    import pyarrow.types as types
-
     if text_field not in schema.names:
-        shown = ", ".join(map(short, schema.names[:NAMES_SHOWN])) or "none"
-        more = f" and {len(schema.names) - NAMES_SHOWN:,} more" if len(schema.names) > NAMES_SHOWN else ""
+        shown = ", ".join(map(short, schema.names[:8])) or "none"
+        more = f" and {len(schema.names) - 8:,} more" if len(schema.names) > 8 else ""
         raise InputError(
             f"{path}: no column {text_field!r}; it has {shown}{more}. "
             "Name the one that holds the stories with --text-field."
@@ -195,9 +186,6 @@ def check_text_column(schema: pa.Schema, path: Path, text_field: str) -> None:
 
 def large_strings(column: pa.Array, path: Path, first_row: int) -> pa.Array:
     """Return the column as large_string. Raises InputError at the first byte that is not UTF-8."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     with refusing(path):
         column.validate()
         texts = column.cast(pa.large_string())
