@@ -80,7 +80,7 @@ def obvious_child(parquet: str, out: str) -> None:
     import datasets
     from transformers import GPT2TokenizerFast  # noqa: F401  # imported here, so that the clock does not see it
 
-    from duckling_data.tokens.gpt2 import gpt2_folder
+    from duckling_data.base.gpt2_files import gpt2_folder
     from tests import reference_pipeline
 
     datasets.disable_progress_bars()

@@ -24,8 +24,9 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
+from duckling_data.base.gpt2_files import MERGES_FILE, VOCABULARY_FILE, gpt2_folder, read_checked
 from duckling_data.tokens.encoders import ENCODERS, load_encoder
-from duckling_data.tokens.gpt2 import GPT2, MERGES_FILE, VOCABULARY_FILE, gpt2_folder, read_checked
+from duckling_data.tokens.gpt2 import GPT2
 
 BATCH = 5_000
 SURROGATES = range(0xD800, 0xE000)

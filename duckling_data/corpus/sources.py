@@ -1,13 +1,13 @@
 """Turns `--source` into a corpus: finds or downloads its files, hashes and counts them, and remembers where they are.
 
-Of the hub's files the SHA-256 that the hub gave when they were downloaded is remembered, too; a file that has another
-one later is refused.
+A file of the hub whose SHA-256 is no longer the one that the hub gave with the download is refused.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from duckling_data.base.disk import check_utf8, make_directory
@@ -15,35 +15,31 @@ from duckling_data.base.errors import InputError
 from duckling_data.base.executor import LocalExecutor
 from duckling_data.base.files import sha256_file
 from duckling_data.base.progress import Reporter
+from duckling_data.corpus import hub
 from duckling_data.corpus.readers import READABLE, count_stories, file_format
-from duckling_data.corpus.splits import Corpus, CorpusFile, DemoSplit, FileSplit, Split
+from duckling_data.corpus.splits import Corpus, CorpusFile, DemoSplit, FileSplit
 from duckling_data.workspace.source_record import SOURCE_RECORD, SourceRecord, read_source, write_source
 
 DEFAULT_SOURCE = "tinystories"
-VALIDATION_SHARE = 100
-"""The demo has one validation story to so many stories, about TinyStories' own share (21,990 of 2,119,719)."""
+VALIDATION_SHARE, LEAST_VALIDATION = 100, 10
+"""The demo has one validation story to so many stories, as TinyStories has; and so many at least, to fill some rows."""
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-
-LEAST_VALIDATION = 10
-"""Validation stories of a demo of few stories."""
+Files = list[tuple[Path, str]]
+"""(path, name in the manifest) of each file."""
 
 
 def absolute_sources(sources: Iterable[str]) -> list[str]:
-    """Return the sources with paths made absolute, so that they hold from any working directory.
-
-    Raises InputError for a path that is not UTF-8, and for a URL, of which no more is told than its kind: it may hold
-    a password.
-    """
+    """Return the sources with paths made absolute. Raises InputError for a path that is not UTF-8, and for a URL."""
+    found = []
     for source in sources:
-        if (url := URL.match(source)) and not Path(source).exists():
+        if (url := URL.match(source)) and not Path(source).exists():  # only its kind is shown: it may hold a password
             raise InputError(
                 f"--source {url[0]}…: a URL, expected a path, `tinystories` or `demo[:STORIES]`. "
                 "Download what it leads to, and give that."
             )
-    found = [s if _builtin(s) else str(Path(s).expanduser().absolute()) for s in sources]
-    for source in found:
-        check_utf8(source, "--source")
+        found.append(source if _builtin(source) else str(Path(source).expanduser().absolute()))
+        check_utf8(found[-1], "--source")
     return found
 
 
@@ -61,78 +57,69 @@ def open_corpus(
     if builtin and len(sources) > 1:
         raise InputError(f"--source {builtin[0]} stands alone: it cannot be joined with other sources.")
     if builtin and builtin[0] != "tinystories":
-        return demo_corpus(_demo_stories(builtin[0]))
+        stories = _demo_stories(builtin[0])
+        validation = max(LEAST_VALIDATION, stories // VALIDATION_SHARE)
+        return Corpus("demo", DemoSplit("train", stories), DemoSplit("validation", validation))
     if builtin:
         named, known = _hub_files(workspace, record, offline, reporter)
     else:
         named, known = {"train": _local_files(sources)}, {}
-    splits = {name: _measure(files, text_field, record, workers, reporter, known) for name, files in named.items()}
-    _refuse_changed(splits, known, workspace / SOURCE_RECORD, offline)
-    return Corpus("tinystories" if builtin else "files", splits["train"], splits.get("validation"))
-
-
-def demo_corpus(stories: int) -> Corpus:
-    """Return the demo corpus with so many training stories, and validation stories to fill a few rows at the least."""
-    validation = max(LEAST_VALIDATION, stories // VALIDATION_SHARE)
-    return Corpus("demo", DemoSplit("train", stories), DemoSplit("validation", validation))
+    splits = {
+        name: _measure(files, text_field, record.counted, known, workers, reporter) for name, files in named.items()
+    }
+    corpus = Corpus("tinystories" if builtin else "files", splits["train"], splits.get("validation"))
+    for file in corpus.files():
+        if (expected := known.get(file.name, file.sha256)) != file.sha256:
+            where = workspace / SOURCE_RECORD
+            hub.refuse(file.path, f"SHA-256 {file.sha256}, expected {expected} ({where})", offline=offline)
+    return corpus
 
 
 def to_download(workspace: Path, sources: list[str]) -> dict[str, int]:
     """Return the files that the hub would have to send before the corpus can be opened: bytes by name."""
-    from duckling_data.corpus.hub import TINYSTORIES, missing
-
-    return missing(TINYSTORIES, workspace / "corpus") if sources == ["tinystories"] else {}
+    return hub.missing(hub.TINYSTORIES, workspace / "corpus") if sources == ["tinystories"] else {}
 
 
 def remember_source(workspace: Path, sources: list[str], text_field: str, corpus: Corpus) -> None:
     """Write `corpus/source.json`, if it does not say so already."""
     remembered = read_source(workspace)
-    counted = counted_stories(corpus)
-    hub = remembered.hub | (_hub_hashes(corpus.splits()) if corpus.source == "tinystories" else {})
-    record = SourceRecord(1, sources, text_field, counted, hub)
+    hashes = dict(remembered.hub)
+    if corpus.source == "tinystories":
+        hashes |= {f"{hub.TINYSTORIES.revision}/{file.name}": file.sha256 for file in corpus.files()}
+    record = SourceRecord(1, sources, text_field, counted_stories(corpus), hashes)
     if record != remembered:
         write_source(workspace, record)
 
 
-def _hub_hashes(splits: Mapping[str, Split]) -> dict[str, str]:
-    """Return the SHA-256 of the hub's files as they are now, as the record keeps them."""
-    from duckling_data.corpus.hub import TINYSTORIES
-
-    files = [file for split in splits.values() if isinstance(split, FileSplit) for file in split.files]
-    return {f"{TINYSTORIES.revision}/{file.name}": file.sha256 for file in files}
+def counted_stories(corpus: Corpus) -> dict[str, int]:
+    """Return the stories of each of the corpus's files, as the source's record keeps them."""
+    return {
+        _count_key(file, split.text_field): file.stories
+        for split in corpus.splits().values()
+        if isinstance(split, FileSplit)
+        for file in split.files
+    }
 
 
 def _hub_files(
     workspace: Path, record: SourceRecord, offline: bool, reporter: Reporter
-) -> tuple[dict[str, list[tuple[Path, str]]], dict[str, str]]:
-    """Return (path, name in the manifest) of each of the hub's files by split, and the SHA-256 that they should have.
+) -> tuple[dict[str, Files], dict[str, str]]:
+    """Return the hub's files by split, downloaded where missing, and the SHA-256 that they should have by name.
 
-    Those that are not there are downloaded; the hub's word for their hash is recorded before they are there.
+    What the hub says of a file's hash is recorded before the file is in place.
     """
-    from duckling_data.corpus.hub import TINYSTORIES, fetch
-
-    known = record.known(TINYSTORIES.revision)
+    known = record.known(hub.TINYSTORIES.revision)
 
     def learn(name: str, sha256: str) -> None:
         if known.get(name) != sha256:
-            known[name] = record.hub[f"{TINYSTORIES.revision}/{name}"] = sha256
+            known[name] = record.hub[f"{hub.TINYSTORIES.revision}/{name}"] = sha256
             write_source(workspace, record)
 
     folder = workspace / "corpus"
     if not offline:
         make_directory(folder)
-    found = fetch(TINYSTORIES, folder, offline=offline, reporter=reporter, known=known, learn=learn)
+    found = hub.fetch(hub.TINYSTORIES, folder, offline=offline, reporter=reporter, known=known, learn=learn)
     return {split: [(path, path.relative_to(folder).as_posix()) for path in found[split]] for split in found}, known
-
-
-def _refuse_changed(splits: Mapping[str, FileSplit], known: Mapping[str, str], record: Path, offline: bool) -> None:
-    """Raise CheckFailed for the first of the files that is not as it was when it was downloaded."""
-    for file in (file for split in splits.values() for file in split.files):
-        expected = known.get(file.name, file.sha256)
-        if file.sha256 != expected:
-            from duckling_data.corpus.hub import refuse
-
-            refuse(file.path, f"SHA-256 {file.sha256}, expected {expected} ({record})", offline=offline)
 
 
 def _builtin(source: str) -> bool:
@@ -145,23 +132,24 @@ def _demo_stories(source: str) -> int:
     if source == "demo":
         return DEFAULT_STORIES
     number = source.removeprefix("demo:").replace("_", "")
-    if not (number.isascii() and number.isdigit() and int(number[:12]) > 0 and len(number) <= 12):
+    if not re.fullmatch("[0-9]{1,12}", number) or int(number) == 0:
         raise InputError(f"--source {source}: expected demo:STORIES with a number of stories from 1 up.")
     return int(number)
 
 
-def _local_files(sources: list[str]) -> list[tuple[Path, str]]:
-    """Return (path, name in the manifest) of each file that the sources name, folders in sorted order."""
-    files: list[tuple[Path, str]] = []
+def _local_files(sources: list[str]) -> Files:
+    """Return each file that the sources name, folders in sorted order."""
+    files: Files = []
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            inside = [p for p in path.rglob("*") if p.is_file() and file_format(p) and not _hidden(p.relative_to(path))]
-            if not inside:
+            found = [inside for inside in path.rglob("*") if inside.is_file() and file_format(inside)]
+            named = [(inside, inside.relative_to(path).as_posix()) for inside in found]
+            named = [(inside, name) for inside, name in named if not re.search(r"(^|/)\.", name)]  # none hidden
+            if not named:
                 raise InputError(f"{path}: holds no stories ({READABLE}).")
-            for found in inside:
-                check_utf8(str(found), "--source")
-            named = [(p, p.relative_to(path).as_posix()) for p in inside]
+            for inside, _ in named:
+                check_utf8(str(inside), "--source")
             files += sorted(named, key=lambda pair: pair[1].encode())
         elif not path.exists():
             raise InputError(
@@ -174,32 +162,22 @@ def _local_files(sources: list[str]) -> list[tuple[Path, str]]:
     return files
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
-def count_key(file: CorpusFile, text_field: str) -> str:
+def _count_key(file: CorpusFile, text_field: str) -> str:
     """Return what a file's count of stories depends on, as the source's record keeps it."""
     return f"{file.sha256} {''.join(filter(None, file_format(file.path) or ()))} {text_field}"
 
 
-def counted_stories(corpus: Corpus) -> dict[str, int]:
-    """Return the stories in each of the corpus's files, by `count_key`, as the source's record keeps them."""
-    splits = [split for split in corpus.splits().values() if isinstance(split, FileSplit)]
-    return {count_key(file, split.text_field): file.stories for split in splits for file in split.files}
-
-
 def _measure(
-    files: list[tuple[Path, str]],
+    files: Files,
     text_field: str,
-    record: SourceRecord,
+    counted: Mapping[str, int],
+    hashes: Mapping[str, str],
     workers: int,
     reporter: Reporter,
-    expected: Mapping[str, str],
 ) -> FileSplit:
     """Return the files as a split: hashed every time, counted if this content was not counted before.
 
-    A file that has not the SHA-256 expected by its name is not read further: it is returned with no stories.
+    A file that has another SHA-256 than `hashes` says is not read further: it is returned with no stories.
     """
 
     def measure(named: tuple[Path, str]) -> CorpusFile:
@@ -208,15 +186,16 @@ def _measure(
             file = CorpusFile(path, name, path.stat().st_size, sha256_file(path), 0)
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
-        if expected.get(name, file.sha256) != file.sha256:
+        if hashes.get(name, file.sha256) != file.sha256:
             return file
-        known = record.counted.get(count_key(file, text_field))
-        stories = count_stories(path, text_field) if known is None else known
+        stories = counted.get(_count_key(file, text_field))
+        if stories is None:
+            stories = count_stories(path, text_field)
         if stories == 0:
             raise InputError(f"{path}: empty, it holds no story. Leave it out, or check how it was made.")
-        return CorpusFile(path, name, file.bytes, file.sha256, stories)
+        return replace(file, stories=stories)
 
-    measured: list[CorpusFile] = []
+    measured = []
     with reporter.bar("hash", sum(path.stat().st_size for path, _ in files), "B") as bar:
         for _, file in LocalExecutor(workers).map(measure, files, ordered=True):
             measured.append(file)

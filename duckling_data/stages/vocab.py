@@ -26,6 +26,7 @@ import numpy.typing as npt
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import read_bytes, write_bytes
 from duckling_data.base.records import Count, file_fault
+from duckling_data.base.strict_json import parse_json
 from duckling_data.rows.layout import MAX_VOCAB
 from duckling_data.stages.base import Context, Made, Stage, described, not_made
 from duckling_data.stages.count import COUNT, CountFigures, occurring_ids
@@ -37,7 +38,6 @@ from duckling_data.tokens.mapping import (
     MAPPING_LIMIT,
     TokenMapping,
     mapping_bytes,
-    parse_mapping,
     read_mapping,
 )
 from duckling_data.workspace.manifest import StageRecord
@@ -253,7 +253,7 @@ def given_mapping(path: Path | None) -> Stage[GivenSettings, VocabFigures]:
     def make(context: Context, settings: GivenSettings) -> Made[VocabFigures]:
         source = path or context.workspace / MAPPING_FILE
         content = read_bytes(source, MAPPING_LIMIT)
-        mapping = parse_mapping(content, str(source))
+        mapping = check_mapping(parse_json(content), str(source))
         context.begin()
         write_bytes(context.workspace / MAPPING_FILE, content)
         figures = VocabFigures(mapping["live_tokens"], mapping["dead_tokens"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,8 @@ from duckling_data.rows.layout import TokenIds, row_dtype
 from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import DECOMPOSE, TokenMapping
 
+Lengths = npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class Compacted:
@@ -21,7 +22,7 @@ class Compacted:
 
     tokens: TokenIds
     """The stories one after the other."""
-    lengths: npt.NDArray[np.int64]
+    lengths: Lengths
     """Tokens in each story, separators included."""
     unknown: int
     """Base tokens among them that have no live id of their own."""
@@ -37,11 +38,8 @@ class CompactTable:
     """(base vocabulary,) what replaces each base id: its live id, or the first piece's, or the unknown token's."""
     more: Mapping[int, TokenIds]
     """The second and later pieces of each base id that is split (policy `decompose`)."""
-
-    @cached_property
-    def none(self) -> int:
-        """What `live` holds where a token has no live id: the largest value, above the id of any base token."""
-        return int(np.iinfo(self.live.dtype).max)
+    none: int
+    """What `live` holds where a token has no live id: the dtype's largest value, above the id of any base token."""
 
     @classmethod
     def from_mapping(cls, mapping: TokenMapping) -> CompactTable:
@@ -49,7 +47,7 @@ class CompactTable:
         live = {int(base): compact for base, compact in mapping["gpt2_to_compact"].items()}
         unk = mapping["unk_id"]
         dtype = row_dtype(mapping["total_vocab"])
-        none = np.iinfo(dtype).max
+        none = int(np.iinfo(dtype).max)
         own = np.full(GPT2.vocab_size, none, dtype)
         own[list(live)] = list(live.values())
         first = np.where(own == none, dtype.type(unk), own)
@@ -60,53 +58,29 @@ class CompactTable:
                 first[base] = pieces[0]
                 if len(pieces) > 1:
                     more[base] = np.array(pieces[1:], dtype)
-        return cls(own, first, more)
+        return cls(own, first, more, none)
 
-    def compact(
-        self, tokens: npt.NDArray[Any], lengths: npt.NDArray[np.int64], separator: int | None = None
-    ) -> Compacted:
+    def compact(self, tokens: npt.NDArray[Any], lengths: Lengths, separator: int | None = None) -> Compacted:
         """Return the stories in compact ids, `separator` (a compact id) after each if one is given."""
         compact = self.live.take(tokens)
         # One look-up for all tokens, one more for the few that have no live id.
         where = np.flatnonzero(compact == self.none)
-        unknown = len(where)
         compact[where] = self.first[tokens[where]]
         if self.more:
             compact, lengths = self._split(tokens, compact, lengths, where)
         if separator is not None:
-            compact, lengths = _separated(compact, lengths, separator)
-        return Compacted(compact, lengths, unknown)
+            compact, lengths = np.insert(compact, np.cumsum(lengths), separator), lengths + 1
+        return Compacted(compact, lengths, len(where))
 
     def _split(
-        self,
-        tokens: npt.NDArray[Any],
-        compact: TokenIds,
-        lengths: npt.NDArray[np.int64],
-        where: npt.NDArray[np.int64],
-    ) -> tuple[TokenIds, npt.NDArray[np.int64]]:
+        self, tokens: npt.NDArray[Any], compact: TokenIds, lengths: Lengths, where: npt.NDArray[np.int64]
+    ) -> tuple[TokenIds, Lengths]:
         """Insert the further pieces after the tokens at the positions `where`."""
-        found = [
-            (at, self.more[token])
-            for at, token in zip(where, tokens[where].tolist(), strict=True)
-            if token in self.more
-        ]
-        if not found:
+        at = where[[token in self.more for token in tokens[where].tolist()]]
+        if not len(at):
             return compact, lengths
-        at = np.array([position for position, _ in found])
-        extra = np.array([len(pieces) for _, pieces in found])
-        inserted = np.insert(compact, np.repeat(at + 1, extra), np.concatenate([pieces for _, pieces in found]))
+        pieces = [self.more[token] for token in tokens[at].tolist()]
+        extra = np.array(list(map(len, pieces)))
+        inserted = np.insert(compact, np.repeat(at + 1, extra), np.concatenate(pieces))
         story = np.searchsorted(np.cumsum(lengths), at, side="right")
-        longer = lengths + np.bincount(story, weights=extra, minlength=len(lengths)).astype(np.int64)
-        return inserted, longer
-
-
-def _separated(
-    compact: TokenIds, lengths: npt.NDArray[np.int64], separator: int
-) -> tuple[TokenIds, npt.NDArray[np.int64]]:
-    longer = lengths + 1
-    joined = np.empty(len(compact) + len(lengths), compact.dtype)
-    ends = np.zeros(len(joined), bool)
-    ends[np.cumsum(longer) - 1] = True
-    joined[ends] = separator
-    joined[~ends] = compact
-    return joined, longer
+        return inserted, lengths + np.bincount(story, weights=extra, minlength=len(lengths)).astype(np.int64)

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +43,6 @@ class TokenBatch:
 
     tokens: TokenIds
     """GPT-2 ids of all stories, one after another, shape (sum of lengths,)."""
-
     lengths: npt.NDArray[np.int64]
     """Tokens in each story, in the batch's order, shape (stories,); 0 for an empty story."""
 
@@ -52,34 +51,12 @@ class TokenBatch:
         return np.split(self.tokens, np.cumsum(self.lengths)[:-1]) if len(self.lengths) else []
 
 
-class Encoder(Protocol):
-    """Text to GPT-2 ids. One encoder serves one thread: threads that share one wait for each other."""
-
-    def encode(self, text: str) -> list[int]:
-        """Return the GPT-2 ids of one text."""
-        ...
-
-    def encode_batch(self, texts: pa.LargeStringArray) -> TokenBatch:
-        """Return the GPT-2 ids of a `large_string` array, slices included; ValueError for another type or a null."""
-        ...
-
-
-def load_encoder(kind: str = "gigatoken") -> Encoder:
-    """Return a new encoder of one of the `ENCODERS`, one for each thread. Raises InputError for another name."""
-    if kind not in ENCODERS:
-        raise InputError(f"no encoder {kind!r}; --encoder takes {' or '.join(ENCODERS)}")
-    return _GigatokenEncoder() if kind == "gigatoken" else _TokenizersEncoder()
-
-
 class _GigatokenEncoder:
     """gigatoken's byte-level BPE. It releases the GIL, but a lock inside lets one thread at a time use an encoder.
 
     Over all 1,112,064 Unicode scalar values there is one difference: gigatoken 0.10 knows the letters and numbers of
-    Unicode 17, tokenizers those of Unicode 16, so the 4,657 `NEW_IN_UNICODE_17` continue a word in one and end it in
-    the other. A text that holds one of them is encoded by tokenizers.
-
-    gigatoken gives uint32. The cast to uint16 costs 3 %, and the table look-up after it, which reads half the bytes,
-    gains more; a batch that waits in a queue takes half the memory.
+    Unicode 17, tokenizers those of Unicode 16. A text that holds one of the 4,657 new ones is encoded by tokenizers.
+    gigatoken gives uint32: the cast to uint16 costs 3 %, and the table look-up, which reads half the bytes, gains more.
     """
 
     def __init__(self) -> None:
@@ -99,13 +76,19 @@ class _GigatokenEncoder:
 
     def encode_batch(self, texts: pa.LargeStringArray) -> TokenBatch:
         import awkward as ak
+        import pyarrow as pa
 
         texts = _without_validity(texts)
         layout = self._tokenizer.encode_batch(ak.from_arrow(texts), parallel=False).layout
         offsets = layout.offsets.data
         batch = TokenBatch(layout.content.data[offsets[0] : offsets[-1]].astype(GPT2.id_dtype), np.diff(offsets))
-        doubtful = _holding_new_characters(texts)
-        return _replaced(batch, doubtful, self._fallback.encode_batch(texts.take(doubtful))) if len(doubtful) else batch
+        if replaced := _holding_new_characters(texts):
+            rows = batch.stories()
+            others = self._fallback.encode_batch(texts.take(pa.array(replaced))).stories()
+            for index, row in zip(replaced, others, strict=True):
+                rows[index] = row
+            batch = TokenBatch(np.concatenate(rows), np.array(list(map(len, rows))))
+        return batch
 
 
 class _TokenizersEncoder:
@@ -130,6 +113,19 @@ class _TokenizersEncoder:
         return TokenBatch(tokens, np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)))
 
 
+Encoder = _GigatokenEncoder | _TokenizersEncoder
+"""Text to GPT-2 ids: `encode(text)` gives a list, `encode_batch` a TokenBatch of a `large_string` array without nulls.
+
+One encoder serves one thread: threads that share one wait for each other."""
+
+
+def load_encoder(kind: str = "gigatoken") -> Encoder:
+    """Return a new encoder of one of the `ENCODERS`, one for each thread. Raises InputError for another name."""
+    if kind not in ENCODERS:
+        raise InputError(f"no encoder {kind!r}; --encoder takes {' or '.join(ENCODERS)}")
+    return _GigatokenEncoder() if kind == "gigatoken" else _TokenizersEncoder()
+
+
 def _without_validity(texts: pa.LargeStringArray) -> pa.LargeStringArray:
     """Return `texts` over the same memory without its validity bitmap, which a slice may keep though it has no null."""
     import pyarrow as pa
@@ -143,9 +139,8 @@ def _without_validity(texts: pa.LargeStringArray) -> pa.LargeStringArray:
     return pa.LargeStringArray.from_buffers(len(texts), offsets, content, None, 0, texts.offset)
 
 
-def _holding_new_characters(texts: pa.LargeStringArray) -> pa.Array:
+def _holding_new_characters(texts: pa.LargeStringArray) -> list[int]:
     """Return which stories hold a character of `NEW_IN_UNICODE_17`, after a search of its bytes for lead bytes."""
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     _validity, offsets, content = texts.buffers()
@@ -153,16 +148,9 @@ def _holding_new_characters(texts: pa.LargeStringArray) -> pa.Array:
     octets = memoryview(content)[first:last]
     # Most batches are ASCII: their largest byte, found without a copy, shows it.
     if first == last or np.frombuffer(octets, np.uint8).max() < min(NEW_LEAD_BYTES)[0]:
-        return pa.array([], type=pa.int64())
+        return []
     held = octets.tobytes()
     if not any(lead in held for lead in NEW_LEAD_BYTES):
-        return pa.array([], type=pa.int64())
-    return pc.indices_nonzero(pc.match_substring_regex(texts, NEW_IN_UNICODE_17))
-
-
-def _replaced(batch: TokenBatch, where: pa.Array, other: TokenBatch) -> TokenBatch:
-    """Return `batch` with the stories at `where` replaced by those of `other`."""
-    rows, lengths = batch.stories(), batch.lengths.copy()
-    for index, row in zip(where.to_pylist(), other.stories(), strict=True):
-        rows[index], lengths[index] = row, len(row)
-    return TokenBatch(np.concatenate(rows), lengths)
+        return []
+    found: list[int] = pc.indices_nonzero(pc.match_substring_regex(texts, NEW_IN_UNICODE_17)).to_pylist()
+    return found

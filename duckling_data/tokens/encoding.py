@@ -1,10 +1,8 @@
 """A split's GPT-2 tokens: encoded side by side, in order, and at most once in a command.
 
-Reading and encoding are most of the work of counting and of packing. A command that does both (`pack` in an empty
-workspace) encodes once: the counting pass keeps the tokens in an unnamed temporary file, 2 bytes a token, which the
-packing pass reads. The file is cut into segments, each given back to the disk as soon as it was read for the last
-time, so that tokens and rows together never take much more room than the rows alone; all of it is gone with the
-process, however that ends.
+A command that counts and packs encodes once: the counting pass keeps the tokens in unnamed temporary files, 2 bytes a
+token, which the packing pass reads. Each of these segments is given back to the disk as soon as it was read for the
+last time, so tokens and rows together take little more room than the rows alone. All end with the process.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +24,7 @@ from duckling_data.base.disk import check_room, disk_errors
 from duckling_data.base.executor import LocalExecutor
 from duckling_data.base.files import write_all
 from duckling_data.corpus.readers.blocks import Block
-from duckling_data.corpus.splits import Split, StoryBatch, numbered_blocks, parse_block
+from duckling_data.corpus.splits import Split, numbered_blocks
 from duckling_data.rows.layout import TokenIds
 from duckling_data.tokens.encoders import Encoder, load_encoder
 from duckling_data.tokens.gpt2 import GPT2
@@ -64,8 +62,7 @@ class EncoderPool:
         """Begin to load encoders in the background."""
 
         def load() -> None:
-            # An error here comes again, and is seen, where an encoder is borrowed.
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # raised again where an encoder is borrowed
                 for _ in range(encoders):
                     self._idle.put(load_encoder(self._kind))
 
@@ -85,19 +82,18 @@ class EncoderPool:
 
 
 class EncodedSplit:
-    """A split's tokens, to be gone through once or several times."""
+    """A split's tokens, for one pass or several; the first one's are kept in the folder `keep_in`, if there is one."""
 
     def __init__(self, split: Split, pool: EncoderPool, workers: int, keep_in: Path | None = None) -> None:
-        """`keep_in` is a folder for the temporary file that keeps the tokens of the first pass; None keeps nothing."""
         self.split = split
         self._pool = pool
-        self._workers = workers
+        self._executor = LocalExecutor(workers)
         self._keep_in = keep_in
         self._kept: _KeptTokens | None = None
 
     @property
     def kept_bytes(self) -> int:
-        """What the kept tokens take on the disk: room that the last pass gives back."""
+        """Bytes of the kept tokens on the disk, which the last pass gives back."""
         return self._kept.bytes if self._kept else 0
 
     def map(
@@ -105,65 +101,60 @@ class EncodedSplit:
     ) -> Iterator[R]:
         """Yield `fn(batch)` for all stories, in order, computed by threads.
 
-        `wanted` (one bool a story) says that the others are not needed; they may come all the same. `last` says that
-        nobody goes through the split after this: nothing is kept, and what was kept is given up.
+        `wanted` (one bool a story) says that the others are not needed; they may come all the same. After the `last`
+        pass there is no other: nothing is kept, and what was kept is given up.
         """
-        if self._kept is not None:
-            yield from self._map_kept(fn, self._kept, last)
+        if (kept := self._kept) is not None:
+            for index, result in self._executor.map(lambda index: fn(kept.read(index)), range(len(kept)), ordered=True):
+                if last:
+                    kept.give_up(index)
+                yield result
+            if last:
+                self._kept = None
             return
         keep = None
         if self._keep_in is not None and not last:
             check_room(self._keep_in, self.split.text_bytes // TEXT_BYTES * 2, "the tokens and, after them, the rows")
             keep = _KeptTokens(self._keep_in)
 
-        def work(numbered: tuple[int, Block]) -> tuple[EncodedBatch | None, R]:
+        def work(numbered: tuple[int, Block]) -> tuple[EncodedBatch, R]:
             # Parsed and encoded in one go, while the text is still in the core's cache.
-            encoded = self._encode(parse_block(*numbered), wanted if keep is None else None)
-            return (None if keep is None else encoded), fn(encoded)
+            encoded = self._encode(*numbered, wanted if keep is None else None)
+            return encoded, fn(encoded)
 
-        executor = LocalExecutor(self._workers)
-        for _, (encoded, result) in executor.map(work, numbered_blocks(self.split), ordered=True):
-            if keep is not None and encoded is not None:
+        for _, (encoded, result) in self._executor.map(work, numbered_blocks(self.split), ordered=True):
+            if keep is not None:
                 keep.append(encoded)
             yield result
         self._kept = keep
 
-    def _encode(self, batch: StoryBatch, wanted: npt.NDArray[np.bool_] | None) -> EncodedBatch:
+    def _encode(self, first: int, block: Block, wanted: npt.NDArray[np.bool_] | None) -> EncodedBatch:
         import pyarrow as pa
 
-        texts = batch.texts
-        chosen = np.arange(len(texts))
+        texts = block.parse()
+        read, nulls = len(texts), texts.null_count
+        chosen = np.arange(read)
         if wanted is not None:
-            chosen = np.flatnonzero(wanted[batch.first : batch.first + len(texts)])
+            chosen = np.flatnonzero(wanted[first : first + read])
             texts = texts.take(pa.array(chosen))
         with self._pool.borrow() as encoder:
-            encoded = encoder.encode_batch(texts)
-        return EncodedBatch(batch.first + chosen, encoded.tokens, encoded.lengths, len(batch.texts), batch.nulls)
-
-    def _map_kept(self, fn: Callable[[EncodedBatch], R], kept: _KeptTokens, last: bool) -> Iterator[R]:
-        executor = LocalExecutor(self._workers)
-        for index, result in executor.map(lambda index: fn(kept.read(index)), range(len(kept)), ordered=True):
-            if last:
-                kept.give_up(index)
-            yield result
-        if last:
-            self._kept = None
-
-
-@dataclass(frozen=True)
-class _Span:
-    """Where a kept batch lies."""
-
-    file: IO[bytes]
-    offset: int
-    stories: int
-    tokens: int
-    first: int
-    nulls: int
+            encoded = encoder.encode_batch(texts.fill_null("") if nulls else texts)
+        return EncodedBatch(first + chosen, encoded.tokens, encoded.lengths, read, nulls)
 
 
 SEGMENT_BYTES = 64 << 20
 """Kept tokens in one temporary file."""
+
+
+class _Span(NamedTuple):
+    """Where a kept batch is, and what it holds."""
+
+    file: IO[bytes]
+    offset: int
+    bytes: int
+    stories: int
+    first: int
+    nulls: int
 
 
 class _KeptTokens:
@@ -171,40 +162,34 @@ class _KeptTokens:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.bytes = 0
-        """What they take on the disk."""
         self._spans: list[_Span] = []
-        self._end = 0
+        self._file: IO[bytes] | None = None
+        self._end = self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._spans)
 
     def append(self, batch: EncodedBatch) -> None:
         """Keep a batch."""
-        lengths = batch.lengths.astype(np.int32)
+        data = batch.lengths.astype(np.int32).tobytes() + batch.tokens.tobytes()
         with disk_errors(self._folder):
-            if not self._spans or self._end >= SEGMENT_BYTES:
+            if self._file is None or self._end >= SEGMENT_BYTES:
                 # Without a buffer, so that what was written can be read through the file's number.
-                file: IO[bytes] = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
-                self._end = 0
-            else:
-                file = self._spans[-1].file
-            for array in (lengths, batch.tokens):
-                write_all(file, array.data.cast("B") if array.size else b"")
+                self._file, self._end = tempfile.TemporaryFile(dir=self._folder, buffering=0), 0  # noqa: SIM115
+            write_all(self._file, data)
         first = int(batch.stories[0])
-        self._spans.append(_Span(file, self._end, len(lengths), len(batch.tokens), first, batch.nulls))
-        self._end += lengths.nbytes + batch.tokens.nbytes
-        self.bytes += lengths.nbytes + batch.tokens.nbytes
+        self._spans.append(_Span(self._file, self._end, len(data), len(batch.lengths), first, batch.nulls))
+        self._end, self.bytes = self._end + len(data), self.bytes + len(data)
 
     def read(self, index: int) -> EncodedBatch:
         """Return a batch that was kept; any number of threads may."""
         span = self._spans[index]
-        data = os.pread(span.file.fileno(), span.stories * 4 + span.tokens * GPT2.id_dtype.itemsize, span.offset)
+        data = os.pread(span.file.fileno(), span.bytes, span.offset)
         lengths = np.frombuffer(data, np.int32, span.stories).astype(np.int64)
-        tokens = np.frombuffer(data, GPT2.id_dtype, span.tokens, span.stories * 4)
+        tokens = np.frombuffer(data, GPT2.id_dtype, offset=span.stories * 4)
         return EncodedBatch(span.first + np.arange(span.stories), tokens, lengths, span.stories, span.nulls)
 
     def give_up(self, index: int) -> None:
-        """Say that this batch, and those before it, will not be read again: a segment without others is freed."""
+        """Free the batch's segment if it is the last in it: batches are given up in order."""
         if index + 1 == len(self._spans) or self._spans[index + 1].file is not self._spans[index].file:
             self._spans[index].file.close()

@@ -21,6 +21,7 @@ from duckling_data.tokens.gpt2 import GPT2
 
 MAPPING_FILE = "token_mapping.json"
 DECOMPOSE = "decompose"
+REMEDY = "`duckling-data build-vocab` makes it again"
 MAPPING_LIMIT = 8 << 20
 """The largest file that is read, in bytes; one with all of GPT-2's tokens live has 2.6 million."""
 
@@ -53,7 +54,6 @@ class TokenMapping(TypedDict):
 
 SIZES = ("live_tokens", "dead_tokens", "total_vocab", "unk_id")
 KEYS = tuple(TokenMapping.__annotations__)
-REQUIRED_KEYS = KEYS[:-1]
 
 
 def mapping_bytes(mapping: Mapping[str, object]) -> bytes:
@@ -71,19 +71,12 @@ def read_mapping(path: str | os.PathLike[str]) -> TokenMapping:
     True
     """
     try:
-        content = read_bytes(Path(path), MAPPING_LIMIT)
+        mapping = parse_json(read_bytes(Path(path), MAPPING_LIMIT))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); `duckling-data build-vocab` makes it") from error
-    return parse_mapping(content, str(path))
-
-
-def parse_mapping(content: bytes, where: str) -> TokenMapping:
-    """Return the checked mapping in a file's bytes; `where` names the file in the InputError of one that is bad."""
-    try:
-        mapping = parse_json(content)
     except ValueError as error:
-        raise _bad(where, f"not JSON ({error})") from error
-    return check_mapping(mapping, where)
+        raise InputError(f"{path}: not JSON ({error}); {REMEDY}") from error
+    return check_mapping(mapping, str(path))
 
 
 def check_mapping(mapping: object, where: str) -> TokenMapping:
@@ -93,38 +86,30 @@ def check_mapping(mapping: object, where: str) -> TokenMapping:
     """
     try:
         if not isinstance(mapping, dict):
-            raise ValueError(f"holds {short(mapping)}; expected an object with the keys {', '.join(REQUIRED_KEYS)}")
-        _check_keys(mapping)
+            raise ValueError(f"holds {short(mapping)}; expected an object with the keys {', '.join(KEYS[:-1])}")
+        for key in KEYS[:-1]:
+            if key not in mapping:
+                raise ValueError(f"has no key {key!r}")
+        for key in mapping:
+            if key not in KEYS:
+                raise ValueError(f"has an unknown key {short(key)}; expected {', '.join(KEYS)}")
+        if mapping.get("unk_policy", DECOMPOSE) != DECOMPOSE:
+            raise ValueError(f"unk_policy is {short(mapping['unk_policy'])}; expected {DECOMPOSE!r} or no such key")
         _check_sizes(mapping)
         _check_tables(mapping)
     except ValueError as error:
-        raise _bad(where, str(error)) from error
+        raise InputError(f"{where}: {error}; {REMEDY}") from error
     return cast(TokenMapping, mapping)
 
 
-def _bad(where: str, fault: str) -> InputError:
-    return InputError(f"{where}: {fault}; `duckling-data build-vocab` makes it again")
-
-
-def _check_keys(mapping: dict[str, Any]) -> None:
-    for key in REQUIRED_KEYS:
-        if key not in mapping:
-            raise ValueError(f"has no key {key!r}")
-    for key in mapping:
-        if key not in KEYS:
-            raise ValueError(f"has an unknown key {short(key)}; expected {', '.join(KEYS)}")
-    if mapping.get("unk_policy", DECOMPOSE) != DECOMPOSE:
-        raise ValueError(f"unk_policy is {short(mapping['unk_policy'])}; expected {DECOMPOSE!r} or no such key")
-
-
 def _check_sizes(mapping: dict[str, Any]) -> None:
-    live, dead, total = mapping["live_tokens"], mapping["dead_tokens"], mapping["total_vocab"]
+    live, dead, total, unk = (mapping[name] for name in SIZES)
     _check_integer("live_tokens", live, 1, MAX_VOCAB)
     _check_integer("dead_tokens", dead, 0, MAX_VOCAB)
     _check_integer("total_vocab", total, 1, MAX_VOCAB)
     if live + dead != total:
         raise ValueError(f"total_vocab is {total}; expected live_tokens + dead_tokens = {live + dead}")
-    _check_integer("unk_id", mapping["unk_id"], 0, live - 1)
+    _check_integer("unk_id", unk, 0, live - 1)
 
 
 def _check_tables(mapping: dict[str, Any]) -> None:

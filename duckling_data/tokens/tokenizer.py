@@ -1,10 +1,9 @@
 """DucklingTokenizer: text to compact ids and back, as a tokenizer of transformers.
 
-It encodes with GPT-2's tokenizer and maps each GPT-2 id to its compact id; an id without one becomes `unk_id` or,
-under the policy `decompose`, is split back along the merges that made it. `token_mapping.json` is its whole
-vocabulary file: GPT-2's own files come with the package, so a saved folder is complete and opens without a network,
-with `DucklingTokenizer.from_pretrained(folder)` or, once this class is imported, `AutoTokenizer.from_pretrained`.
-The seed's class of the same name reads the same file and gives the same ids and text.
+It maps each GPT-2 id to its compact id; an id without one becomes `unk_id` or, under the policy `decompose`, is split
+back along the merges that made it. `token_mapping.json` is its whole vocabulary file, so a saved folder is complete and
+opens without a network, with `DucklingTokenizer.from_pretrained(folder)` or, once this class is imported,
+`AutoTokenizer.from_pretrained`. The seed's class of the same name reads the same file and gives the same ids and text.
 """
 
 from __future__ import annotations
@@ -23,13 +22,7 @@ from transformers import PythonBackend
 from duckling_data.base.errors import InputError
 from duckling_data.tokens.encoders import Encoder, load_encoder
 from duckling_data.tokens.gpt2 import GPT2
-from duckling_data.tokens.mapping import (
-    DECOMPOSE,
-    MAPPING_FILE,
-    check_mapping,
-    mapping_bytes,
-    read_mapping,
-)
+from duckling_data.tokens.mapping import DECOMPOSE, MAPPING_FILE, check_mapping, mapping_bytes, read_mapping
 
 
 class DucklingTokenizer(PythonBackend):
@@ -84,9 +77,8 @@ class DucklingTokenizer(PythonBackend):
     def for_model(cls, mapping: Mapping[str, Any] | str | os.PathLike[str], context: int) -> DucklingTokenizer:
         """Return the tokenizer to save with a model of `context` tokens: with that limit, and ready for batches.
 
-        It pads on the left, as `generate` needs it, with the highest id that no token has: so padding is never text,
-        and `decode` skips it. Where every id has a token it pads with `<|endoftext|>`, if that is live. Raises
-        InputError for a bad mapping.
+        It pads on the left, as `generate` needs it, with the highest id that no token has, which `decode` skips; where
+        every id has a token, with `<|endoftext|>`, if that is live. Raises InputError for a bad mapping.
         """
         tokenizer = cls(mapping, model_max_length=context, padding_side="left")
         tokenizer.pad_token = next(reversed(tokenizer._silent), tokenizer.eos_token)

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from duckling_data.base.errors import CheckFailed
+from duckling_data.base.gpt2_files import gpt2_folder
 from duckling_data.base.progress import Reporter
 from duckling_data.cli import main
 from duckling_data.corpus.demo import demo_stories
 from duckling_data.pipeline import Pipeline, Request
 from duckling_data.rows.read import read_rows
-from duckling_data.tokens.gpt2 import gpt2_folder
 from duckling_data.verify import VerifyRequest, verify_workspace
 from duckling_data.workspace.manifest import Manifest
 from duckling_data.workspace.sums import write_sums

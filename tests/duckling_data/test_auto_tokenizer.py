@@ -66,7 +66,7 @@ def test_a_gpt2_model_of_others_keeps_its_own_tokenizer(tmp_path: Path) -> None:
         import sys
         from duckling_data import DucklingTokenizer
         from transformers import AutoTokenizer, GPT2Config, GPT2TokenizerFast
-        from duckling_data.tokens.gpt2 import gpt2_merges, gpt2_vocabulary
+        from duckling_data.base.gpt2_files import gpt2_merges, gpt2_vocabulary
         GPT2Config().save_pretrained(sys.argv[1])
         GPT2TokenizerFast(vocab=gpt2_vocabulary(), merges=gpt2_merges()).save_pretrained(sys.argv[1])
         print(type(AutoTokenizer.from_pretrained(sys.argv[1])).__name__)

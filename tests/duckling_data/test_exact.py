@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from duckling_data.base.errors import InputError
+from duckling_data.base.gpt2_files import gpt2_folder
 from duckling_data.base.progress import Reporter
 from duckling_data.corpus import splits as corpus_module
 from duckling_data.corpus.demo import demo_stories
@@ -23,7 +24,6 @@ from duckling_data.corpus.readers import parquet as reader_parquet
 from duckling_data.corpus.splits import FileSplit
 from duckling_data.pipeline import Pipeline, Request
 from duckling_data.rows.read import read_rows
-from duckling_data.tokens.gpt2 import gpt2_folder
 from tests import reference_pipeline as reference
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "tinystories"
@@ -236,9 +236,9 @@ def test_several_files_and_formats_are_one_corpus_in_order(gpt2: Any, tmp_path: 
 def test_blocks_number_the_stories_without_gaps(demo_parquet: tuple[list[str | None], Path]) -> None:
     texts, path = demo_parquet
     split = FileSplit((corpus_module.CorpusFile(path, path.name, 0, "", len(texts)),), "text")
-    read = [corpus_module.parse_block(*numbered) for numbered in corpus_module.numbered_blocks(split)]
-    assert [batch.first for batch in read] == list(np.cumsum([0] + [len(b.texts) for b in read])[:-1])
-    assert [text for batch in read for text in batch.texts.to_pylist()] == texts
+    read = [(first, block.parse().to_pylist()) for first, block in corpus_module.numbered_blocks(split)]
+    assert [first for first, _ in read] == list(np.cumsum([0] + [len(stories) for _, stories in read])[:-1])
+    assert [text for _, stories in read for text in stories] == texts
 
 
 def test_a_corpus_of_another_size_than_was_counted_is_refused(demo_parquet: tuple[list[str | None], Path]) -> None:

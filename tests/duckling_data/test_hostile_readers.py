@@ -101,7 +101,7 @@ def test_the_longest_line_takes_less_than_half_a_gigabyte(tmp_path: Path) -> Non
 def test_the_limit_is_one_of_the_record_wherever_the_cuts_fall(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
 ) -> None:
-    monkeypatch.setattr(text, "RECORD_LIMIT", 100)
+    monkeypatch.setattr(text, "STORY_LIMIT", 100)
     path = tmp_path / "s.txt"
     for place in range(3):
         pieces = ["a", "b", "c"]

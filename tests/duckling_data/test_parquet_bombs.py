@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from duckling_data.corpus.demo import demo_stories
-from duckling_data.corpus.readers import text_column
+from duckling_data.corpus.readers.blocks import STORY_LIMIT
 from duckling_data.corpus.readers.pages import Page, read_pages
 from tests.duckling_data.test_hostile_readers import MIB, grown, refused, stories
 
@@ -118,9 +118,9 @@ def test_a_small_file_of_gigabytes_is_refused_in_bounded_memory(read: dict[str, 
 
 def test_a_story_longer_than_in_any_text_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.parquet"
-    pq.write_table(pa.table({"text": ["a", "x" * text_column.STORY_LIMIT]}), path)
-    assert [len(story or "") for story in stories(path)] == [1, text_column.STORY_LIMIT]
-    pq.write_table(pa.table({"text": ["a", "x" * (text_column.STORY_LIMIT + 1)]}), path)
+    pq.write_table(pa.table({"text": ["a", "x" * STORY_LIMIT]}), path)
+    assert [len(story or "") for story in stories(path)] == [1, STORY_LIMIT]
+    pq.write_table(pa.table({"text": ["a", "x" * (STORY_LIMIT + 1)]}), path)
     assert "at most 33,554,432 are read" in refused(path)
 
 

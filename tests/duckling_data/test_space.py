@@ -157,8 +157,7 @@ def test_a_download_that_cannot_fit_does_not_begin(
     huge = HubDataset(REPO, REVISION, MappingProxyType({"train": sizes}))
     line = refusal(OutsideError, tmp_path, capfd, dataset=huge)
     assert re.fullmatch(
-        rf"{tmp_path}: the download needs 1,152,921,504\.6 GB more, [\d,.]+ \wB are free\. "
-        "Free some, or choose another --workspace.", line,
+        rf"{tmp_path}: needs about 1,152,921,504\.6 GB for the download{FREE}", line,
     )  # fmt: skip
     assert server.requests == []
     assert not (tmp_path / "data").exists()
@@ -168,7 +167,7 @@ def test_what_is_there_of_a_download_needs_no_room_again(server: HubServer, tmp_
     free = free_bytes(tmp_path)
     assert free is not None
     huge = HubDataset(REPO, REVISION, MappingProxyType({"train": ((NAMES[0], free * 2),)}))
-    with pytest.raises(OutsideError, match="the download needs"):
+    with pytest.raises(OutsideError, match="for the download"):
         get(tmp_path, huge)
     begun = tmp_path / ".cache" / f"{NAMES[0]}.0123456789abcdef.incomplete"
     begun.parent.mkdir(parents=True)

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from transformers import GPT2TokenizerFast
 
 from duckling_data.base.errors import InputError
+from duckling_data.base.gpt2_files import gpt2_merges, gpt2_vocabulary
 from duckling_data.tokens.encoders import load_encoder
-from duckling_data.tokens.gpt2 import GPT2, gpt2_merges, gpt2_vocabulary
+from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import MAPPING_FILE, mapping_bytes
 from duckling_data.tokens.tokenizer import DucklingTokenizer
 from tests.seed_cells import TEMPLATE, code_cells, put_gpt2_files

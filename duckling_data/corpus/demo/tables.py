@@ -1,16 +1,15 @@
 """The demo stories' grammar and words, compiled to integer tables.
 
-A template becomes a run of symbols, and a symbol is one draw from an urn: a list of entries in which a word of weight w
-lies w times, so that drawing is one multiplication and one look-up. A fixed piece of text is an urn with one entry. The
-entry and the form that the template asks for (plural, past, with an article, capital) give the piece of text.
-Everything is integers, so no platform rounds differently. Compiling takes about half a second, once a process.
+A template becomes a run of symbols, and a symbol is one draw from an urn: a list that holds a word of weight w w times,
+so that drawing is one multiplication and one look-up. A fixed piece of text is an urn with one entry. The entry and the
+form that the template asks for (plural, past, with an article, capital) give the piece of text. Everything is integers,
+so no platform rounds differently. Compiling takes about half a second, once a process.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -21,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from duckling_data.corpus.demo.grammar import LEADS, PLOT_SECTIONS, Grammar, Slot, read_grammar, template_parts
-from duckling_data.corpus.demo.words import WordClass, joined, read_lexicon, tail_classes, with_article
+from duckling_data.base.gpt2_files import gpt2_vocabulary
+from duckling_data.corpus.demo import language
+from duckling_data.corpus.demo.language import LEADS, PLOT_SECTIONS, Grammar, Slot, WordClass
 
 Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
@@ -35,11 +35,11 @@ class Tables:
     pieces: pa.LargeStringArray
     """Every piece of text that can be part of a story."""
     urns: npt.NDArray[np.uint16]
-    """All urns, one after the other; what lies in them is an entry's number within its class."""
+    """All urns, one after the other, of entries' numbers within their classes."""
     symbol_urn: Int64s
     symbol_size: UInt64s
     symbol_base: Int64s
-    """Per symbol: where its urn begins, how much lies in it, and the piece of its class's entry 0."""
+    """Per symbol: where its urn begins, the urn's size, and the piece of its class's entry 0."""
     symbol_key: UInt64s
     symbol_scope: npt.NDArray[np.intp]
     """Per symbol: what tells its draw from others, and whether it lasts for the template (0) or the story (1)."""
@@ -56,93 +56,71 @@ class Tables:
     step_section: Int64s
     step_lead: Int64s
     step_round: UInt64s
-    """Per step: its section, its lead, and how often the shape has used the section before."""
-
-    @property
-    def templates(self) -> int:
-        """The number of templates."""
-        return len(self.template_start) // len(LEADS)
+    """Per step: its section, the first template with its lead, and how often the shape has used the section before."""
 
 
 class _Compiler:
     """Collects pieces, urns and symbols while the templates are compiled."""
 
-    def __init__(self, classes: dict[str, WordClass], cast: Sequence[str]) -> None:
-        self.classes = classes
-        self.cast = list(cast)
+    def __init__(self, classes: dict[str, WordClass], cast: list[str]) -> None:
+        self.classes, self.cast = classes, cast
         self.pieces: list[str] = []
-        self.piece_base: dict[tuple[str, str, bool, bool], int] = {}
-        self.text_piece: dict[str, int] = {}
+        self.first_piece: dict[str | Slot, int] = {}
         self.urns: list[npt.NDArray[np.uint16]] = [np.zeros(1, np.uint16)]
-        self.urn_length = 1
-        self.urn_place: dict[tuple[str, int, int], tuple[int, int]] = {}
+        self.urn_range: dict[tuple[str, int, int], tuple[int, int]] = {}
         self.symbols: list[tuple[int, int, int, int, int]] = []
         self.template_start: list[int] = []
 
     def template(self, lead: str, template: str, number: int) -> None:
         """Compile one template with the lead before it."""
-        parts = template_parts(template)
-        if isinstance(parts[0], str):
-            parts[0] = lead + parts[0]
-        elif lead:
-            parts.insert(0, lead)
+        parts = language.template_parts(lead + template)
         self.template_start.append(len(self.symbols))
-        draws = _draws(parts)
+        # The class and the draw of every slot; slots with one number share a draw.
+        draws = [
+            ("", "") if isinstance(part, str) else (part.name, part.number or f"@{place}")
+            for place, part in enumerate(parts)
+        ]
         for place, part in enumerate(parts):
             if isinstance(part, str):
-                self.symbols.append((0, 1, self._text(part), 0, 0))
+                urn, key, scope = (0, 1), 0, 0
             elif part.name in self.cast:
-                urn, size = self._urn(part.name, 1, 0)
-                self.symbols.append((urn, size, self._base(part), 1 + self.cast.index(part.name), 1))
+                urn, key, scope = self._urn(part.name, 1, 0), 1 + self.cast.index(part.name), 1
             else:
-                key = 1000 + int(part.number) if part.number else place + 1
-                urn, size = self._urn(part.name, *_share(draws, place, number))
-                self.symbols.append((urn, size, self._base(part), key, 0))
+                # Draws of one class in one template divide its words, so that no two give the same.
+                same = [draw for draw in dict.fromkeys(draws) if draw[0] == part.name]
+                urn = self._urn(part.name, len(same), (same.index(draws[place]) + number) % len(same))
+                key, scope = 1000 + int(part.number) if part.number else place + 1, 0
+            self.symbols.append((*urn, self._base(part), key, scope))
 
-    def _text(self, text: str) -> int:
-        if text not in self.text_piece:
-            self.text_piece[text] = len(self.pieces)
-            self.pieces.append(text)
-        return self.text_piece[text]
+    def _base(self, part: str | Slot) -> int:
+        """Return the piece of a fixed text, or of a class's entry 0 in the slot's form."""
+        if part not in self.first_piece:
+            self.first_piece[part] = len(self.pieces)
+            self.pieces += [part] if isinstance(part, str) else self._words(part)
+        return self.first_piece[part]
 
-    def _base(self, slot: Slot) -> int:
-        column = (slot.name, slot.form, slot.article, slot.capital)
-        if column not in self.piece_base:
-            self.piece_base[column] = len(self.pieces)
-            form = self.classes[slot.name].forms.index(slot.form)
-            words = [word[form] for word in self.classes[slot.name].words]
-            words = [with_article(word) for word in words] if slot.article else words
-            self.pieces += [word[0].upper() + word[1:] for word in words] if slot.capital else words
-        return self.piece_base[column]
+    def _words(self, slot: Slot) -> list[str]:
+        form = self.classes[slot.name].forms.index(slot.form)
+        words = [word[form] for word in self.classes[slot.name].words]
+        words = [language.with_article(word) for word in words] if slot.article else words
+        return [word[0].upper() + word[1:] for word in words] if slot.capital else words
 
     def _urn(self, name: str, shares: int, share: int) -> tuple[int, int]:
-        if (name, shares, share) not in self.urn_place:
+        """Return where the urn of a class's words share, share + shares, ... begins, and its size."""
+        if (name, shares, share) not in self.urn_range:
             weights = self.classes[name].weights
-            entries = np.arange(len(weights), dtype=np.uint16)[share::shares]
-            urn = np.repeat(entries, weights[share::shares])
-            self.urn_place[name, shares, share] = (self.urn_length, len(urn))
+            urn = np.repeat(np.arange(len(weights), dtype=np.uint16)[share::shares], weights[share::shares])
+            self.urn_range[name, shares, share] = (sum(map(len, self.urns)), len(urn))
             self.urns.append(urn)
-            self.urn_length += len(urn)
-        return self.urn_place[name, shares, share]
-
-
-def _draws(parts: Sequence[str | Slot]) -> list[tuple[str, str]]:
-    """Return class and draw of every part that is a slot; slots that share a draw have the same."""
-    return [
-        (part.name, part.number or f"@{place}") if isinstance(part, Slot) else ("", "")
-        for place, part in enumerate(parts)
-    ]
-
-
-def _share(draws: Sequence[tuple[str, str]], place: int, template: int) -> tuple[int, int]:
-    """Return (shares, share): slots of one class in one template divide its words, so that no two draw the same."""
-    same = [draw for draw in dict.fromkeys(draws) if draw[0] == draws[place][0]]
-    return len(same), (same.index(draws[place]) + template) % len(same)
+        return self.urn_range[name, shares, share]
 
 
 def compile_grammar(grammar: Grammar, classes: dict[str, WordClass]) -> Tables:
-    """Return the tables of a grammar over word classes. A slot of an unknown class or form raises KeyError."""
-    classes = classes | {name: joined([classes[one] for one in names]) for name, names in grammar.cast.items()}
+    """Return the tables of a grammar over word classes, to which its cast is added."""
+    for name, members in grammar.cast.items():
+        drawn = [classes[member] for member in members]
+        words = tuple(word for one in drawn for word in one.words)
+        classes[name] = WordClass(drawn[0].forms, words, np.concatenate([one.weights for one in drawn]))
     compiler = _Compiler(classes, list(grammar.cast))
     counts = {name: len(lines) for name, lines in grammar.sections.items()}
     templates = [line for lines in grammar.sections.values() for line in lines]
@@ -163,11 +141,11 @@ def compile_grammar(grammar: Grammar, classes: dict[str, WordClass]) -> Tables:
         template_count=np.diff(starts),
         section_start=np.cumsum([0, *counts.values()], dtype=np.int64)[:-1],
         section_count=np.array([*counts.values()], np.uint64),
-        **_shapes(grammar, list(counts)),
+        **_shapes(grammar, list(counts), len(templates)),
     )
 
 
-def _shapes(grammar: Grammar, sections: list[str]) -> dict[str, Any]:
+def _shapes(grammar: Grammar, sections: list[str], templates: int) -> dict[str, Any]:
     """Return the tables of shapes and steps: every frame with every plot."""
     steps: list[tuple[int, int, int]] = []
     starts: list[int] = []
@@ -186,7 +164,7 @@ def _shapes(grammar: Grammar, sections: list[str]) -> dict[str, Any]:
         "shape_start": np.array(starts, np.int64),
         "shape_count": np.diff([*starts, len(steps)]).astype(np.int64),
         "step_section": columns[0].copy(),
-        "step_lead": columns[1].copy(),
+        "step_lead": columns[1] * templates,
         "step_round": columns[2].astype(np.uint64),
     }
 
@@ -195,22 +173,17 @@ _lock = Lock()
 
 
 def tables() -> Tables:
-    """Return the tables of the built-in grammar, compiled on the first call; threads that come meanwhile wait.
-
-    Raises InputError where GPT-2's vocabulary is missing or damaged.
-    """
+    """Return the tables of the built-in grammar, compiled on the first call. Raises InputError as `read_checked`."""
     with _lock:
         return _tables()
 
 
 @lru_cache(maxsize=1)
 def _tables() -> Tables:
-    from duckling_data.tokens.gpt2 import gpt2_vocabulary
-
-    room = files("duckling_data.corpus.demo")
-    grammar = read_grammar(room.joinpath("grammar.txt").read_text("utf-8"))
-    classes = read_lexicon(room.joinpath("lexicon.txt").read_text("utf-8"))
+    folder = files("duckling_data.corpus.demo")
+    grammar = language.read_grammar(folder.joinpath("grammar.txt").read_text("utf-8"))
+    classes = language.read_lexicon(folder.joinpath("lexicon.txt").read_text("utf-8"))
     texts = [word for one in classes.values() for forms in one.words for word in forms]
     texts += [line for lines in grammar.sections.values() for line in lines]
     known = set(re.findall("[a-z]+", " ".join(texts)))
-    return compile_grammar(grammar, classes | tail_classes(gpt2_vocabulary(), known))
+    return compile_grammar(grammar, classes | language.tail_classes(gpt2_vocabulary(), known))

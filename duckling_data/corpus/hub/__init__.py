@@ -1,8 +1,7 @@
 """TinyStories from the Hugging Face hub, at one pinned revision: each file downloaded once, whole, and compared.
 
-A file that is there is used without a request. Its size is pinned in `dataset.py`; its SHA-256 is what the hub says,
-which the caller keeps and compares from then on. `download.py` brings one file to its path, `errors.py` says what went
-wrong, without secrets.
+A file that is there is used without a request. Its size is pinned; its SHA-256 is what the hub says, which the caller
+keeps and compares from then on.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ import glob
 from collections.abc import Mapping
 from pathlib import Path
 
-from duckling_data.base.disk import disk_errors, free_bytes, in_bytes
-from duckling_data.base.errors import CheckFailed, InputError, OutsideError
+from duckling_data.base.disk import check_room, disk_errors
+from duckling_data.base.errors import CheckFailed, InputError
 from duckling_data.base.locks import remove_leftovers
 from duckling_data.base.progress import Reporter
 from duckling_data.corpus.hub.dataset import TINYSTORIES, HubDataset, HubFile
@@ -26,16 +25,21 @@ def fetch(
 ) -> dict[str, list[Path]]:
     """Return the dataset's files in `folder` by split, getting those that are not there yet. Call it under a lock.
 
-    `known` holds the SHA-256 of files by name, as it was learned before; `learn` is told (name, SHA-256) of each file
-    that comes, before it is at its path. A file that was there already is not read: the caller hashes it.
+    `known` holds the SHA-256 of files by name, as it was learned before; `learn` is called with (name, SHA-256) of each
+    file before it is at its path. A file that was there already is not read: the caller hashes it.
 
-    Raises InputError if `offline` and a file is missing, or if the user's settings (HF_ENDPOINT, HF_TOKEN, a proxy, …)
-    keep the client from working; OutsideError if the disk has no room, or if the hub cannot be reached, answers with
-    an error, or sends another file than the pinned one; CheckFailed for a file at its path that has another size.
+    Raises InputError if `offline` and a file is missing, or if the user's settings (HF_ENDPOINT, HF_TOKEN, a proxy)
+    keep the client from working; OutsideError if the disk has no room, or if the hub cannot be reached, fails, or sends
+    another file than the pinned one; CheckFailed for a file at its path that has another size.
     """
     absent = missing(dataset, folder)
     if not offline:
-        _refuse_without_room(absent, folder)
+        # What an interrupted download left needs no room again.
+        needed = sum(absent.values())
+        for name, size in absent.items():
+            left = (folder / CACHE).glob(f"{glob.escape(name)}.*{INCOMPLETE}")
+            needed -= min(size, max(map(size_of, left), default=0))
+        check_room(folder, needed, "the download")
     paths: dict[str, list[Path]] = {}
     for split, file in dataset.files():
         path = folder / file.name
@@ -70,33 +74,13 @@ def refuse(path: Path, what: str, *, offline: bool) -> None:
     raise CheckFailed(f"{path}: {what}. It is kept as {aside.name}; run `duckling-data download` to get it again.")
 
 
-def _refuse_without_room(absent: Mapping[str, int], folder: Path) -> None:
-    """Raise OutsideError where the disk has no room for the absent files: before the first byte, not the last.
-
-    What an interrupted download left needs no room again. A system that does not say what is free refuses nothing.
-    """
-    needed, free = sum(absent.values()), free_bytes(folder)
-    for name, size in absent.items():
-        left = (folder / CACHE).glob(f"{glob.escape(name)}.*{INCOMPLETE}")
-        needed -= min(size, max(map(size_of, left), default=0))
-    if free is not None and free < needed:
-        raise OutsideError(
-            f"{folder}: the download needs {in_bytes(needed)} more, {in_bytes(free)} are free. "
-            "Free some, or choose another --workspace."
-        )
-
-
 def _remove_incomplete(dataset: HubDataset, folder: Path, reporter: Reporter) -> None:
-    """Remove what interrupted downloads left, once every file is there, and say so.
-
-    These are incomplete files of other content than came in the end, half-made copies, and what huggingface_hub leaves.
-    """
+    """Remove what interrupted downloads left, once every file is there, and say so."""
     remove_leftovers(folder / file.name for _, file in dataset.files())
-    left = [path for path in (folder / CACHE).rglob("*" + INCOMPLETE) if path.is_file()]
-    size = sum(map(size_of, left))
-    for path in left:
-        with disk_errors(path):
-            path.unlink()
-    if left:
+    if left := [path for path in (folder / CACHE).rglob("*" + INCOMPLETE) if path.is_file()]:
+        size = sum(map(size_of, left))
+        with disk_errors(folder):
+            for path in left:
+                path.unlink()
         files = f"{len(left)} incomplete file{'s' * (len(left) > 1)}"
         reporter.say(f"download     removed {files} of interrupted downloads ({size / 1e6:,.1f} MB)")

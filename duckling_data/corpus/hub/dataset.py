@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 
 @dataclass(frozen=True)
 class HubFile:
-    """One file of a dataset at one revision."""
+    """One file of a dataset: its name inside the repository, and its bytes. The revision is a full commit."""
 
     repo: str
     revision: str
-    """The full commit, never a branch."""
     name: str
-    """Its name inside the repository."""
     size: int
-    """Bytes."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +35,13 @@ class HubDataset:
 TINYSTORIES = HubDataset(
     repo="roneneldan/TinyStories",
     revision="f54c09fd23315a6f9c86f9dc80f725de7d8f9c64",
-    splits=MappingProxyType(
-        {
-            "train": (
-                ("data/train-00000-of-00004-2d5a1467fff1081b.parquet", 248_731_111),
-                ("data/train-00001-of-00004-5852b56a2bd28fd9.parquet", 248_171_980),
-                ("data/train-00002-of-00004-a26307300439e943.parquet", 245_894_874),
-                ("data/train-00003-of-00004-d243063613e5a057.parquet", 247_988_350),
-            ),
-            "validation": (("data/validation-00000-of-00001-869c898b519ad725.parquet", 9_989_127),),
-        }
-    ),
+    splits={
+        "train": (
+            ("data/train-00000-of-00004-2d5a1467fff1081b.parquet", 248_731_111),
+            ("data/train-00001-of-00004-5852b56a2bd28fd9.parquet", 248_171_980),
+            ("data/train-00002-of-00004-a26307300439e943.parquet", 245_894_874),
+            ("data/train-00003-of-00004-d243063613e5a057.parquet", 247_988_350),
+        ),
+        "validation": (("data/validation-00000-of-00001-869c898b519ad725.parquet", 9_989_127),),
+    },
 )

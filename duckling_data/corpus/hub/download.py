@@ -2,14 +2,12 @@
 
 A body is received into `.cache/NAME.SHA.incomplete`, which a later try or command resumes. What may pass by itself (no
 connection, too many requests, an error of the server, a body that ends early or stalls) is tried again after a wait
-that is printed. A try that brought a hundredth of the file or more earns the full number of tries again: a bad
-connection is overcome, and a server that makes no progress is given up.
+that is printed. A try that brought a hundredth of the file or more starts the counting of tries anew.
 
-huggingface_hub gives the addresses, the token, the proxies, the time-outs (HF_HUB_ETAG_TIMEOUT,
-HF_HUB_DOWNLOAD_TIMEOUT), the offline mode and the errors. Its own ways to receive a body (2.4) lose too much, so
-`_receive` is ours: `hf_hub_download` keeps nothing of a file when it is interrupted. `http_get` loses up to 10 MB at
-each cut; waits as long as `Retry-After` says, and does not say so; never gives up a server that cuts every body and
-cannot resume; does not check where a resumed body begins; writes whatever comes beyond the expected size.
+huggingface_hub gives the addresses, the token, the proxies, the time-outs, the offline mode and the errors. Of its own
+ways to receive a body (2.4), `hf_hub_download` keeps nothing when interrupted. `http_get` loses up to 10 MB at each
+cut; waits silently for as long as `Retry-After` says; never gives up a server that cuts every body and cannot resume;
+checks neither where a resumed body begins nor that it ends at the expected size. Hence `_receive`.
 """
 
 from __future__ import annotations
@@ -33,16 +31,9 @@ from duckling_data.corpus.hub.dataset import HubFile
 
 WAITS = (1.0, 2.0, 4.0, 8.0)
 """Seconds between the tries to get a file; after the last of them, with nothing new received, it is given up."""
-
 LONGEST_WAIT = 300.0
-"""Seconds that we wait at the most where the hub asks for a wait (`Retry-After`); its own limits last five minutes."""
-
-ENOUGH = 100
-"""A try that brought one part in so many of the file starts the counting of tries anew."""
-
-CACHE = ".cache"
-INCOMPLETE = ".incomplete"
-REFUSED = ".refused"
+"""Seconds to wait at most where the hub asks for a wait (`Retry-After`); its own limits last five minutes."""
+CACHE, INCOMPLETE, REFUSED = ".cache", ".incomplete", ".refused"
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 T = TypeVar("T")
@@ -50,10 +41,7 @@ Learn = Callable[[str, str], None]
 
 
 def get_file(file: HubFile, folder: Path, reporter: Reporter, known: str | None, learn: Learn) -> None:
-    """Bring the file into `folder`. `known` is its SHA-256 if that was learned before; `learn` is told it.
-
-    Raises as `fetch` does.
-    """
+    """Bring the file into `folder`; `known` is its SHA-256 if that was learned before. Raises as `fetch` does."""
     reporter.say(f"download     {file.repo} {file.name} ({file.size / 1e6:,.1f} MB)")
     with disk_errors(folder):
         (folder / file.name).parent.mkdir(parents=True, exist_ok=True)
@@ -64,16 +52,16 @@ def get_file(file: HubFile, folder: Path, reporter: Reporter, known: str | None,
 
 def _copied_from_cache(file: HubFile, path: Path, reporter: Reporter, known: str | None, learn: Learn) -> bool:
     """Copy the file out of huggingface_hub's own cache, if it holds a good one. Returns whether it did."""
-    cached = _client().try_to_load_from_cache(file.repo, file.name, revision=file.revision, repo_type="dataset")
-    if not isinstance(cached, str) or size_of(Path(cached)) != file.size:
+    name = _client().try_to_load_from_cache(file.repo, file.name, revision=file.revision, repo_type="dataset")
+    if not isinstance(name, str) or size_of(cached := Path(name)) != file.size:
         return False
-    blob = Path(cached).resolve().name  # the cache names a large file by its SHA-256
-    found = sha256_file(Path(cached))
+    blob = cached.resolve().name  # the cache names a large file by its SHA-256
+    found = sha256_file(cached)
     if found != (known or (blob if SHA256.fullmatch(blob) else found)):
         reporter.say(f"download     {cached}: damaged, not used")
         return False
     learn(file.name, found)
-    with replacing(path) as copy, Path(cached).open("rb") as original:
+    with replacing(path) as copy, cached.open("rb") as original:
         shutil.copyfileobj(original, copy, 1 << 20)
     reporter.say(f"download     copied from {cached}")
     return True
@@ -118,10 +106,7 @@ def _received(file: HubFile, path: Path, reporter: Reporter) -> str:
 
 
 def _retried(work: Callable[[], T], file: HubFile, path: Path, reporter: Reporter) -> T:
-    """Return what `work` returns, called again after an error that may pass: as long as the file at `path` grows.
-
-    Raises what the error means where there is to be no further try.
-    """
+    """Return what `work` returns, called again after an error that may pass. `path` is the file that grows by it."""
     failed, reached = 0, size_of(path)
     while True:
         try:
@@ -129,7 +114,7 @@ def _retried(work: Callable[[], T], file: HubFile, path: Path, reporter: Reporte
         except DucklingError:
             raise
         except Exception as error:
-            if size_of(path) - reached >= max(1, file.size // ENOUGH):
+            if size_of(path) - reached >= max(1, file.size // 100):
                 failed, reached = 0, size_of(path)
             if not errors.may_pass(error) or failed >= len(WAITS):
                 raise errors.explained(error, file) from errors.presentable(error)
@@ -142,7 +127,7 @@ def _retried(work: Callable[[], T], file: HubFile, path: Path, reporter: Reporte
 def _described(file: HubFile) -> str | None:
     """Return the SHA-256 that the hub says of the file, None where a server in its place does not say it.
 
-    Raises InputError or OutsideError where it is another file or no hub; the client's own errors pass.
+    Raises InputError or OutsideError where it is another file or no hub, and the client's own errors.
     """
     hub = _client()
     found = hub.get_hf_file_metadata(_url(hub, file), timeout=hub.constants.HF_HUB_ETAG_TIMEOUT)
@@ -158,7 +143,7 @@ def _described(file: HubFile) -> str | None:
 def _receive(file: HubFile, path: Path, bar: Any) -> None:
     """Append to `path` what it lacks of the file, or write all of it anew where the server cannot resume.
 
-    Raises CutShort if the body ends early, OutsideError if it is longer than the file; the client's own errors pass.
+    Raises CutShort if the body ends early, OutsideError if it is longer than the file, and the client's own errors.
     """
     start = size_of(path) if size_of(path) <= file.size else 0  # a longer one is damaged
     bar.update(start - bar.n)
@@ -220,8 +205,8 @@ def size_of(path: Path) -> int:
 
 def set_aside(path: Path, place: Path) -> Path:
     """Rename a refused file to a free name beside `place`, which nothing reads, and return that name."""
-    names = (place.name + REFUSED + (f"-{number}" if number > 1 else "") for number in count(1))
-    aside = next(path for path in map(place.with_name, names) if not path.exists())
+    names = (place.with_name(f"{place.name}{REFUSED}{-number if number > 1 else ''}") for number in count(1))
+    aside = next(name for name in names if not name.exists())
     with disk_errors(aside):
         path.rename(aside)
     return aside

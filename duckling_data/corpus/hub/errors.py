@@ -1,10 +1,8 @@
 """What an error of huggingface_hub means: whether another try may succeed, and its one line, without secrets.
 
-Exit status 3 is the hub's, the network's or the disk's fault. It is 2 where only the user can help: a token that is
-refused, a proxy that wants a login, an address or a variable that cannot be used, an offline mode that is on.
-
-Both httpx (huggingface_hub 1) and httpx2 (2) may raise these errors, so the transport's are known by their names. They
-quote addresses and headers as they are: a proxy's password, a signed address, the token.
+OutsideError is the hub's or the network's fault, InputError one that only the user can mend: a token, a proxy, an
+address, an offline mode. Both httpx (huggingface_hub 1) and httpx2 (2) may raise these errors, so the transport's are
+known by their names. They quote addresses and headers as they are: a proxy's password, a signed address, the token.
 """
 
 from __future__ import annotations
@@ -21,15 +19,12 @@ from duckling_data.corpus.hub.dataset import HubFile
 
 ADVICE = "Try again; or use --source demo (no network), --source PATH, or --offline with files already there."
 INSTEAD = "or use --source demo or --source PATH."
-
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 TIMEOUTS = ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT")
 SETTINGS = ("HF_ENDPOINT", "HF_TOKEN", *TIMEOUTS, "SSL_CERT_FILE", "SSL_CERT_DIR", *PROXIES, "NO_PROXY", "no_proxy")
 """The variables that decide how the client works."""
-
 UNUSABLE = {"UnsupportedProtocol", "LocalProtocolError", "InvalidURL", "ValueError", "ImportError"}
-"""What the client raises before it has asked anybody: an address, a token or a proxy that cannot be used."""
-
+"""What the client raises before it sends a request: an address, a token or a proxy that cannot be used."""
 _ADDRESS = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s/?#'\"]*@)?(?P<rest>[^\s?#'\"]*)(?P<query>[?#][^\s'\"]*)?"
 )
@@ -56,16 +51,15 @@ def asked_wait(error: Exception) -> float:
     """Return the seconds that the server asks to wait: `Retry-After`, else the hub's own `RateLimit`, else 0."""
     headers = getattr(getattr(error, "response", None), "headers", {})
     asked = headers.get("Retry-After", "").strip()
-    if asked.isascii() and asked.isdigit():
+    if not asked and _status(error) == 429:
+        asked = headers.get("RateLimit", "").rpartition("t=")[2].strip()
+    if re.fullmatch("[0-9]+", asked):
         return float(asked)
-    if asked:
-        try:
-            until = parsedate_to_datetime(asked)
-        except ValueError:
-            return 0.0
-        return (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    window = headers.get("RateLimit", "").rpartition("t=")[2].strip()
-    return float(window) if _status(error) == 429 and window.isascii() and window.isdigit() else 0.0
+    try:
+        until = parsedate_to_datetime(asked)
+    except ValueError:
+        return 0.0
+    return (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
 
 
 def reason(error: Exception) -> str:
@@ -100,8 +94,7 @@ def explained(error: Exception, file: HubFile) -> DucklingError:
 
 def settings_fault(error: Exception) -> InputError:
     """Return the line for a client that cannot work with the user's settings, naming those that are set."""
-    named = [name for name in SETTINGS if name in os.environ]
-    check = ", ".join(named) or "the network settings of this machine"
+    check = ", ".join(name for name in SETTINGS if name in os.environ) or "the network settings of this machine"
     return InputError(f"the hub's client cannot use your settings ({reason(error)}). Check {check}; {INSTEAD}")
 
 
@@ -124,7 +117,7 @@ def another_file(file: HubFile, found: str, expected: str) -> OutsideError:
 
 
 def endpoint() -> str:
-    """Return the hub's address, without a user and a password."""
+    """Return the hub's address, without secrets."""
     from huggingface_hub import constants
 
     return redacted(constants.ENDPOINT)

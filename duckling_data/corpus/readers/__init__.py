@@ -29,25 +29,19 @@ def read_blocks(path: Path, text_field: str, block_bytes: int = BLOCK_BYTES) -> 
     """Yield the blocks of one file, in order. Raises InputError for a file that cannot be read as its name says."""
     from duckling_data.corpus.readers import parquet, text
 
-    suffix, codec = _known_format(path)
+    kind = file_format(path)
+    assert kind, path  # the corpus admits no other file
+    suffix, codec = kind
     if suffix == ".parquet":
         return parquet.parquet_blocks(path, codec, text_field, block_bytes)
-    if suffix == ".jsonl":
-        return text.jsonl_blocks(path, codec, text_field, block_bytes)
-    return text.txt_blocks(path, codec, block_bytes)
+    return text.text_blocks(path, codec, text_field if suffix == ".jsonl" else None, block_bytes)
 
 
 def count_stories(path: Path, text_field: str) -> int:
     """Return how many stories a file holds, without parsing them."""
-    from duckling_data.corpus.readers import parquet
-
-    suffix, codec = _known_format(path)
-    if suffix == ".parquet":
-        return parquet.count_rows(path, codec, text_field)
-    return sum(block.stories for block in read_blocks(path, text_field))
-
-
-def _known_format(path: Path) -> tuple[str, str | None]:
     kind = file_format(path)
-    assert kind is not None, path  # the corpus admits only files with a known format
-    return kind
+    if kind and kind[0] == ".parquet":
+        from duckling_data.corpus.readers import parquet
+
+        return parquet.count_rows(path, kind[1], text_field)
+    return sum(block.stories for block in read_blocks(path, text_field))

@@ -1,4 +1,4 @@
-"""The bytes under every reader: what a block is, decompression, and the refusal of a file that cannot be read."""
+"""What all readers share: what a block is, decompression, and the refusal of a file that cannot be read."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 4 << 20
 """Text in a block: large enough to amortise a call into the encoder, small enough for the caches and flat memory."""
+STORY_LIMIT = 32 << 20
+"""The longest story, or line of JSON, in bytes. Parsing one takes up to nine times that in memory, in each thread."""
 
 
 @dataclass(frozen=True)

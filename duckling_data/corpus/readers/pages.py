@@ -1,8 +1,8 @@
 """The headers of a Parquet column's pages: how many of its rows may be decoded at a time.
 
-pyarrow decodes by these headers, so they hold whatever the file's metadata says. They are read here because pyarrow has
-no limit for a page: one of 2 GB compresses to some kilobytes, and is unpacked whole. Nor does `read_dictionary` bound
-memory: it does not decode the DELTA encodings, and it keeps every value of a row group's plain pages.
+pyarrow decodes by these headers, whatever the file's metadata says. They are read here because pyarrow has no limit for
+a page: one of 2 GB compresses to some kilobytes, and is unpacked whole. Nor does `read_dictionary` bound memory: it
+does not decode the DELTA encodings, and it keeps every value of a row group's plain pages.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 PAGE_LIMIT = 256 << 20
 """The largest page that is read, unpacked, in bytes. Writers make pages of 1 MB, 100 MB or 1,024 rows."""
-
 LARGE_PAGE = 104 << 20
 """In larger pages, which pyarrow writes where stories have 128 KB on average, a row may take all of a page."""
-
 DEPTH = 3
 """Structs inside each other in a page header: statistics in a data page's header in the page header."""
 
@@ -62,8 +63,6 @@ def rows_at_once(
 
     Raises ValueError for pages that are not whole, or larger than PAGE_LIMIT; pyarrow's errors for damaged metadata.
     """
-    import pyarrow.parquet as pq
-
     recorder = _Recorder(content.fileno(), closefd=False)
     with pq.ParquetFile(recorder, metadata=metadata, pre_buffer=False) as file:
         for group in groups:
@@ -78,11 +77,8 @@ def rows_at_once(
 def _column_range(file: Any, recorder: _Recorder, group: int, column: str) -> tuple[int, int]:
     """Return (offset, size) of what pyarrow reads for a column of a row group.
 
-    pyarrow itself is asked: `metadata.row_group(...).column(...)` ends the process at some damaged metadata, where its
-    reader raises an error.
+    Not by `metadata.row_group(...).column(...)`: it ends the process at some damaged metadata.
     """
-    import pyarrow as pa
-
     recorder.asked = None
     try:
         next(file.iter_batches(1, row_groups=[group], columns=[column], use_threads=False), None)
@@ -149,13 +145,13 @@ def _struct(content: IO[bytes], depth: int = DEPTH) -> dict[int, Any]:
 
 
 def _unsigned(content: IO[bytes]) -> int:
-    value = shift = 0
-    while (byte := content.read(1)[0]) > 127:
+    value = 0
+    for shift in range(0, 64, 7):
+        byte = content.read(1)[0]
         value |= (byte & 127) << shift
-        shift += 7
-        if shift > 63:
-            raise ValueError("a page header with a number of more than 64 bits")
-    return value | byte << shift
+        if byte < 128:
+            return value
+    raise ValueError("a page header with a number of more than 64 bits")
 
 
 def _signed(content: IO[bytes]) -> int:

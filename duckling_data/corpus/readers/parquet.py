@@ -1,8 +1,8 @@
 """Parquet files as blocks: runs of small row groups side by side, large row groups streamed.
 
 A value in a dictionary may be repeated in any number of rows for a few bits each, so what a file says of its size
-bounds nothing. The headers of its pages do (`pages`): by them, so few rows are decoded at a time that they fit a bound
-in any case. A file whose text is out of all proportion to its size is refused.
+bounds nothing. By the headers of its pages (`pages`) only so many rows are decoded at a time as fit a bound in any
+case. A file whose text is out of all proportion to its size is refused.
 """
 
 from __future__ import annotations
@@ -13,37 +13,33 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import types
 
 from duckling_data.base.disk import check_room, disk_errors
 from duckling_data.base.errors import InputError
 from duckling_data.base.executor import prefetch
 from duckling_data.base.files import open_regular, write_all
-from duckling_data.corpus.readers.blocks import BLOCK_BYTES, Block, decompressed, refusing
+from duckling_data.base.records import short
+from duckling_data.corpus.readers.blocks import BLOCK_BYTES, STORY_LIMIT, Block, decompressed, refusing, unreadable
 from duckling_data.corpus.readers.pages import rows_at_once
-from duckling_data.corpus.readers.text_column import check_text_column, large_strings
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 BATCH_STORIES = 4096
 """Stories in a block of a Parquet file whose row groups are too large to read whole."""
-
 ROW_GROUP_LIMIT = 64 << 20
 """Row groups up to this many (decoded) bytes are read whole, side by side; larger ones are streamed."""
-
-PIECE_BYTES = 64 << 20
-"""Decoded text that is asked for at a time, at most: where a single story is not longer."""
-
-GROUP_TEXT = 128 << 20
-"""Decoded text of row groups that are read whole, at most, in bytes; a thread holds it about three times."""
-
 DENSE = 16
 """Row groups with fewer (decoded) bytes than this to a row repeat their stories, and are streamed."""
-
+PIECE_BYTES = 64 << 20
+"""Decoded text that is asked for at a time, at most: where a single story is not longer."""
+GROUP_TEXT = 128 << 20
+"""Decoded text of row groups that are read whole, at most, in bytes; a thread holds it about three times."""
 TEXT_FACTOR, TEXT_LEAST = 1000, 64 << 20
 """A file that is streamed may decode to so many times its size, and so many bytes more."""
-
 UNPACK_FACTOR, UNPACK_LEAST = 50, 64 << 20
 """A file compressed as a whole may unpack to so many times its size, and so many bytes more: Parquet is dense."""
 
@@ -53,9 +49,6 @@ OTHER_FOLDER = "name a folder on another disk with TMPDIR"
 @contextlib.contextmanager
 def _open_parquet(path: Path, codec: str | None, metadata: object = None) -> Iterator[tuple[Any, IO[bytes]]]:
     """Yield a Parquet file and its bytes (unpacked into an anonymous temporary file, if compressed as a whole)."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     with contextlib.ExitStack() as stack:
         with refusing(path):
             content: IO[bytes] = stack.enter_context(open_regular(path))
@@ -65,22 +58,20 @@ def _open_parquet(path: Path, codec: str | None, metadata: object = None) -> Ite
             check_room(folder, path.stat().st_size, f"the unpacked {path.name}", OTHER_FOLDER)
             with disk_errors(folder, OTHER_FOLDER):
                 content = stack.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0))
-            _unpack(path, codec, content, folder)
+            limit = UNPACK_LEAST + UNPACK_FACTOR * path.stat().st_size
+            for data in decompressed(path, codec, BLOCK_BYTES):
+                if content.tell() + len(data) > limit:
+                    raise InputError(
+                        f"{path}: unpacks to more than {limit:,} bytes, too much for a Parquet file of its size."
+                    )
+                with disk_errors(folder, OTHER_FOLDER):
+                    write_all(content, data)
         with refusing(path):
             # As large_binary text is never read as a dictionary, which may grow by all values of a row group.
             source = content if codec else str(path)
             file = pq.ParquetFile(source, metadata=metadata, pre_buffer=False, binary_type=pa.large_binary())
         stack.callback(file.close)
         yield file, content
-
-
-def _unpack(path: Path, codec: str, place: IO[bytes], folder: Path) -> None:
-    limit = UNPACK_LEAST + UNPACK_FACTOR * path.stat().st_size
-    for data in decompressed(path, codec, BLOCK_BYTES):
-        if place.tell() + len(data) > limit:
-            raise InputError(f"{path}: unpacks to more than {limit:,} bytes, too much for a Parquet file of its size.")
-        with disk_errors(folder, OTHER_FOLDER):
-            write_all(place, data)
 
 
 def count_rows(path: Path, codec: str | None, text_field: str) -> int:
@@ -101,11 +92,13 @@ def parquet_blocks(path: Path, codec: str | None, text_field: str, block_bytes: 
         if codec or dense or max(sizes, default=0) > ROW_GROUP_LIMIT:
             yield from _streamed_blocks(file, content, path, text_field)
             return
-    first_row = 0
-    for groups in _runs(sizes, block_bytes):
-        rows = sum(counts[group] for group in groups)
-        yield Block(rows, partial(_read_row_groups, path, metadata, groups, text_field, first_row, rows))
-        first_row += rows
+    first_row = first = size = 0
+    for last, group_size in enumerate(sizes, 1):
+        size += group_size
+        if size >= block_bytes or last == len(sizes):
+            groups, rows = range(first, last), sum(counts[first:last])
+            yield Block(rows, partial(_read_row_groups, path, metadata, groups, text_field, first_row, rows))
+            first, first_row, size = last, first_row + rows, 0
 
 
 def _group_sizes(metadata: Any) -> tuple[list[int], list[int]]:
@@ -115,20 +108,6 @@ def _group_sizes(metadata: Any) -> tuple[list[int], list[int]]:
     if min(counts, default=0) < 0 or min(sizes, default=0) < 0 or sum(counts) != metadata.num_rows:
         raise ValueError(f"its row groups have {sum(counts)} rows in all, the file says {metadata.num_rows}")
     return counts, sizes
-
-
-def _runs(sizes: list[int], block_bytes: int) -> Iterator[list[int]]:
-    """Cut the row groups into runs of about block_bytes."""
-    run: list[int] = []
-    total = 0
-    for group, size in enumerate(sizes):
-        run.append(group)
-        total += size
-        if total >= block_bytes:
-            yield run
-            run, total = [], 0
-    if run:
-        yield run
 
 
 def _streamed_blocks(file: Any, content: IO[bytes], path: Path, text_field: str) -> Iterator[Block]:
@@ -146,8 +125,6 @@ def _streamed_blocks(file: Any, content: IO[bytes], path: Path, text_field: str)
 
 def _joined(pieces: Iterable[pa.Array]) -> Iterator[pa.Array]:
     """Join pieces until they have BATCH_STORIES rows or PIECE_BYTES bytes."""
-    import pyarrow as pa
-
     held: list[pa.Array] = []
     rows = size = 0
     for piece in pieces:
@@ -161,10 +138,8 @@ def _joined(pieces: Iterable[pa.Array]) -> Iterator[pa.Array]:
 
 
 def _read_row_groups(
-    path: Path, metadata: Any, groups: list[int], text_field: str, first_row: int, rows: int
+    path: Path, metadata: Any, groups: Iterable[int], text_field: str, first_row: int, rows: int
 ) -> pa.Array:
-    import pyarrow as pa
-
     held: list[pa.Array] = []
     size = 0
     with _open_parquet(path, None, metadata) as (file, content), refusing(path):
@@ -176,9 +151,9 @@ def _read_row_groups(
                     f"{path}: from row {first_row:,} on its row groups hold more than {GROUP_TEXT >> 20} MiB of text "
                     "in far fewer bytes. Write it with smaller row groups."
                 )
-        if (found := sum(map(len, held))) != rows:
-            raise ValueError(f"{found} rows where its metadata says {rows}")
         column = pa.concat_arrays(held) if held else pa.array([], pa.large_string())
+        if len(column) != rows:
+            raise ValueError(f"{len(column)} rows where its metadata says {rows}")
     return large_strings(column, path, first_row)
 
 
@@ -190,3 +165,45 @@ def _pieces(
         size = min(rows, BATCH_STORIES)
         for batch in file.iter_batches(batch_size=size, row_groups=[group], columns=[text_field], use_threads=False):
             yield batch.column(0)
+
+
+def check_text_column(schema: pa.Schema, path: Path, text_field: str) -> None:
+    """Raise InputError unless there is one column of that name, and it holds strings."""
+    if text_field not in schema.names:
+        shown = ", ".join(map(short, schema.names[:8])) or "none"
+        more = f" and {len(schema.names) - 8:,} more" if len(schema.names) > 8 else ""
+        raise InputError(
+            f"{path}: no column {text_field!r}; it has {shown}{more}. "
+            "Name the one that holds the stories with --text-field."
+        )
+    if schema.names.count(text_field) > 1:
+        raise InputError(f"{path}: {schema.names.count(text_field)} columns are named {text_field!r}, expected one.")
+    found = schema.field(text_field).type
+    held = found.value_type if types.is_dictionary(found) else found
+    if not (types.is_string(held) or types.is_large_string(held) or types.is_string_view(held) or types.is_null(held)):
+        raise InputError(f"{path}: column {text_field!r} holds {str(found)[:80]}, expected text (string).")
+
+
+def large_strings(column: pa.Array, path: Path, first_row: int) -> pa.Array:
+    """Return the column as large_string. Raises InputError at the first byte that is not UTF-8."""
+    with refusing(path):
+        column.validate()
+        texts = column.cast(pa.large_string())
+    try:
+        texts.validate(full=True)
+    except pa.ArrowInvalid as invalid:
+        for row, story in enumerate(texts.cast(pa.large_binary()).to_pylist()):
+            try:
+                (story or b"").decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise InputError(
+                    f"{path}: not UTF-8 in row {first_row + row:,} at byte offset {error.start:,} of its text "
+                    f"(byte 0x{story[error.start]:02x}). Repair the file, or convert it to UTF-8."
+                ) from invalid
+        raise unreadable(path, invalid) from invalid
+    longest = pc.max(pc.binary_length(texts)).as_py() or 0
+    if longest > STORY_LIMIT:
+        raise InputError(
+            f"{path}: a story of {longest:,} bytes behind row {first_row:,}, at most {STORY_LIMIT:,} are read. Cut it."
+        )
+    return texts

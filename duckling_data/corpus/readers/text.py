@@ -6,37 +6,32 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import orjson
+import pyarrow as pa
 
 from duckling_data.base.errors import InputError
-from duckling_data.corpus.readers.blocks import Block, decompressed
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from duckling_data.base.records import short
+from duckling_data.corpus.readers.blocks import STORY_LIMIT, Block, decompressed
 
 TEXT_SEPARATOR = b"<|endoftext|>"
 
-RECORD_LIMIT = 32 << 20
-"""The longest line of JSON Lines, or story of plain text, in bytes. Parsing one takes up to nine times that in memory,
-in each thread; without a limit 1 MB of compressed zeros would take 9 GB."""
-
 
 @dataclass(frozen=True)
-class RawBlock:
+class _RawBlock:
     """Consecutive bytes of a (decompressed) file that hold whole records."""
 
     path: Path
     offset: int
-    """Bytes of the file before this block."""
     line: int
-    """Lines of the file before this block."""
+    """Bytes and lines of the file before this block."""
     data: bytes
     last: bool
-    """Whether the file ends here (what stands after the last separator counts only if it is not blank)."""
+    """Whether the file ends here: what comes after the last separator counts only if it is not blank."""
 
     def lines(self) -> list[tuple[int, bytes]]:
-        """Return (line number from 1, line) of each line that is not blank."""
-        if self.data.isspace():  # a gigabyte of line breaks is soon passed over
+        """Return (line number, line) of each line that is not blank."""
+        if self.data.isspace():  # quick for a gigabyte of line breaks
             return []
         return [(self.line + i, line) for i, line in enumerate(self.data.split(b"\n"), 1) if line.strip()]
 
@@ -48,21 +43,8 @@ class RawBlock:
             pieces.pop()
         return pieces
 
-    def parse_jsonl(self, text_field: str) -> pa.Array:
-        """Return the stories of these JSON Lines: large_string, nulls kept. Raises InputError at the first bad line."""
-        import pyarrow as pa
-
-        self._check_utf8()
-        return pa.array([self._story(n, line, text_field) for n, line in self.lines()], pa.large_string())
-
-    def parse_txt(self) -> pa.Array:
-        """Return the stories of this plain text: large_string."""
-        import pyarrow as pa
-
-        self._check_utf8()
-        return pa.array(self.pieces(), pa.large_binary()).cast(pa.large_string())
-
-    def _check_utf8(self) -> None:
+    def parse(self, text_field: str | None) -> pa.Array:
+        """Return the stories of JSON Lines, or of plain text where there is no field: large_string, nulls kept."""
         try:
             self.data.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -70,10 +52,11 @@ class RawBlock:
                 f"{self.path}: not UTF-8 at byte offset {self.offset + error.start:,} "
                 f"(byte 0x{self.data[error.start]:02x}). Repair the file, or convert it to UTF-8."
             ) from error
+        if text_field is None:
+            return pa.array(self.pieces(), pa.large_binary()).cast(pa.large_string())
+        return pa.array([self._story(n, line, text_field) for n, line in self.lines()], pa.large_string())
 
     def _story(self, number: int, line: bytes, text_field: str) -> str | None:
-        import orjson
-
         try:
             record = orjson.loads(line)
         except orjson.JSONDecodeError as error:
@@ -81,32 +64,24 @@ class RawBlock:
             raise InputError(f"{self.path}: line {number:,}: broken JSON ({reason}).") from error
         if not isinstance(record, dict) or text_field not in record:
             raise InputError(
-                f"{self.path}: line {number:,}: expected an object with {text_field!r}, found {_shorten(line)}. "
+                f"{self.path}: line {number:,}: expected an object with {text_field!r}, found {short(record)}. "
                 "Name the field that holds the stories with --text-field."
             )
         text = record[text_field]
         if text is not None and not isinstance(text, str):
-            raise InputError(f"{self.path}: line {number:,}: {text_field!r} is {_shorten(repr(text))}, expected text.")
+            raise InputError(f"{self.path}: line {number:,}: {text_field!r} is {short(text)}, expected text.")
         return text
 
 
-def jsonl_blocks(path: Path, codec: str | None, text_field: str, block_bytes: int) -> Iterator[Block]:
-    """Yield the blocks of a file of JSON Lines."""
-    for raw in raw_blocks(path, codec, b"\n", block_bytes):
-        yield Block(len(raw.lines()), partial(raw.parse_jsonl, text_field))
+def text_blocks(path: Path, codec: str | None, text_field: str | None, block_bytes: int) -> Iterator[Block]:
+    """Yield the blocks of a file of JSON Lines with this field, or of plain text where there is none."""
+    for raw in _raw_blocks(path, codec, b"\n" if text_field is not None else TEXT_SEPARATOR, block_bytes):
+        stories = raw.lines() if text_field is not None else raw.pieces()
+        yield Block(len(stories), partial(raw.parse, text_field))
 
 
-def txt_blocks(path: Path, codec: str | None, block_bytes: int) -> Iterator[Block]:
-    """Yield the blocks of a file of plain text."""
-    for raw in raw_blocks(path, codec, TEXT_SEPARATOR, block_bytes):
-        yield Block(len(raw.pieces()), raw.parse_txt)
-
-
-def raw_blocks(path: Path, codec: str | None, separator: bytes, block_bytes: int) -> Iterator[RawBlock]:
-    """Cut a (decompressed) file behind separators, about block_bytes a block; the last block may be blank.
-
-    Raises InputError at a record, the bytes between two separators, longer than RECORD_LIMIT.
-    """
+def _raw_blocks(path: Path, codec: str | None, separator: bytes, block_bytes: int) -> Iterator[_RawBlock]:
+    """Cut a (decompressed) file behind separators, about block_bytes a block; the last block may be blank."""
     held = bytearray()
     offset = line = searched = 0
     for data in decompressed(path, codec, block_bytes):
@@ -115,33 +90,25 @@ def raw_blocks(path: Path, codec: str | None, separator: bytes, block_bytes: int
         cut = held.rfind(separator, max(0, searched - len(separator) + 1))
         searched = len(held)
         if cut < 0:
-            if len(held) >= RECORD_LIMIT + len(separator):  # its end may be the begin of a separator
-                raise _too_long(path, offset, separator)
+            if len(held) >= STORY_LIMIT + len(separator):  # its end may be the beginning of a separator
+                _check_length(path, held, offset, separator)
             continue
         whole = bytes(held[: cut + len(separator)])
         _check_length(path, whole, offset, separator)
-        yield RawBlock(path, offset, line, whole, last=False)
+        yield _RawBlock(path, offset, line, whole, last=False)
         offset += len(whole)
         line += whole.count(b"\n")
         del held[: len(whole)]
         searched = len(held)
     _check_length(path, held, offset, separator)
-    yield RawBlock(path, offset, line, bytes(held), last=True)
+    yield _RawBlock(path, offset, line, bytes(held), last=True)
 
 
 def _check_length(path: Path, data: bytes | bytearray, offset: int, separator: bytes) -> None:
-    if len(data) > RECORD_LIMIT and max(map(len, data.split(separator))) > RECORD_LIMIT:
-        raise _too_long(path, offset, separator)
-
-
-def _too_long(path: Path, offset: int, separator: bytes) -> InputError:
-    kind = "line break" if separator == b"\n" else repr(separator.decode())
-    return InputError(
-        f"{path}: behind byte offset {offset:,} more than {RECORD_LIMIT >> 20} MiB without a {kind}, "
-        "too long for one story. Put one between the stories."
-    )
-
-
-def _shorten(value: bytes | str) -> str:
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-    return text if len(text) <= 60 else text[:57] + "..."
+    """Raise InputError at a record, the bytes between two separators, longer than STORY_LIMIT."""
+    if len(data) > STORY_LIMIT and max(map(len, data.split(separator))) > STORY_LIMIT:
+        kind = "line break" if separator == b"\n" else repr(separator.decode())
+        raise InputError(
+            f"{path}: behind byte offset {offset:,} more than {STORY_LIMIT >> 20} MiB without a {kind}, "
+            "too long for one story. Put one between the stories."
+        )

@@ -30,8 +30,7 @@ from duckling_data.base.errors import InputError
 from duckling_data.base.records import Count, decode
 from duckling_train.engines.base import DivergedError, EngineState, Hook, Job, LogLine
 from duckling_train.engines.reference.callbacks import HookCallback, TrainerView
-from duckling_train.precision import MOMENTS
-from duckling_train.precision import RECIPES
+from duckling_train.precision import MOMENTS, RECIPES
 
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
