@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,10 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from duckling_data.base.plotting import default_settings
+from duckling_data.base.plotting import COLOURS, default_settings, png
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-"""Colours that the colour-blind can tell apart (Okabe and Ito, 2008), the yellow left out: it is faint on white."""
 LINES: tuple[Any, ...] = ("solid", (0, (4, 1.5)), (0, (1, 1)))
 """A line style for each round of COLOURS: with both, 21 runs look different."""
 SMOOTHED_FROM = 50
@@ -116,15 +112,6 @@ def _format_axes(axes: Any, last_step: int, shown: Iterable[float], below: float
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def png(figure: Any) -> bytes:
-    """Return the figure's PNG: equal figures give equal bytes."""
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a name in a script that the font does not have is drawn as boxes
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
-
-
 @default_settings()
 def loss_plot(steps: Sequence[int], losses: Sequence[float], title: str, vocab_size: int) -> bytes:
     """Return a PNG of a run's logged losses (nats a token) over the step, with their running mean if they are many.
@@ -144,7 +131,7 @@ def loss_plot(steps: Sequence[int], losses: Sequence[float], title: str, vocab_s
     axes.annotate(last, (1, 0), xycoords="axes fraction", xytext=(-6, 6), textcoords="offset points", ha="right",
                   fontsize=9)  # fmt: skip
     axes.set_title(title, fontsize=11)
-    return png(figure)
+    return png(figure, warn=False)
 
 
 @default_settings()
@@ -172,4 +159,4 @@ def overlay(runs: Sequence[Curve], labels: Sequence[str], *, same_data: bool) ->
     for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set_parse_math(False)
         text.set_text(label)
-    return png(figure)
+    return png(figure, warn=False)

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from duckling_data.rows.stored import Rows, StoredRows
+from duckling_data.rows.layout import TokenIds
+from duckling_data.rows.read import StoredRows
 from duckling_data.stages.pack import DATASET_NAMES, PackFigures, PackSettings, SplitFigures, SplitPacker
 from duckling_data.tokens.mapping import MAPPING_FILE, TokenMapping, read_mapping
 from duckling_data.verify.derive import Stories, figure_faults
@@ -81,14 +82,16 @@ class SplitCheck:
                 return f"{difference} (by the encoder {self._stories.other})"
         return None
 
-    def _encode_again(self, first: npt.NDArray[np.int64], last: npt.NDArray[np.int64], count: int) -> dict[int, Rows]:
+    def _encode_again(
+        self, first: npt.NDArray[np.int64], last: npt.NDArray[np.int64], count: int
+    ) -> dict[int, TokenIds]:
         """Return the compact tokens from the other encoder of the stories from each `first` to its `last`, by story."""
         wanted = np.zeros(count, bool)
         for start, stop in zip(first.tolist(), last.tolist(), strict=True):
             wanted[start : stop + 1] = True
         encoded = self._stories.encoded(self._split, self._stories.other)
         packer = SplitPacker(encoded, self._mapping, self._settings)
-        again: dict[int, Rows] = {}
+        again: dict[int, TokenIds] = {}
         for part, batch in encoded.map(packer.compact, wanted):
             tokens = np.split(part.tokens, np.cumsum(part.lengths)[:-1])
             again |= dict(zip(batch.stories.tolist(), tokens, strict=False))

@@ -1,7 +1,7 @@
-"""`SHA256SUMS`: the manifest's digests as `sha256sum -c` reads them, for who has a workspace and not Duckling.
+"""`SHA256SUMS`: the manifest's digests as `sha256sum -c` reads them, for people without Duckling.
 
-It lists the stages' outputs, the hub's files where the stories come from there, and `manifest.json` itself. Every line
-follows from the manifest's bytes alone, so that writing it hashes no artifact again.
+It lists the stages' outputs, the hub's files if the stories come from there, and `manifest.json`; it follows from the
+manifest alone, so that no artifact is hashed again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HUB_SOURCE = "tinystories"
 
 
 def sums_bytes(manifest: Manifest) -> bytes:
-    """Return what `SHA256SUMS` has to hold: a line `hex  path` a file, sorted by path. The manifest is as written."""
+    """Return what `SHA256SUMS` has to hold: a line `hex  path` a file, sorted by path."""
     digests = {name: made.sha256 for record in manifest.stages.values() for name, made in record.outputs.items()}
     if manifest.corpus is not None and manifest.corpus.source == HUB_SOURCE:
         files = (file for split in manifest.corpus.splits.values() for file in split.files)
@@ -29,7 +29,7 @@ def sums_bytes(manifest: Manifest) -> bytes:
 
 
 def write_sums(workspace: Path) -> None:
-    """Write `SHA256SUMS` from the manifest, in one piece; a file that says so already is not touched."""
+    """Write `SHA256SUMS` from the manifest, unless it is as it should be."""
     expected, path = sums_bytes(Manifest(workspace)), workspace / SUMS_NAME
     if not path.is_file() or path.read_bytes() != expected:
         write_bytes(path, expected)
@@ -42,10 +42,7 @@ def remove_sums(workspace: Path) -> None:
 
 
 def sums_faults(manifest: Manifest) -> Iterator[str]:
-    """Yield the first line in which `SHA256SUMS` differs from what the manifest gives, if one does.
-
-    A workspace without the file has no fault: it follows from the manifest, so nothing is lost.
-    """
+    """Yield the first line in which `SHA256SUMS`, if it is there, differs from what the manifest gives."""
     path = manifest.workspace / SUMS_NAME
     if not path.is_file():
         return

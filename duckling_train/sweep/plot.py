@@ -9,8 +9,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from duckling_data.base.plotting import default_settings
-from duckling_train.plot import COLOURS, MEAN, Curve, draw_losses, png
+from duckling_data.base.plotting import COLOURS, default_settings, png
+from duckling_train.plot import MEAN, Curve, draw_losses
 from duckling_train.sweep.grid import SEEDS, Grid, Point, described
 from duckling_train.sweep.table import Row
 
@@ -73,7 +73,7 @@ def sweep_plot(grid: Grid, rows: Sequence[Row], title: str) -> bytes:
         columns = -(-len(chosen) // LEGEND_ROWS)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8, ncols=columns,
                     handlelength=3, title="last logged loss", title_fontsize=8, alignment="left")  # fmt: skip
-    return png(figure)
+    return png(figure, warn=False)
 
 
 def _label(key: Group, grid: Grid, losses: Sequence[float]) -> str:

@@ -17,7 +17,7 @@ from duckling_data.base.errors import CheckFailed, DucklingError
 from duckling_data.base.progress import Reporter
 from duckling_data.corpus.demo import demo_stories
 from duckling_data.pipeline import Pipeline, Request
-from duckling_data.rows.write import ROWS_PER_SHARD
+from duckling_data.rows.layout import ROWS_PER_SHARD
 from duckling_data.verify import VerifyRequest, verify_workspace
 from duckling_data.workspace.manifest import Manifest
 from tests.duckling_data.conftest import Cli, build, rows_of, snapshot, write_jsonl

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from duckling_data.base.errors import CheckFailed
 from duckling_data.base.progress import Reporter
-from duckling_data.base.records import FileRecord, describe
+from duckling_data.base.records import describe
 from duckling_data.corpus.demo import demo_stories
-from duckling_data.rows.stored import StoredRows
+from duckling_data.rows.read import StoredRows
 from duckling_data.rows.write import RowWriter
 from duckling_data.stages.count import TokenCounts
 from duckling_data.stages.counts import read_counts, write_counts
@@ -70,7 +70,7 @@ def forge_rows(workspace: Path, rows: np.ndarray) -> None:
     writer.put_in_place()
     manifest = Manifest(workspace)
     record = manifest.stages["pack"]
-    record.outputs |= {f"{DATASET}/{name}": FileRecord(**made) for name, made in writer.outputs.items()}
+    record.outputs |= {f"{DATASET}/{name}": made for name, made in writer.outputs.items()}
     record.figures["splits"]["train"] |= {"rows": len(rows), "payload_sha256": writer.payload_sha256}
     manifest.write()
 
