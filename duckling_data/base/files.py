@@ -90,15 +90,21 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
+def remove(path: Path) -> None:
+    """Remove a file, a link or a directory with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def replace_directory(finished: Path, path: Path) -> None:
     """Rename a finished directory to `path`; what was there, if anything, is removed."""
     old = path.with_name(path.name + ".old" + PARTIAL)
     with disk_errors(path):
-        if old.exists():
-            shutil.rmtree(old)
+        remove(old)
         if path.exists():
             path.rename(old)
         finished.rename(path)
         sync_directory(path.parent)
-        if old.exists():
-            shutil.rmtree(old)
+        remove(old)

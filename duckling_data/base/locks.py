@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import InputError
-from duckling_data.base.files import PARTIAL
+from duckling_data.base.files import PARTIAL, remove
 
 if sys.platform != "win32":
     import fcntl
@@ -78,10 +77,7 @@ def remove_leftovers(outputs: Iterable[Path]) -> None:
         for ending in (PARTIAL, ".old" + PARTIAL):
             path = output.with_name(output.name + ending)
             with disk_errors(path):
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
+                remove(path)
 
 
 def _acquire(path: Path, folder: Path, waiting: Say | None) -> int:

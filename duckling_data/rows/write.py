@@ -20,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 
 from duckling_data.base.disk import disk_errors, make_directory
-from duckling_data.base.files import PARTIAL, replace_directory, sync_directory, write_bytes
+from duckling_data.base.files import PARTIAL, remove, replace_directory, sync_directory, write_bytes
 from duckling_data.base.parallel import Background
 from duckling_data.base.records import FileRecord
 from duckling_data.rows import layout
@@ -67,7 +67,6 @@ class RowWriter:
         self._stream: Any = None
         self._payload = hashlib.sha256()
         self._disk = Background()
-        self.rows = 0
         self.outputs: dict[str, FileRecord] = {}
         """After the `with`: the record of each file, by its name inside the directory."""
 
@@ -78,8 +77,7 @@ class RowWriter:
 
     def __enter__(self) -> Self:
         with disk_errors(self._partial):
-            if self._partial.exists():
-                shutil.rmtree(self._partial)
+            remove(self._partial)
         make_directory(self._partial)
         return self
 
@@ -103,7 +101,6 @@ class RowWriter:
         """Append rows: ids of the rows' dtype, shape (n, ctx)."""
         rows = np.ascontiguousarray(rows, self._dtype)
         self._payload.update(rows.data)
-        self.rows += len(rows)
         rows = np.concatenate([self._held, rows])
         end = len(rows) - len(rows) % layout.ROWS_PER_BATCH
         self._held = rows[end:]

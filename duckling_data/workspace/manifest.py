@@ -1,23 +1,27 @@
 """The workspace's memory: what each stage made, from what, with which settings. What is not in it does not exist.
 
-`manifest.json` holds no clock, host, path or worker count: equal inputs and settings give equal manifests.
+`manifest.json` holds no clock, host, path or worker count: equal inputs and settings give equal manifests. `SHA256SUMS`
+holds the digests of the manifest, the stages' outputs and the hub's files as `sha256sum -c` reads them: it follows from
+the manifest alone, so that no artifact is hashed again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import msgspec
 
+from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import CheckFailed, InputError
+from duckling_data.base.files import sha256_file, write_bytes
 from duckling_data.base.records import Count, FileRecord, changed, decode, file_faults, plain, short
 from duckling_data.base.strict_json import read_json, write_json
 
 FORMAT_VERSION = 1
 """The version of the workspace's layout and of the files in it."""
-MANIFEST_NAME = "manifest.json"
+MANIFEST_NAME, SUMS_NAME = "manifest.json", "SHA256SUMS"
 LONGEST_PATH = 200
 """Bytes of an output's path in the workspace, at most; every file system takes such a name."""
 REMOVE = "remove manifest.json, the next command makes the stages again"
@@ -110,11 +114,13 @@ class Manifest:
         return len(name.encode()) <= LONGEST_PATH and path.resolve().is_relative_to(top.resolve())
 
     def write(self) -> None:
-        """Write the manifest in one piece."""
+        """Write the manifest in one piece. `SHA256SUMS` is removed: no list says nothing wrong."""
         names = sorted(self.stages, key=lambda name: self._order.get(name, len(self._order)))
         stages = {name: plain(self.stages[name]) for name in names}
         for stage in stages.values():
             stage["outputs"] = dict(sorted(stage["outputs"].items()))
+        with disk_errors(self.workspace / SUMS_NAME):
+            (self.workspace / SUMS_NAME).unlink(missing_ok=True)
         write_json(self.path, {"format": FORMAT_VERSION, "corpus": plain(self.corpus), "stages": stages})
 
     def begin(self, stage: str) -> None:
@@ -162,3 +168,34 @@ class Manifest:
                 f"{self.workspace / name}: {fault}, as `duckling-data {stage}` made it; `duckling-data verify` lists "
                 f"what is damaged; remove {output} and run `duckling-data {stage}` to make it again."
             )
+
+    def write_sums(self) -> None:
+        """Write `SHA256SUMS`, unless it is as it should be. Call it once the manifest is written."""
+        expected, path = self._sums(), self.workspace / SUMS_NAME
+        if not path.is_file() or path.read_bytes() != expected:
+            write_bytes(path, expected)
+
+    def sums_faults(self) -> Iterator[str]:
+        """Yield the first line in which `SHA256SUMS`, if it is there, differs from what the manifest gives."""
+        path = self.workspace / SUMS_NAME
+        if not path.is_file():
+            return
+        expected = self._sums().decode().split("\n")
+        found = path.read_bytes().decode(errors="replace").split("\n")
+        # The manifest's own line last: a damaged manifest changes it and others, and the others say more.
+        lines = [(n, e, f) for n, (e, f) in enumerate(zip(expected, found, strict=False), 1) if e != f]
+        lines.sort(key=lambda line: line[1].endswith(f"  {MANIFEST_NAME}"))
+        if lines:
+            number, line, other = lines[0]
+            yield f"{SUMS_NAME} line {number} is {other!r}, expected {line!r} from {MANIFEST_NAME}"
+        elif found != expected:
+            yield f"{SUMS_NAME} has {len(found) - 1} lines, expected {len(expected) - 1}"
+
+    def _sums(self) -> bytes:
+        """Return what `SHA256SUMS` has to hold: a line `hex  path` a file, sorted by path."""
+        digests = {name: made.sha256 for record in self.stages.values() for name, made in record.outputs.items()}
+        if self.corpus is not None and self.corpus.source == "tinystories":  # other sources' files are elsewhere
+            files = (file for split in self.corpus.splits.values() for file in split.files)
+            digests |= {f"corpus/{file.name}": file.sha256 for file in files}
+        digests[MANIFEST_NAME] = sha256_file(self.path)
+        return "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())).encode()

@@ -22,7 +22,6 @@ from duckling_data.verify import VerifyRequest, golden_digests, verify_workspace
 from duckling_data.verify.golden import golden_differences
 from duckling_data.verify.reference import reference_lines
 from duckling_data.workspace.manifest import CorpusRecord, Manifest, SplitRecord, StageRecord, StoryFile
-from duckling_data.workspace.sums import write_sums
 from tests.duckling_data.conftest import Cli, build, read_json, snapshot
 
 SHARD = "data-00000-of-00001.arrow"
@@ -41,7 +40,7 @@ ARTIFACTS = [
 def demo_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     build(folder / "w", "demo:200", sample="all", live=300, dead=20, ctx=32)
-    write_sums(folder / "w")
+    Manifest(folder / "w").write_sums()
     return folder / "w"
 
 
@@ -210,14 +209,14 @@ def test_sha256sum_alone_can_check_a_workspace_and_finds_damage(demo: Path) -> N
 
 def test_sums_follow_from_the_manifest_alone_and_are_not_written_twice(demo: Path) -> None:
     before = (demo / "SHA256SUMS").read_bytes(), (demo / "SHA256SUMS").stat().st_mtime_ns, demo.stat().st_mtime_ns
-    write_sums(demo)
+    Manifest(demo).write_sums()
     assert ((demo / "SHA256SUMS").read_bytes(), (demo / "SHA256SUMS").stat().st_mtime_ns, demo.stat().st_mtime_ns) == (
         before
     )
     for name in ARTIFACTS:
         (demo / name).unlink()
     (demo / "SHA256SUMS").unlink()
-    write_sums(demo)
+    Manifest(demo).write_sums()
     assert (demo / "SHA256SUMS").read_bytes() == before[0]
 
 
@@ -228,7 +227,7 @@ def test_sums_list_the_hubs_files_which_lie_in_the_workspace(demo: Path) -> None
         split = SplitRecord(1, text_field="text", files=(file,))
         manifest.corpus = CorpusRecord(source, {"train": split})
         manifest.write()
-        write_sums(demo)
+        Manifest(demo).write_sums()
         lines = (demo / "SHA256SUMS").read_text().splitlines()
         assert (f"{'0' * 64}  corpus/data/a.parquet" in lines) == listed
 

@@ -29,7 +29,6 @@ from duckling_data.verify.derive import Stories
 from duckling_data.verify.files import open_remembered
 from duckling_data.verify.rows import SplitCheck, row_begins, sample_rows
 from duckling_data.workspace.manifest import Manifest
-from duckling_data.workspace.sums import write_sums
 from tests.duckling_data.conftest import Cli, build, read_json, rows_of, write_jsonl
 
 DATASET = "tokenized_dataset"
@@ -55,7 +54,7 @@ def verified(workspace: Path, **asked: Any) -> list[str]:
 
 def says(workspace: Path, **asked: Any) -> str:
     """What `verify` says against a workspace whose digests fit one another."""
-    write_sums(workspace)
+    Manifest(workspace).write_sums()
     with pytest.raises(CheckFailed) as failed:
         verified(workspace, **asked)
     first, *faults = str(failed.value).splitlines()
@@ -184,7 +183,7 @@ def test_what_is_right_passes(tmp_path: Path, name: str) -> None:
     write_jsonl(tmp_path / "b.jsonl", texts[:50])
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress("<|endoftext|>".join(texts[50:]).encode(), mtime=0))
     build(tmp_path / "w", tmp_path / "b.jsonl", tmp_path / "a.txt.gz", **SETTINGS[name])
-    write_sums(tmp_path / "w")
+    Manifest(tmp_path / "w").write_sums()
     for deep in (False, True) if name == "lossless" else (False,):
         assert len([line for line in verified(tmp_path / "w", deep=deep) if "derived again" in line]) == 3
 
