@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from duckling_data.base.errors import InputError
-from duckling_data.rows.stored import StoredRows
+from duckling_data.rows.read import open_rows
 from duckling_data.stages.count import COUNT
 from duckling_data.stages.counts import COUNTS_NAME, read_counts
 from duckling_data.stages.pack import DATASET_NAMES, PACK
@@ -32,16 +32,13 @@ def decoded_rows(workspace: Path, first: int, rows: int, validation: bool) -> It
     manifest.refuse_changed(PACK.name, folder.name)
     manifest.refuse_changed(VOCAB.name, MAPPING_FILE)
     tokenizer = DucklingTokenizer(workspace / MAPPING_FILE)
-    try:
-        stored = StoredRows(folder)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{folder}: cannot be read ({error}); `duckling-data verify` lists the damage.") from error
+    stored = open_rows(folder)
     total = len(stored)
     if not 0 <= first < total:
         raise InputError(f"--row {first}: expected 0 to {total - 1:,}; {folder.name} has {total:,} rows.")
     for number in range(first, min(first + rows, total)):
         yield f"--- row {number:,} of {total:,} ({folder.name})"
-        yield str(tokenizer.decode(stored.between(number, number + 1)[0].tolist()))
+        yield str(tokenizer.decode(stored[number].tolist()))
 
 
 def mapped_tokens(workspace: Path, text: str) -> Iterator[str]:

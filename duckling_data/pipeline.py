@@ -27,10 +27,9 @@ from duckling_data.stages.pack import DATASET_NAMES, PACK
 from duckling_data.stages.vocab import VOCAB, given_mapping, is_given
 from duckling_data.tokens.encoding import EncodedSplit, EncoderPool
 from duckling_data.tokens.mapping import MAPPING_FILE
-from duckling_data.workspace.manifest import MANIFEST_NAME, Manifest, StageRecord
+from duckling_data.workspace.manifest import MANIFEST_NAME, SUMS_NAME, Manifest, StageRecord
 from duckling_data.workspace.settings import Resolved, resolve
 from duckling_data.workspace.source_record import DEFAULT_TEXT_FIELD, SOURCE_RECORD, read_source
-from duckling_data.workspace.sums import SUMS_NAME, remove_sums, write_sums
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class Pipeline:
                 self._bring_up_to_date(stage, context)
         if not self.request.dry_run:
             self._adopt_corpus(context)
-            write_sums(self.request.workspace)
+            self.manifest.write_sums()
         if PACK.name not in needed:
             self._warn_of_old_rows(context)
         return self.manifest
@@ -145,7 +144,6 @@ class Pipeline:
         """Remember the corpus: only now that a stage has read it, so that a bad --source leaves the old one known."""
         self._remember()
         if self.manifest.corpus != context.corpus:
-            remove_sums(self.request.workspace)
             self.manifest.corpus = context.corpus
             self.manifest.write()
 
@@ -170,7 +168,6 @@ class Pipeline:
 
     def _begin(self, stage: str, context: Context) -> None:
         self._adopt_corpus(context)
-        remove_sums(self.request.workspace)  # until all is made: a list that is missing says nothing wrong
         self.manifest.begin(stage)
 
     def _refuse_foreign(self, stage: Stage[Any, Any]) -> None:

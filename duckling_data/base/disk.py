@@ -1,4 +1,4 @@
-"""Room on a disk, checked before much is written, and what a disk refuses, told in one line."""
+"""The free space of a disk, checked before much is written, and a disk's errors, told in one line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 from duckling_data.base.errors import InputError, OutsideError
 
 FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your quota of the disk is used up"}
-"""What a system says that has no room left, and how a person is told."""
 
 OTHER_WORKSPACE = "choose another --workspace"
 
@@ -23,18 +22,18 @@ def make_directory(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        if error.errno in (*FULL, errno.EIO):
-            with disk_errors(path):
-                raise
-        raise InputError(f"{path}: cannot be made ({error.strerror}). Choose another --workspace.") from error
+        if error.errno not in (*FULL, errno.EIO):
+            raise InputError(f"{path}: cannot be made ({error.strerror}). Choose another --workspace.") from error
+        with disk_errors(path):
+            raise
     if not os.access(path, os.W_OK | os.X_OK):
         raise InputError(f"{path}: not writable. Choose another --workspace, or change its permissions.")
 
 
 def check_room(path: Path, needed: int, what: str, instead: str = OTHER_WORKSPACE) -> None:
-    """Raise OutsideError if the disk of a path, there or not, has fewer than `needed` bytes free for `what`.
+    """Raise OutsideError if the disk of a path, there or not, is known to have fewer than `needed` bytes free.
 
-    To be called once, before much is written. A system that does not say what is free is taken to have enough.
+    `what` they are for, and what to do `instead` of freeing some, are part of the message.
     """
     free = free_bytes(path)
     if free is not None and free < needed:
@@ -45,28 +44,24 @@ def check_room(path: Path, needed: int, what: str, instead: str = OTHER_WORKSPAC
 
 @contextlib.contextmanager
 def disk_errors(path: Path, instead: str = OTHER_WORKSPACE) -> Iterator[None]:
-    """Turn an operating system's refusal to write into one line: the path, and what is free where the disk is full.
-
-    Raises InputError for what is not permitted, OutsideError for all else. `instead` is the way out where no room can
-    be freed.
-    """
+    """Turn an OSError into one line: InputError for what is not permitted, else OutsideError. `instead` as above."""
     try:
         yield
     except PermissionError as error:
         raise InputError(f"{error.filename or path}: {error.strerror}. Choose another --workspace.") from error
     except OSError as error:
-        place = error.filename or path
+        name = error.filename or path
         if error.errno not in FULL:
-            raise OutsideError(f"{place}: cannot be written ({error.strerror or error}).") from error
+            raise OutsideError(f"{name}: cannot be written ({error.strerror or error}).") from error
         free = free_bytes(path)
         known = "" if free is None else f", {in_bytes(free)} free"
-        raise OutsideError(f"{place}: {FULL[error.errno]}{known}; free some or {instead}.") from error
+        raise OutsideError(f"{name}: {FULL[error.errno]}{known}; free some or {instead}.") from error
 
 
 def free_bytes(path: Path) -> int | None:
     """Return the bytes that are free on the disk of a path, there or not; None where the system does not say."""
     try:
-        return shutil.disk_usage(next(place for place in (path, *path.absolute().parents) if place.exists())).free
+        return shutil.disk_usage(next(above for above in (path, *path.absolute().parents) if above.exists())).free
     except (OSError, StopIteration):
         return None
 
@@ -80,10 +75,7 @@ def in_bytes(number: int) -> str:
 
 
 def check_utf8(name: str, what: str) -> None:
-    """Raise InputError for a name that is not UTF-8: records are, and the libraries behind open no other name.
-
-    `what` says what the name is of: `--source`.
-    """
+    """Raise InputError for the name of `what` if it is not UTF-8, as records are and as the libraries in use expect."""
     try:
         name.encode()
     except UnicodeEncodeError:

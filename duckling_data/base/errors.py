@@ -1,7 +1,6 @@
-"""What can go wrong that is not a bug, and the exit status each kind ends with.
+"""What can go wrong that is not a bug, with the exit status: one line that the command line prints without a traceback.
 
-Every message is one line: the bad value, what was expected, what to do. The command line prints it
-without a traceback (`--debug` adds one).
+It names the bad value, what was expected and what to do.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 class DucklingError(Exception):
     """The root of every error that a user can meet; never raised itself.
 
-    What a message quotes may come from anywhere: what is not printable in it is escaped, a line break too.
+    What is not printable in a message, which may quote anything, is escaped, a line break too.
 
     >>> issubclass(InputError, DucklingError), DucklingError("one\\ntwo").args
     (True, ('one\\\\ntwo',))
@@ -18,14 +17,14 @@ class DucklingError(Exception):
 
     exit_status = 2
     breaks = ""
-    """What is not printable and stays as it is."""
+    """Characters that are not printable and are not escaped."""
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message, self.breaks))
 
 
 def printable(text: str, breaks: str = "") -> str:
-    """Return the text with what is not printable escaped, as `\\n`; the characters in `breaks` stay as they are."""
+    """Return the text with what is not printable escaped, as `\\n`, but for the characters in `breaks`."""
     return "".join(
         character if character.isprintable() or character in breaks else character.encode("unicode_escape").decode()
         for character in text

@@ -1,7 +1,6 @@
-"""Files that are either whole or not there: written beside their place, flushed, renamed.
+"""Files that are either whole or not there: written under a partial name, flushed, renamed.
 
-What comes from outside is opened with suspicion: only regular files (a named pipe would wait, a device never end), no
-larger than their kind can be.
+Of what comes from outside only regular files are read (a named pipe would wait, a device never end), up to a size.
 """
 
 from __future__ import annotations
@@ -20,17 +19,13 @@ from typing import IO
 from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import InputError
 
-NOT_OFFERED = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM)
-"""What a system says that flushes no directories, or not for this user."""
-
 PARTIAL = ".partial"
 """The ending of a name under which something is still being written."""
 
 
 def open_regular(path: Path) -> io.BufferedReader:
     """Open a regular file for reading, without waiting. Raises InputError for another kind of file, or OSError."""
-    nonblocking = getattr(os, "O_NONBLOCK", 0)  # a named pipe would wait for a writer
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | nonblocking))  # noqa: SIM115
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return file
     file.close()
@@ -42,8 +37,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         content = file.read(limit + 1) if size <= limit else b""
-    if size > limit or len(content) > limit:
-        size = max(size, len(content))
+    if (size := max(size, len(content))) > limit:
         raise InputError(f"{path}: {size:,} bytes, expected at most {limit:,}. Is it the file that its name says?")
     return content
 
@@ -56,7 +50,7 @@ def sha256_file(path: Path) -> str:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open `path` for writing under a partial name; at the end flush it and rename it into its place."""
+    """Open `path` for writing under a partial name; at the end flush it and rename it. Raises as `disk_errors` does."""
     partial = path.with_name(path.name + PARTIAL)
     with disk_errors(path):
         try:
@@ -85,27 +79,32 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Flush a directory's entries, so that a rename in it outlives a crash (a no-op where that is not offered)."""
+    """Flush a directory's entries, so that a rename in it outlives a crash; nothing where a file system has no such."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        os.fsync(handle)
     except OSError as error:
-        if error.errno not in NOT_OFFERED:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
+    finally:
+        os.close(handle)
 
 
-def replace_directory(finished: Path, place: Path) -> None:
-    """Put a finished directory in the place of what is there, if anything is."""
-    old = place.with_name(place.name + ".old" + PARTIAL)
-    with disk_errors(place):
-        if old.exists():
-            shutil.rmtree(old)
-        if place.exists():
-            place.rename(old)
-        finished.rename(place)
-        sync_directory(place.parent)
-        if old.exists():
-            shutil.rmtree(old)
+def remove(path: Path) -> None:
+    """Remove a file, a link or a directory with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def replace_directory(finished: Path, path: Path) -> None:
+    """Rename a finished directory to `path`; what was there, if anything, is removed."""
+    old = path.with_name(path.name + ".old" + PARTIAL)
+    with disk_errors(path):
+        remove(old)
+        if path.exists():
+            path.rename(old)
+        finished.rename(path)
+        sync_directory(path.parent)
+        remove(old)

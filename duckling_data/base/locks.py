@@ -1,18 +1,16 @@
 """One process at a time in a folder: a second one waits, or is refused, and is told who holds the lock.
 
-The lock is the kernel's (`flock`) on a file: `.lock` in a workspace, `.NAME.lock` beside a run or a sweep, whose folder
-must hold nothing else before its settings. It ends with the last process that has the file open, however that ends.
-The file holds a process id and a host, for the message alone. It is removed with the lock, or reused if that failed.
+The lock is the kernel's (`flock`) on a file, `.lock` in a workspace, `.NAME.lock` beside a run or a sweep, which begins
+empty. It ends with the last process that has the file open. The file holds a process id and a host.
 
-Not the library `filelock`: it leaves its file behind, looks at it again and again instead of waiting for the kernel,
-does not say that it waits or for whom, and has no lock that a reader without the right to write can share.
+Not the library `filelock`: it leaves its file behind, polls instead of waiting for the kernel, does not say for whom it
+waits, and has no lock that a reader without the right to write can share.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -20,16 +18,13 @@ from pathlib import Path
 
 from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import InputError
-from duckling_data.base.files import PARTIAL
+from duckling_data.base.files import PARTIAL, remove
 
 if sys.platform != "win32":
     import fcntl
 
 LOCK = ".lock"
 """The lock's file in a workspace, and the ending of a run's."""
-
-LEFTOVERS = (PARTIAL, ".old" + PARTIAL)
-"""Endings of what a killed process may leave beside an output: what it wrote, what it was about to remove."""
 
 Say = Callable[[str], None]
 
@@ -38,10 +33,9 @@ Say = Callable[[str], None]
 def held(path: Path, folder: Path, waiting: Say | None) -> Iterator[int]:
     """Hold the lock file `path`, whose parent exists, for `folder`. Yields its descriptor; children may inherit it.
 
-    A child that does holds the lock, too, even when this process is killed.
-    Where another process holds it: `waiting` is called with one line that names it, and its end is waited for; without
-    `waiting`, InputError names it. InputError, too, where the lock file may not be written and on a file system without
-    locks, OutsideError when the disk fails. A parent in which nothing else changed keeps its modification time.
+    Where another process holds it, `waiting` is called with one line that names it, and its end is waited for; without
+    `waiting`, InputError names it. Raises InputError, too, where no lock can be written or taken, OutsideError when the
+    disk fails. A parent in which nothing else changed keeps its modification time.
     """
     parent = path.parent
     with disk_errors(path):
@@ -63,42 +57,33 @@ def held(path: Path, folder: Path, waiting: Say | None) -> Iterator[int]:
 
 
 def beside(folder: Path) -> Path:
-    """Return the lock file of a folder that must hold nothing but its own files: beside it, hidden."""
+    """Return the lock file of a folder that may not hold it: beside the folder, hidden."""
     return folder.with_name(f".{folder.name}{LOCK}")
 
 
 def wait_until_free(workspace: Path, waiting: Say) -> None:
-    """Wait until nobody holds the workspace's lock, having called `waiting` with one line if somebody does.
-
-    Writes nothing, so that a reader without the right to write can call it. Raises InputError where nothing can be
-    locked.
-    """
+    """Wait, as `held` does, until nobody holds the workspace's lock; nothing is written."""
     try:
-        handle = os.open(workspace / LOCK, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:  # no lock, no holder
+        file = (workspace / LOCK).open("rb")
+    except OSError:  # no file, no holder
         return
-    try:
-        _lock(handle, workspace, waiting, shared=True)
-    finally:
-        os.close(handle)
+    with file:
+        _lock(file.fileno(), workspace, waiting, shared=True)
 
 
 def remove_leftovers(outputs: Iterable[Path]) -> None:
     """Remove what killed processes left beside these outputs; call it under the lock. Nothing else is touched."""
     for output in outputs:
-        for ending in LEFTOVERS:
+        for ending in (PARTIAL, ".old" + PARTIAL):
             path = output.with_name(output.name + ending)
             with disk_errors(path):
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
+                remove(path)
 
 
 def _acquire(path: Path, folder: Path, waiting: Say | None) -> int:
     """Return the locked descriptor of the file at `path`."""
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         with contextlib.ExitStack() as undo:
             undo.callback(os.close, handle)
             if _lock(handle, folder, waiting):

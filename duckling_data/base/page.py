@@ -1,7 +1,4 @@
-"""Pages of HTML, from Jinja2 templates that extend `page.html` and may use the macros in `parts.html`.
-
-Every text that is put in is escaped, and a name that the template uses and nobody gave is an error.
-"""
+"""Pages of HTML, from Jinja2 templates that extend `page.html`; text is escaped, and a missing value is an error."""
 
 from __future__ import annotations
 
@@ -10,10 +7,7 @@ from typing import Any
 
 
 def render(template: Path, **values: Any) -> bytes:
-    """Return the page of a template file with these values, in UTF-8: equal values give equal bytes.
-
-    Besides `values` it has the filters `number` (1,234) and `b64` (bytes in base64).
-    """
+    """Return a template's page in UTF-8. It has the filters `number` (1,234) and `b64` (bytes in base64), too."""
     import base64
 
     import jinja2

@@ -19,18 +19,14 @@ from duckling_data.base.errors import InputError
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 """Colours that the colour-blind can tell apart (Okabe and Ito, 2008), without the yellow, which is faint on white."""
 
-_ONE_AT_A_TIME = Lock()
-"""matplotlib's settings belong to the process."""
+_ONE_AT_A_TIME = Lock()  # matplotlib's settings belong to the process
 
 
 def load() -> None:
-    """Import matplotlib without its log messages. Raises InputError where the user's configuration prevents that.
-
-    It logs which keys of a `matplotlibrc` it does not know, and that it has no folder for its caches.
-    """
+    """Import matplotlib. Raises InputError where the user's configuration prevents that."""
     logger = logging.getLogger("matplotlib")
     before = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.ERROR)  # no lines about unknown keys in a matplotlibrc or a missing folder for caches
     try:
         import_module("matplotlib.font_manager")
     except ValueError as error:
@@ -42,10 +38,7 @@ def load() -> None:
 
 @contextlib.contextmanager
 def default_settings(changes: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """Draw under matplotlib's default settings with `changes`; also a decorator of a function that draws.
-
-    Raises InputError as `load` does.
-    """
+    """Draw under matplotlib's default settings with `changes`; also a decorator. Raises InputError as `load` does."""
     load()
     import matplotlib.style
 
@@ -54,10 +47,7 @@ def default_settings(changes: Mapping[str, Any] | None = None) -> Iterator[None]
 
 
 def png(figure: Any, *, warn: bool = True) -> bytes:
-    """Return a matplotlib figure's PNG.
-
-    A character that the font lacks is drawn as a box, with a Python warning unless `warn` is false.
-    """
+    """Return a figure's PNG; unless `warn` is false, Python warns of a character that the font has only a box for."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         if not warn:

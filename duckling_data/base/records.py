@@ -1,8 +1,4 @@
-"""Records: what a file was when it was made (its size and SHA-256), compared with what it is; typed JSON, decoded.
-
-A record that comes from a file is data from outside: `decode` turns it into a msgspec Struct, or refuses it in one line
-that names the value and its path in the record.
-"""
+"""Records: a file's size and SHA-256 when it was made, compared with what it is now; and typed JSON, decoded."""
 
 from __future__ import annotations
 
@@ -26,9 +22,8 @@ class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What identifies a file's content."""
 
     bytes: Count
-    """Its size."""
     sha256: str
-    """Its SHA-256, in hex."""
+    """In hex."""
 
 
 def describe(path: Path) -> FileRecord:
@@ -37,10 +32,9 @@ def describe(path: Path) -> FileRecord:
 
 
 def file_fault(path: Path, expected: FileRecord, *, links: bool = True, content: bool = True) -> str | None:
-    """Return how a file differs from its record, in a few words, or None where it does not.
+    """Return how a file differs from its record, in a few words, or None.
 
-    Where `links` is false a symbolic link is a difference, whatever it leads to. Where `content` is false the size
-    alone is compared: quick, and enough to see that a file is missing or truncated.
+    Unless `links`, a symbolic link is a difference. Unless `content`, the size alone is compared, which is quick.
     """
     if path.is_symlink() and not links:
         return f"is a link to {path.readlink()}, expected the file itself"
@@ -88,13 +82,13 @@ def changed(recorded: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
 
 
 def decode(value: Any, kind: type[T], where: str, advice: str) -> T:
-    """Return a JSON value as an instance of a msgspec Struct or another type that msgspec knows.
+    """Return a JSON value as an instance of a type that msgspec knows.
 
     Raises InputError: `WHERE: what is wrong with which part; ADVICE`.
     """
     try:
-        return msgspec.convert(value, kind, strict=True)
-    except (msgspec.ValidationError, ValueError) as error:
+        return msgspec.convert(value, kind)
+    except ValueError as error:
         raise InputError(f"{where}: {error}; {advice}") from error
 
 

@@ -1,7 +1,7 @@
 """Strict JSON: read with one meaning or refused, and written so that it can be read again.
 
-What comes from outside is UTF-8, of bounded size, depth and numbers, without duplicate keys and NaN; anything else is
-refused, in bounded time and memory. `write_json` writes nothing that `read_json` would refuse.
+It is UTF-8, of bounded size, depth and numbers, without duplicate keys and NaN; all else is refused, in bounded time
+and memory. `write_json` writes nothing that `read_json` would refuse.
 """
 
 from __future__ import annotations
@@ -20,22 +20,14 @@ from duckling_data.base.errors import InputError
 from duckling_data.base.files import read_bytes, write_bytes
 
 JSON_LIMIT = 16 << 20
-"""The largest JSON file that is read, in bytes: a manifest of 100,000 source files.
-
-Parsed it takes up to 60 times that in memory."""
-
+"""Bytes of a JSON file, at most: a manifest of 100,000 source files. Parsed it takes up to 60 times that in memory."""
 JSON_DEPTH = 32
 """Lists and objects inside each other, at most; Duckling's own files have 7."""
 
-JSON_INTEGER = 1 << 63
-"""Integers are below this, and not below its negative: what every library behind takes."""
-
 STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-"""A JSON string; one that nothing ends goes to the end, so that no bytes are looked at twice."""
-
+"""A JSON string; one without an end is all that follows, so that no bytes are looked at twice."""
 LONG_INTEGER = re.compile(rb"(?<![\d.eE+-])-?\d{19,}+(?![.eE])")
-"""An integer that may be larger than 64 bits. orjson reads such a one as a float."""
-
+"""An integer that may not fit in 64 bits; orjson would read a float."""
 SURROGATE = re.compile("(no|invalid) (low|high) surrogate")
 """How orjson names a lone surrogate."""
 
@@ -46,10 +38,7 @@ def digest_json(value: object) -> str:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a value as indented JSON with a final line break, as `replacing` does.
-
-    Raises InputError for a value that `read_json` would refuse, such as NaN or a name that is no text.
-    """
+    """Write a value as indented JSON, as `replacing` does. Raises InputError for one that `read_json` would refuse."""
     content = (json.dumps(value, indent=2) + "\n").encode()
     try:
         parse_json(content)
@@ -61,10 +50,7 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path, limit: int = JSON_LIMIT) -> Any:
-    """Return a file's JSON, read strictly (`parse_json`).
-
-    Raises InputError for a file that is missing, larger than `limit` bytes, no regular file, or not such JSON.
-    """
+    """Return a file's JSON. Raises InputError for what `parse_json` and, beyond `limit` bytes, `read_bytes` refuse."""
     try:
         return parse_json(read_bytes(path, limit))
     except ValueError as error:
@@ -86,10 +72,10 @@ def parse_json(content: bytes) -> Any:
     pairs = _count_pairs(value)
     outside = STRING.sub(b"", content)
     for number in LONG_INTEGER.findall(outside):
-        if not -JSON_INTEGER <= int(number) < JSON_INTEGER:
+        if not -(1 << 63) <= int(number) < 1 << 63:
             raise ValueError(f"an integer of {len(number):,} characters; at most 64 bits are read")
     if outside.count(b":") != pairs:
-        json.loads(content, object_pairs_hook=_refuse_duplicate)
+        json.loads(content, object_pairs_hook=_refuse_duplicate)  # the standard library's parser, to name the key
     return value
 
 

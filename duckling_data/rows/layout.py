@@ -1,7 +1,6 @@
 """How rows of tokens are laid out: an Arrow column of lists of `ctx` ids, whose dtype the vocabulary size decides.
 
-Ids are uint16 so far, which holds 65,536 of them. A wider dtype for larger vocabularies is added to `row_dtype` and
-`TokenIds`, and nowhere else.
+A wider dtype than uint16, for larger vocabularies, is added to `row_dtype` and `TokenIds`, and nowhere else.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 COLUMN = "input_ids"
-"""The name of the column."""
+ROWS_PER_BATCH = 1024
+ROWS_PER_SHARD = 1 << 16
 MAX_VOCAB = 1 << 16
 """The largest vocabulary, in ids."""
 

@@ -1,6 +1,6 @@
-"""Reads a dataset directory's shards, which may come from anywhere, as arrays.
+"""Reads a dataset directory, which may come from anywhere, as arrays.
 
-Nothing in the directory is run, no name leads out of it, and what a shard claims is compared with its size first.
+Nothing in it is run, no name leads out of it, and a shard's rows are mapped, so no claim in it takes memory.
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
+import msgspec
 import numpy as np
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import open_regular
-from duckling_data.base.strict_json import read_json
-from duckling_data.rows.layout import COLUMN, TokenIds, row_dtype, row_type
+from duckling_data.base.records import read_record
+from duckling_data.rows.layout import COLUMN, ROWS_PER_SHARD, TokenIds, row_dtype, row_type
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+AGAIN = "run duckling-data pack"
+"""What to do about a directory that cannot be read."""
 
 
 class Rows:
@@ -34,7 +38,7 @@ class Rows:
     def __init__(self, chunks: Sequence[TokenIds]) -> None:
         """`chunks` hold the rows in order, each of shape (rows, ctx)."""
         self.chunks = list(chunks)
-        self._ends = np.cumsum([len(chunk) for chunk in chunks], dtype=np.int64)
+        self._ends = np.cumsum([0, *map(len, chunks)])[1:]
 
     @property
     def ctx(self) -> int:
@@ -86,6 +90,32 @@ class Rows:
         return payload.hexdigest()
 
 
+class StoredRows(Rows):
+    """The rows of a dataset directory, with the names of their files. Raises InputError as `open_rows` does."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(read_rows(folder))
+        self.name = folder.name
+
+    def where(self, row: int) -> str:
+        """Return a row's file and number, for a person; the number is the row's in the whole dataset."""
+        shards = max(1, -(-len(self) // ROWS_PER_SHARD))
+        return f"{self.name}/data-{row // ROWS_PER_SHARD:05d}-of-{shards:05d}.arrow row {row:,}"
+
+    def difference(self, start: int, expected: TokenIds) -> str | None:
+        """Return where the rows from `start` on are not the `expected` ones first, or None."""
+        found = self.between(start, start + len(expected))
+        count = len(found)
+        if count and found.shape[1] != expected.shape[1]:
+            return f"{self.where(start)} has {found.shape[1]} tokens, expected {expected.shape[1]}"
+        for row, column in np.argwhere(found != expected[:count])[:1].tolist() if count else ():
+            ids = f"found {found[row, column]}, expected {expected[row, column]}"
+            return f"{self.where(start + row)} column {column}: {ids}"
+        if count < len(expected):
+            return f"{self.where(start + count)} is missing, expected one that begins with {expected[count, 0]}"
+        return None
+
+
 def open_rows(folder: str | os.PathLike[str]) -> Rows:
     """Return the rows of a dataset directory, memory-mapped: each shard is found whole, no token is read yet.
 
@@ -94,42 +124,37 @@ def open_rows(folder: str | os.PathLike[str]) -> Rows:
     >>> len(open_rows("artifacts/tokenized_dataset")) > 0
     True
     """
-    try:
-        return Rows(read_rows(Path(folder)))
-    except ValueError as error:
-        raise InputError(f"cannot open {folder}: {error}; run duckling-data pack") from error
+    return Rows(read_rows(Path(folder)))
 
 
 def read_rows(folder: Path) -> list[TokenIds]:
-    """Return the rows of each batch, memory-mapped, of shape (rows, ctx), in the order of the shards.
-
-    Raises ValueError, which names the shard, if one is not whole or not of this layout, InputError if `state.json` is
-    not one.
-    """
-    shards = [_read_shard(path) for path in _shard_paths(folder)]
-    return [_batch_rows(chunk) for table in shards for chunk in table.column(COLUMN).chunks if len(chunk)]
+    """Return the rows of each batch, memory-mapped, each of shape (rows, ctx). Raises InputError as `open_rows`."""
+    chunks = [chunk for path in _shard_paths(folder) for chunk in _read_shard(path).chunks if len(chunk)]
+    return [chunk.flatten().to_numpy(zero_copy_only=True).reshape(len(chunk), -1) for chunk in chunks]
 
 
-def _batch_rows(chunk: pa.FixedSizeListArray) -> TokenIds:
-    tokens: TokenIds = chunk.flatten().to_numpy(zero_copy_only=True)
-    return tokens.reshape(len(chunk), chunk.type.list_size)
+class _File(msgspec.Struct):
+    filename: str
+
+
+class _State(msgspec.Struct):
+    files: list[_File] = msgspec.field(name="_data_files")
 
 
 def _shard_paths(folder: Path) -> list[Path]:
-    state = read_json(folder / "state.json")
-    entries = state.get("_data_files") if isinstance(state, dict) else None
-    names = [entry.get("filename") if isinstance(entry, dict) else None for entry in entries or ()]
-    plain = all(isinstance(name, str) and name not in ("", "..") and Path(name).name == name for name in names)
-    if not isinstance(entries, list) or not plain or len(set(names)) < len(names):
-        raise InputError(f"{folder / 'state.json'}: expected _data_files, a list of plain file names, each once.")
-    paths = [folder / str(name) for name in names]
+    state = folder / "state.json"
+    paths = [folder / file.filename for file in read_record(state, _State, AGAIN).files]
+    inside = Path(os.path.realpath(folder))
     for path in paths:
-        if path.resolve().parent != folder.resolve():
-            raise InputError(f"{path}: a link out of {folder}. Put the file that it leads to in its place.")
+        if "\0" in path.name or Path(os.path.realpath(path)).parent != inside:
+            raise InputError(f"{path}: leads out of {folder}; expected a file in it; copy the file there.")
+    if len(set(paths)) < len(paths):
+        raise InputError(f"{state}: names a shard more than once; {AGAIN}")
     return paths
 
 
-def _read_shard(path: Path) -> pa.Table:
+def _read_shard(path: Path) -> pa.ChunkedArray:
+    """Return a shard's column. Raises InputError for a shard that is not whole or not of this layout."""
     import pyarrow as pa
 
     try:
@@ -142,27 +167,27 @@ def _read_shard(path: Path) -> pa.Table:
         _check_layout(reader.schema)
         table = reader.read_all()
         table.validate()
-        if any(chunk.null_count or chunk.flatten().null_count for chunk in table.column(COLUMN).chunks):
+        column = table.column(COLUMN)
+        if any(chunk.null_count or chunk.flatten().null_count for chunk in column.chunks):
             raise ValueError("it has nulls in the place of tokens")
     except (pa.ArrowException, ValueError, KeyError, TypeError, OSError, OverflowError, MemoryError) as error:
-        raise ValueError(f"{path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
-    return table
+        reason = f"{error}".partition("\n")[0] or type(error).__name__
+        raise InputError(f"{path}: {reason}; {AGAIN}") from error
+    return column
 
 
 def _is_compressed(metadata: bytes) -> bool:
     """Return whether a record batch's metadata, a flatbuffer, names a compression: its size would be unbounded."""
-    message = struct.unpack_from("<I", metadata, 0)[0]
-    header = _field(metadata, message, 2)
-    batch = header + int(struct.unpack_from("<I", metadata, header)[0])
-    return _field(metadata, batch, 3) > 0
+    header = _field(metadata, struct.unpack_from("<I", metadata, 0)[0], 2)
+    return _field(metadata, header + struct.unpack_from("<I", metadata, header)[0], 3) > 0
 
 
 def _field(metadata: bytes, table: int, number: int) -> int:
     """Return the offset of a flatbuffer table's field, or 0 where it is absent."""
-    vtable = table - int(struct.unpack_from("<i", metadata, table)[0])
-    size = int(struct.unpack_from("<H", metadata, vtable)[0])
+    vtable = table - struct.unpack_from("<i", metadata, table)[0]
+    size = struct.unpack_from("<H", metadata, vtable)[0]
     entry = 4 + 2 * number
-    offset = int(struct.unpack_from("<H", metadata, vtable + entry)[0]) if entry < size else 0
+    offset: int = struct.unpack_from("<H", metadata, vtable + entry)[0] if entry < size else 0
     return table + offset if offset else 0
 
 

@@ -228,7 +228,7 @@ def _make(context: Context, settings: PackSettings) -> Made[PackFigures]:
         if split in written:
             writer = written[split][0]
             writer.put_in_place()
-            outputs |= {f"{name}/{file}": FileRecord(**made) for file, made in writer.outputs.items()}
+            outputs |= {f"{name}/{file}": made for file, made in writer.outputs.items()}
         else:  # left by another source
             with disk_errors(context.workspace / name):
                 shutil.rmtree(context.workspace / name, ignore_errors=True)

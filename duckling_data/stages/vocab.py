@@ -37,6 +37,7 @@ from duckling_data.tokens.mapping import (
     MAPPING_FILE,
     MAPPING_LIMIT,
     TokenMapping,
+    check_mapping,
     mapping_bytes,
     read_mapping,
 )

@@ -26,10 +26,9 @@ from duckling_data.stages.vocab import VOCAB, given_mapping, is_given
 from duckling_data.tokens.encoders import ENCODERS
 from duckling_data.verify.derive import Stories, count_faults, mapping_faults, pack_faults
 from duckling_data.verify.golden import golden_differences, golden_digests, reference_lines, write_golden
-from duckling_data.workspace.manifest import MANIFEST_NAME, CorpusRecord, Manifest, SplitRecord
+from duckling_data.workspace.manifest import MANIFEST_NAME, SUMS_NAME, CorpusRecord, Manifest, SplitRecord
 from duckling_data.workspace.settings import resolve
 from duckling_data.workspace.source_record import SOURCE_RECORD, read_source
-from duckling_data.workspace.sums import SUMS_NAME, sums_faults
 
 __all__ = ["VerifyRequest", "golden_digests", "verify_workspace", "write_golden"]
 
@@ -73,7 +72,7 @@ def verify_workspace(request: VerifyRequest, reporter: Reporter) -> Iterator[str
     golden = list(golden_differences(manifest, request.golden)) if request.golden else []
     check = _Check(request, manifest, reporter)
     # All files first: what is derived from damaged ones would be wrong for that reason alone.
-    faults = {"corpus": _found(check.corpus_faults()), "sums": _found(sums_faults(manifest))}
+    faults = {"corpus": _found(check.corpus_faults()), "sums": _found(manifest.sums_faults())}
     faults |= {name: _found(check.file_faults(name)) for name in manifest.stages}
     whole = not any(faults.values())
     for name, record in manifest.stages.items():

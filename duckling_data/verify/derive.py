@@ -16,7 +16,7 @@ import numpy as np
 from duckling_data.base.progress import Reporter
 from duckling_data.base.records import changed, plain
 from duckling_data.corpus.splits import Corpus
-from duckling_data.rows.stored import StoredRows
+from duckling_data.rows.read import StoredRows
 from duckling_data.stages.count import CountFigures, CountSettings, count_tokens, occurring_ids
 from duckling_data.stages.counts import COLUMNS, COUNTS_NAME, read_counts
 from duckling_data.stages.pack import DATASET_NAMES, PackFigures, PackSettings, SplitFigures, SplitPacker

@@ -1,30 +1,30 @@
 """The workspace's memory: what each stage made, from what, with which settings. What is not in it does not exist.
 
-`manifest.json` holds no clock, host, path or worker count: equal inputs and settings give equal manifests.
+`manifest.json` holds no clock, host, path or worker count: equal inputs and settings give equal manifests. `SHA256SUMS`
+holds the digests of the manifest, the stages' outputs and the hub's files as `sha256sum -c` reads them: it follows from
+the manifest alone, so that no artifact is hashed again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import msgspec
 
+from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import CheckFailed, InputError
-from duckling_data.base.records import Count, FileRecord, changed, decode, describe, file_faults, plain, short
+from duckling_data.base.files import sha256_file, write_bytes
+from duckling_data.base.records import Count, FileRecord, changed, decode, file_faults, plain, short
 from duckling_data.base.strict_json import read_json, write_json
 
 FORMAT_VERSION = 1
 """The version of the workspace's layout and of the files in it."""
-
-MANIFEST_NAME = "manifest.json"
-
+MANIFEST_NAME, SUMS_NAME = "manifest.json", "SHA256SUMS"
 LONGEST_PATH = 200
 """Bytes of an output's path in the workspace, at most; every file system takes such a name."""
-
 REMOVE = "remove manifest.json, the next command makes the stages again"
-"""What to do about a manifest that cannot be read."""
 
 F = TypeVar("F", bound=msgspec.Struct)
 
@@ -70,23 +70,15 @@ class StageRecord(msgspec.Struct, forbid_unknown_fields=True):
     figures: dict[str, Any]
     """What was measured on the way: counts, rates, content digests. `Manifest.figures` returns them typed."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as the manifest holds it."""
-        fields: dict[str, Any] = plain(self)
-        return fields | {"outputs": dict(sorted(fields["outputs"].items()))}
-
 
 class _Contents(msgspec.Struct, forbid_unknown_fields=True):
     format: int
     corpus: CorpusRecord | None
-    stages: dict[str, dict[str, Any]]
+    stages: dict[str, StageRecord]
 
 
 class Manifest:
-    """A workspace's `manifest.json`, read once and written after each stage.
-
-    Raises InputError for one that cannot be read or that no stage writes.
-    """
+    """A workspace's `manifest.json`, read once and written after each stage. Raises InputError for a damaged one."""
 
     def __init__(self, workspace: Path, order: Sequence[str] = ()) -> None:
         """`order` are the names of the stages in the order that they are written in; others follow."""
@@ -102,44 +94,37 @@ class Manifest:
     def _read(self) -> None:
         data = read_json(self.path)
         version = data.get("format") if isinstance(data, dict) else None
-        if type(version) is not int or version != FORMAT_VERSION:
+        if version != FORMAT_VERSION:
             raise InputError(
                 f"{self.path}: workspace format {short(version)}; expected {FORMAT_VERSION}; "
                 "use another --workspace, or the Duckling that made this one."
             )
         contents = decode(data, _Contents, str(self.path), REMOVE)
-        self.corpus = contents.corpus
-        for name, stage in contents.stages.items():
-            self.stages[name] = decode(stage, StageRecord, f"{self.path}: stage {short(name)}", REMOVE)
-            for output in self.stages[name].outputs:
-                self._check_inside(output)
+        self.corpus, self.stages = contents.corpus, contents.stages
+        for output in (output for stage in self.stages.values() for output in stage.outputs):
+            if not self._is_inside(output):
+                raise InputError(f"{self.path}: the output {short(output)} is no path inside the workspace; {REMOVE}")
 
-    def _check_inside(self, name: str) -> None:
-        """Raise InputError for an output whose path leads out of the workspace.
-
-        The first part of its name may be a link: data moved to a larger disk. No part below may lead out of where that
-        leads.
-        """
-        path = PurePosixPath(name)
-        inside = name == path.as_posix() and path.parts and not path.is_absolute() and not set(path.parts) & {"..", "."}
-        inside = inside and len(name.encode()) <= LONGEST_PATH
-        if inside and "\\" not in name and "\0" not in name and ":" not in path.parts[0]:
-            top = self.workspace / path.parts[0]
-            if len(path.parts) == 1 or (self.workspace / name).resolve().is_relative_to(top.resolve()):
-                return
-        raise InputError(f"{self.path}: the output {short(name)} is no path inside the workspace; {REMOVE}")
+    def _is_inside(self, name: str) -> bool:
+        """Return whether a path stays in its first part, which may be a link: data moved to a larger disk."""
+        parts = PurePosixPath(name).parts
+        if name != "/".join(parts) or not parts or ".." in parts or set(name) & set("\\:\0"):
+            return False
+        top, path = self.workspace / parts[0], self.workspace / name
+        return len(name.encode()) <= LONGEST_PATH and path.resolve().is_relative_to(top.resolve())
 
     def write(self) -> None:
-        """Write the manifest in one piece."""
+        """Write the manifest in one piece. `SHA256SUMS` is removed: no list says nothing wrong."""
         names = sorted(self.stages, key=lambda name: self._order.get(name, len(self._order)))
-        stages = {name: self.stages[name].to_json() for name in names}
+        stages = {name: plain(self.stages[name]) for name in names}
+        for stage in stages.values():
+            stage["outputs"] = dict(sorted(stage["outputs"].items()))
+        with disk_errors(self.workspace / SUMS_NAME):
+            (self.workspace / SUMS_NAME).unlink(missing_ok=True)
         write_json(self.path, {"format": FORMAT_VERSION, "corpus": plain(self.corpus), "stages": stages})
 
     def begin(self, stage: str) -> None:
-        """Blank a stage's entry before its outputs are replaced: a crash in between must not leave a false one.
-
-        The blank entry still says that the stage's outputs are this workspace's own, and remembers their settings.
-        """
+        """Keep only the settings of a stage's record, before its outputs are replaced: a crash leaves no false one."""
         before = self.stages.get(stage)
         self.stages[stage] = StageRecord(before.settings if before else {}, {}, {}, {})
         self.write()
@@ -155,17 +140,15 @@ class Manifest:
         return record if record and record.outputs else None
 
     def figures(self, stage: str, kind: type[F]) -> F | None:
-        """Return the figures of a stage, or None where it is not made. Raises InputError for others than `kind` has."""
+        """Return the figures of a stage, or None where it is not made. Raises InputError for others than a `kind`'s."""
         record = self.made(stage)
         return decode(record.figures, kind, f"{self.path}: stage {stage}, figures", REMOVE) if record else None
 
     def stale(self, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str | None:
         """Return why the stage must run again, in a few words, or None if what it made still holds."""
-        record = self.stages.get(stage)
+        record = self.made(stage)
         if record is None:
-            return "not made yet"
-        if not record.outputs:
-            return "it was interrupted"
+            return "it was interrupted" if stage in self.stages else "not made yet"
         for name, value in settings.items():
             if record.settings.get(name) != value:
                 return f"{name} changed from {record.settings.get(name)} to {value}"
@@ -176,11 +159,8 @@ class Manifest:
         return None
 
     def refuse_changed(self, stage: str, output: str) -> None:
-        """Raise CheckFailed if an output of the stage, a file or a directory, is not as the stage made it.
-
-        What the manifest has no record of is accepted.
-        """
-        record = self.stages.get(stage)
+        """Raise CheckFailed if an output, a file or a directory, is recorded and not as the stage made it."""
+        record = self.made(stage)
         recorded = record.outputs.items() if record else ()
         expected = {name: made for name, made in recorded if name == output or name.startswith(f"{output}/")}
         for name, fault in file_faults(self.workspace, expected):
@@ -189,8 +169,33 @@ class Manifest:
                 f"what is damaged; remove {output} and run `duckling-data {stage}` to make it again."
             )
 
+    def write_sums(self) -> None:
+        """Write `SHA256SUMS`, unless it is as it should be. Call it once the manifest is written."""
+        expected, path = self._sums(), self.workspace / SUMS_NAME
+        if not path.is_file() or path.read_bytes() != expected:
+            write_bytes(path, expected)
 
-def describe_output(path: Path) -> dict[str, Any]:
-    """Return `{"bytes", "sha256"}` of a file. The trainer's records use it; others use `records.describe`."""
-    fields: dict[str, Any] = plain(describe(path))
-    return fields
+    def sums_faults(self) -> Iterator[str]:
+        """Yield the first line in which `SHA256SUMS`, if it is there, differs from what the manifest gives."""
+        path = self.workspace / SUMS_NAME
+        if not path.is_file():
+            return
+        expected = self._sums().decode().split("\n")
+        found = path.read_bytes().decode(errors="replace").split("\n")
+        # The manifest's own line last: a damaged manifest changes it and others, and the others say more.
+        lines = [(n, e, f) for n, (e, f) in enumerate(zip(expected, found, strict=False), 1) if e != f]
+        lines.sort(key=lambda line: line[1].endswith(f"  {MANIFEST_NAME}"))
+        if lines:
+            number, line, other = lines[0]
+            yield f"{SUMS_NAME} line {number} is {other!r}, expected {line!r} from {MANIFEST_NAME}"
+        elif found != expected:
+            yield f"{SUMS_NAME} has {len(found) - 1} lines, expected {len(expected) - 1}"
+
+    def _sums(self) -> bytes:
+        """Return what `SHA256SUMS` has to hold: a line `hex  path` a file, sorted by path."""
+        digests = {name: made.sha256 for record in self.stages.values() for name, made in record.outputs.items()}
+        if self.corpus is not None and self.corpus.source == "tinystories":  # other sources' files are elsewhere
+            files = (file for split in self.corpus.splits.values() for file in split.files)
+            digests |= {f"corpus/{file.name}": file.sha256 for file in files}
+        digests[MANIFEST_NAME] = sha256_file(self.path)
+        return "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())).encode()

@@ -15,7 +15,6 @@ S = TypeVar("S")
 
 ALL = "all"
 """How None (`--sample all`, `--group all`) is written in the manifest and on the command line."""
-
 LONGEST = 60
 """Characters of a setting, at most: it is shown in one line."""
 
@@ -29,25 +28,20 @@ class Resolved(Generic[S]):
     """`given`, `remembered` or `default`, by field."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the settings as the manifest keeps them."""
-        return settings_json(self.value)
+        """Return the settings as the manifest keeps them: None as `all`."""
+        fields = asdict(self.value).items()  # type: ignore[call-overload]  # a dataclass
+        return {name: ALL if value is None else value for name, value in fields}
 
     def line(self) -> str:
         """Return the settings and their origins in one line for a person."""
         return ", ".join(f"{name} {value} ({self.origin[name]})" for name, value in self.to_json().items())
 
 
-def settings_json(settings: Any) -> dict[str, Any]:
-    """Return a settings dataclass as a dict for JSON, None written as `all`."""
-    return {name: ALL if value is None else value for name, value in asdict(settings).items()}
-
-
 def resolve(kind: type[S], given: Mapping[str, Any], remembered: Mapping[str, Any]) -> Resolved[S]:
-    """Return the settings of the dataclass `kind`.
+    """Return the settings of the dataclass `kind` from values by field name; `all` means None.
 
-    Both mappings go by field name; a field that is absent is not given, or not remembered; `all` means None. `given`
-    may hold other stages' settings. Raises InputError for a value of another type or (from the class) out of range, and
-    for a setting that is remembered and unknown.
+    `given` may hold other stages' settings. Raises InputError for a value of another type or (from the class) out of
+    range, and for a setting that is remembered and unknown.
     """
     types = get_type_hints(kind)
     for name in remembered.keys() - types.keys():
@@ -62,7 +56,7 @@ def resolve(kind: type[S], given: Mapping[str, Any], remembered: Mapping[str, An
 
 
 def _checked(name: str, value: object, kind: Any) -> Any:
-    """Return a setting's value, `all` as None. Raises InputError for one of another type, from a manifest perhaps."""
+    """Return a setting's value, `all` as None. Raises InputError for one of another type."""
     try:
         if isinstance(value, str) and len(value) > LONGEST:
             raise msgspec.ValidationError(f"Expected at most {LONGEST} characters")

@@ -1,6 +1,6 @@
 """`corpus/source.json`: where the stories come from, how many each file holds, and the SHA-256 of the hub's files.
 
-It names paths on this machine, so it is never hashed; the manifest holds the files' names, sizes and hashes.
+It names paths on this machine, so it is never hashed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from duckling_data.base.records import Count, plain, read_record
 from duckling_data.base.strict_json import write_json
 
 DEFAULT_TEXT_FIELD = "text"
-
 SOURCE_RECORD = "corpus/source.json"
 
 
@@ -29,7 +28,7 @@ class SourceRecord(msgspec.Struct, omit_defaults=True):
     counted: dict[str, Count]
     """Stories by file hash, format and text field."""
     hub: dict[str, str] = {}
-    """SHA-256 by `REVISION/NAME` of the hub's files; not in the file where there is none."""
+    """SHA-256 of the hub's files by `REVISION/NAME`."""
 
     def known(self, revision: str) -> dict[str, str]:
         """Return the SHA-256 of the hub's files at that revision, by name."""
@@ -47,6 +46,5 @@ def read_source(workspace: Path) -> SourceRecord:
 
 def write_source(workspace: Path, record: SourceRecord) -> None:
     """Write the record in one piece."""
-    path = workspace / SOURCE_RECORD
-    make_directory(path.parent)
-    write_json(path, plain(record))
+    make_directory((workspace / SOURCE_RECORD).parent)
+    write_json(workspace / SOURCE_RECORD, plain(record))

@@ -23,7 +23,6 @@ from duckling_data.pipeline import Pipeline, Request
 from duckling_data.rows.read import read_rows
 from duckling_data.verify import VerifyRequest, verify_workspace
 from duckling_data.workspace.manifest import Manifest
-from duckling_data.workspace.sums import write_sums
 from tests import reference_pipeline as reference
 from tests.duckling_data.hub_server import HubServer
 
@@ -122,7 +121,7 @@ def made(packed_once: Path, tmp_path: Path) -> Path:
 def demo_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workspace = tmp_path_factory.mktemp("demo") / "w"
     build(workspace, "demo:200", sample="all", live=300, dead=20, ctx=32, group=30)
-    write_sums(workspace)
+    Manifest(workspace).write_sums()
     return workspace
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from duckling_data.cli import cli as group
 from duckling_data.stages import STAGES
-from duckling_data.workspace.settings import settings_json
+from duckling_data.workspace.settings import resolve
 from tests import HANG
 from tests.duckling_data.conftest import SMALL, Cli, snapshot
 
@@ -73,7 +73,7 @@ def test_every_option_states_a_default(command: str) -> None:
 def test_the_defaults_stated_are_the_settings_own() -> None:
     stated = {option.name: re.findall(r"default: ([^];]+)\]", help_of("pack", option)) for option in options_of("pack")}
     for stage in STAGES:
-        for name, value in settings_json(stage.settings()).items():
+        for name, value in resolve(stage.settings, {}, {}).to_json().items():
             assert stated[name] == ["no-eos" if name == "eos" else str(value)]
 
 

@@ -18,7 +18,7 @@ from duckling_data.base.errors import DucklingError
 from duckling_data.base.progress import Reporter
 from duckling_data.corpus.demo import demo_stories
 from duckling_data.pipeline import Pipeline, Request
-from duckling_data.rows.write import ROWS_PER_SHARD
+from duckling_data.rows.layout import ROWS_PER_SHARD
 from duckling_data.workspace.manifest import Manifest
 from tests.duckling_data.conftest import Cli, build, found, rows_of, snapshot, verified, write_jsonl
 

@@ -175,7 +175,7 @@ def test_no_shard_is_outside_the_dataset(rows: Path, names: list[Any]) -> None:
     (rows.parent / "outside.arrow").write_bytes((rows / SHARD).read_bytes())
     state = json.loads((rows / "state.json").read_bytes())
     (rows / "state.json").write_text(json.dumps(state | {"_data_files": [{"filename": name} for name in names]}))
-    with pytest.raises((InputError, ValueError)) as error:
+    with pytest.raises(InputError) as error:
         read_rows(rows)
     assert "\n" not in str(error.value)
 
@@ -183,14 +183,14 @@ def test_no_shard_is_outside_the_dataset(rows: Path, names: list[Any]) -> None:
 def test_a_shard_that_is_a_link_out_of_the_dataset_is_refused(rows: Path) -> None:
     (rows / SHARD).rename(rows.parent / "elsewhere")
     (rows / SHARD).symlink_to(rows.parent / "elsewhere")
-    with pytest.raises(InputError, match="a link out of"):
+    with pytest.raises(InputError, match="leads out of"):
         read_rows(rows)
 
 
 def test_a_shard_that_is_a_pipe_is_refused(rows: Path) -> None:
     (rows / SHARD).unlink()
     os.mkfifo(rows / SHARD)
-    with pytest.raises((InputError, ValueError), match="regular file"):
+    with pytest.raises(InputError, match="regular file"):
         read_rows(rows)
 
 
@@ -206,7 +206,7 @@ def test_a_compressed_shard_is_refused_before_it_is_unpacked(rows: Path, codec: 
     zeros = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(8 * MIB, np.uint16)), 8)
     write_shard(rows / SHARD, zeros, codec)
     before = pa.total_allocated_bytes()
-    with pytest.raises(ValueError, match="it is compressed"):
+    with pytest.raises(InputError, match="it is compressed"):
         read_rows(rows)
     assert pa.total_allocated_bytes() == before
     write_shard(rows / SHARD, zeros)
@@ -226,7 +226,7 @@ def test_a_compressed_shard_is_refused_before_it_is_unpacked(rows: Path, codec: 
 )
 def test_a_shard_of_another_layout_is_refused(rows: Path, array: pa.Array) -> None:
     write_shard(rows / SHARD, array)
-    with pytest.raises(ValueError, match=SHARD):
+    with pytest.raises(InputError, match=SHARD):
         read_rows(rows)
 
 
@@ -239,7 +239,7 @@ def test_nothing_in_a_dataset_is_run(rows: Path, tmp_path: Path) -> None:
     (rows / "dataset_info.json").write_text('{"features": {"input_ids": {"_type": "exec"}}}')
     assert sum(map(len, read_rows(rows))) == 40
     (rows / SHARD).write_bytes(payload)
-    with pytest.raises(ValueError, match=SHARD):
+    with pytest.raises(InputError, match=SHARD):
         read_rows(rows)
     assert not sign.exists()
     pickle.loads(payload)

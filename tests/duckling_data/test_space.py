@@ -21,7 +21,8 @@ from duckling_data.base.strict_json import write_json
 from duckling_data.corpus.demo import demo_stories
 from duckling_data.corpus.hub import HubDataset
 from duckling_data.corpus.readers import read_blocks
-from duckling_data.rows.write import ROWS_PER_BATCH, RowWriter
+from duckling_data.rows.layout import ROWS_PER_BATCH
+from duckling_data.rows.write import RowWriter
 from tests.duckling_data.conftest import SMALL, Cli, write_jsonl
 from tests.duckling_data.hub_case import BODIES, NAMES, REPO, REVISION, get, refusal
 from tests.duckling_data.hub_server import HubServer

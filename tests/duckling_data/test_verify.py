@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 
 from duckling_data.workspace.manifest import CorpusRecord, Manifest, SplitRecord, StoryFile
-from duckling_data.workspace.sums import write_sums
 from tests.duckling_data.conftest import Cli, build, found, snapshot, verified
 
 SHARD = "data-00000-of-00001.arrow"
@@ -103,14 +102,14 @@ def test_sha256sum_alone_can_check_a_workspace_and_finds_damage(demo: Path) -> N
 
 def test_sums_follow_from_the_manifest_alone_and_are_not_written_twice(demo: Path) -> None:
     before = (demo / "SHA256SUMS").read_bytes(), (demo / "SHA256SUMS").stat().st_mtime_ns, demo.stat().st_mtime_ns
-    write_sums(demo)
+    Manifest(demo).write_sums()
     assert ((demo / "SHA256SUMS").read_bytes(), (demo / "SHA256SUMS").stat().st_mtime_ns, demo.stat().st_mtime_ns) == (
         before
     )
     for name in ARTIFACTS:
         (demo / name).unlink()
     (demo / "SHA256SUMS").unlink()
-    write_sums(demo)
+    Manifest(demo).write_sums()
     assert (demo / "SHA256SUMS").read_bytes() == before[0]
 
 
@@ -121,7 +120,7 @@ def test_sums_list_the_hubs_files_which_lie_in_the_workspace(demo: Path) -> None
         split = SplitRecord(1, text_field="text", files=(file,))
         manifest.corpus = CorpusRecord(source, {"train": split})
         manifest.write()
-        write_sums(demo)
+        Manifest(demo).write_sums()
         lines = (demo / "SHA256SUMS").read_text().splitlines()
         assert (f"{'0' * 64}  corpus/data/a.parquet" in lines) == listed
 

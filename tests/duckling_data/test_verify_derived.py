@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from duckling_data.base.progress import Reporter
-from duckling_data.base.records import FileRecord, describe
+from duckling_data.base.records import describe
 from duckling_data.corpus.demo import demo_stories
 from duckling_data.corpus.splits import StoryBatch
 from duckling_data.rows.write import RowWriter
@@ -22,7 +22,6 @@ from duckling_data.tokens.encoding import EncodedBatch, EncodedSplit
 from duckling_data.verify import derive, open_remembered
 from duckling_data.verify.derive import Stories, encoder_faults
 from duckling_data.workspace.manifest import Manifest
-from duckling_data.workspace.sums import write_sums
 from tests.duckling_data.conftest import Cli, build, found, read_json, rows_of, verified, write_jsonl
 
 DATASET = "tokenized_dataset"
@@ -32,7 +31,7 @@ QUIET = Reporter(quiet=True)
 
 def says(workspace: Path, **asked: Any) -> str:
     """What `verify` says against a workspace whose digests fit one another."""
-    write_sums(workspace)
+    Manifest(workspace).write_sums()
     first, *faults = found(workspace, **asked).splitlines()
     assert f": {len(faults)} of its checks failed; " in first
     return "\n".join(faults)
@@ -45,7 +44,7 @@ def forge_rows(workspace: Path, rows: np.ndarray) -> None:
     writer.put_in_place()
     manifest = Manifest(workspace)
     record = manifest.stages["pack"]
-    record.outputs |= {f"{DATASET}/{name}": FileRecord(**made) for name, made in writer.outputs.items()}
+    record.outputs |= {f"{DATASET}/{name}": made for name, made in writer.outputs.items()}
     record.figures["splits"]["train"] |= {"rows": len(rows), "payload_sha256": writer.payload_sha256}
     manifest.write()
 
@@ -159,7 +158,7 @@ def test_what_is_right_passes(tmp_path: Path, name: str) -> None:
     write_jsonl(tmp_path / "b.jsonl", texts[:50])
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress("<|endoftext|>".join(texts[50:]).encode(), mtime=0))
     build(tmp_path / "w", tmp_path / "b.jsonl", tmp_path / "a.txt.gz", **SETTINGS[name])
-    write_sums(tmp_path / "w")
+    Manifest(tmp_path / "w").write_sums()
     for deep in (False, True) if name == "lossless" else (False,):
         assert len([line for line in verified(tmp_path / "w", deep=deep) if "derived again" in line]) == 3
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from duckling_data.base.errors import InputError
+from duckling_data.base.plotting import COLOURS
 from duckling_train.compare.table import comparison, differing, plot_labels
 from duckling_train.config import TrainConfig
-from duckling_train.plot import COLOURS, LINES, Curve, overlay
+from duckling_train.plot import LINES, Curve, overlay
 from duckling_train.runs.layout import write_manifest
 from duckling_train.runs.read import RunRecord, read_run, same_data
 from tests.duckling_train.conftest import Ran, command, environment

@@ -63,7 +63,7 @@ def _inputs(context: Context, settings: NoSettings) -> dict[str, str]:
     inputs = {"corpus": digest_json(plain(context.corpus))}
     for stage in (COUNT.name, VOCAB.name, PACK.name):
         record = context.made(stage)
-        inputs[stage] = digest_json(record.to_json()) if record else not_made(stage)
+        inputs[stage] = digest_json(plain(record)) if record else not_made(stage)
     return inputs
 
 

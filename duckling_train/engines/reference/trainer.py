@@ -108,7 +108,7 @@ class DucklingTrainer(Trainer):
             for kind, tensor in kinds.items()
         }
         # Not the Trainer's history of logs, which the run's own logs hold.
-        counters = dataclasses.asdict(dataclasses.replace(self.state, log_history=[], stateful_callbacks={}))
+        counters = dataclasses.asdict(dataclasses.replace(self.state, log_history=[], stateful_callbacks={}))  # type: ignore[arg-type]  # a dict in its JSON
         files = {
             WEIGHTS: safetensors.torch.save(weights),
             OPTIMIZER: safetensors.torch.save(moments),
