@@ -52,7 +52,7 @@ class EncodedBatch:
 
 
 class EncoderPool:
-    """Encoders for threads to borrow. One shared encoder would make them wait: it holds a lock while it works."""
+    """Encoders for threads to borrow: an encoder holds a lock while it works."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind

@@ -27,7 +27,6 @@ class BaseTokenizer:
     Loading raises InputError where the tokenizer's files are missing or damaged.
     """
 
-    name: str
     vocab_size: int
     eos_id: int
     """The token that ends a text, such as `<|endoftext|>`."""
@@ -110,5 +109,5 @@ class BaseTokenizer:
         return json.dumps(content, ensure_ascii=False)
 
 
-GPT2 = BaseTokenizer("GPT-2", 50257, 50256, "<|endoftext|>", gpt2_vocabulary, gpt2_merges)
+GPT2 = BaseTokenizer(50257, 50256, "<|endoftext|>", gpt2_vocabulary, gpt2_merges)
 """GPT-2's tokenizer, the seed's base."""

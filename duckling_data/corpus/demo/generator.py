@@ -97,8 +97,11 @@ def _batch(compiled: Tables, base: UInt64s, start: int, stop: int) -> pa.LargeSt
     entry += compiled.symbol_urn.take(symbol)
     piece = compiled.symbol_base.take(symbol)
     piece += compiled.urns.take(entry)
-    symbol_ends = np.cumsum(compiled.template_count[template])[story_ends - 1]
-    return _stories(compiled.pieces.take(pa.array(piece)), symbol_ends)
+    # A story is the text of its pieces without a copy: of their offsets only those where a story ends are kept.
+    _, offsets, text = compiled.pieces.take(pa.array(piece)).buffers()
+    ends = np.cumsum(compiled.template_count[template])[story_ends - 1]
+    chosen = np.frombuffer(offsets, np.int64)[np.concatenate([[0], ends])]
+    return pa.LargeStringArray.from_buffers(len(ends), pa.py_buffer(chosen), text)
 
 
 def _templates(compiled: Tables, story: UInt64s) -> tuple[Int64s, UInt64s, Int64s]:
@@ -116,11 +119,3 @@ def _templates(compiled: Tables, story: UInt64s) -> tuple[Int64s, UInt64s, Int64
     template = compiled.step_lead[steps] + compiled.section_start[section] + number
     own = _mixed(of_story + STEP_KEY + steps.view(np.uint64) * GOLDEN)
     return template, np.stack([own, of_story], axis=1).ravel(), np.cumsum(compiled.shape_count[shape])
-
-
-def _stories(pieces: pa.LargeStringArray, ends: Int64s) -> pa.LargeStringArray:
-    """Return the concatenation of every run of pieces, without a copy: the same text, with fewer offsets."""
-    _, offsets, text = pieces.buffers()
-    every = np.frombuffer(offsets, np.int64)
-    chosen = np.concatenate([every[:1], every[ends]])
-    return pa.LargeStringArray.from_buffers(len(ends), pa.py_buffer(chosen), text)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from threading import Lock
@@ -94,10 +94,11 @@ class _Compiler:
 
     def _base(self, part: str | Slot) -> int:
         """Return the piece of a fixed text, or of a class's entry 0 in the slot's form."""
-        if part not in self.first_piece:
-            self.first_piece[part] = len(self.pieces)
+        key = part if isinstance(part, str) else replace(part, number="")
+        if key not in self.first_piece:
+            self.first_piece[key] = len(self.pieces)
             self.pieces += [part] if isinstance(part, str) else self._words(part)
-        return self.first_piece[part]
+        return self.first_piece[key]
 
     def _words(self, slot: Slot) -> list[str]:
         form = self.classes[slot.name].forms.index(slot.form)

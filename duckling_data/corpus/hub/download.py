@@ -5,9 +5,9 @@ connection, too many requests, an error of the server, a body that ends early or
 that is printed. A try that brought a hundredth of the file or more starts the counting of tries anew.
 
 huggingface_hub gives the addresses, the token, the proxies, the time-outs, the offline mode and the errors. Of its own
-ways to receive a body (2.4), `hf_hub_download` keeps nothing when interrupted. `http_get` loses up to 10 MB at each
-cut; waits silently for as long as `Retry-After` says; never gives up a server that cuts every body and cannot resume;
-checks neither where a resumed body begins nor that it ends at the expected size. Hence `_receive`.
+ways to receive a body (2.4) `hf_hub_download` keeps nothing when it is interrupted; `http_get` loses up to 10 MB at a
+cut, waits silently for as long as `Retry-After` says, never gives up a server that cuts every body and cannot resume,
+and checks neither where a resumed body begins nor that it ends at the expected size. Hence `_receive`.
 """
 
 from __future__ import annotations
@@ -190,9 +190,8 @@ def _client() -> Any:
         try:
             import huggingface_hub.file_download  # as an attribute, a failing import of it would print a traceback
 
-            hub: Any = huggingface_hub
-            hub.utils.logging.set_verbosity_error()
-            hub.utils.get_session()  # reads the proxies and the certificates
+            huggingface_hub.utils.logging.set_verbosity_error()
+            huggingface_hub.utils.get_session()  # reads the proxies and the certificates
         except Exception as error:
             raise errors.settings_fault(error) from None  # it may quote a proxy's password
     return huggingface_hub
