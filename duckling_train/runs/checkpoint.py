@@ -78,15 +78,12 @@ class Checkpoints:
                 remove(old)
 
     def newest(self) -> Checkpoint | None:
-        """Return the newest checkpoint, checked whole, or None where there is none.
-
-        Raises InputError when it is damaged or belongs to a run with other settings or data.
-        """
+        """Return the newest checkpoint, checked whole, or None for none. Raises InputError as `read` does."""
         found = checkpoints_of(self.run_dir)
         return self.read(*found[-1]) if found else None
 
     def read(self, step: int, path: Path) -> Checkpoint:
-        """Return the checkpoint in `path`, checked whole and this run's. Raises InputError as `newest` does."""
+        """Return the checkpoint in `path`. Raises InputError for a damaged one, and one of other settings or data."""
         advice = f"remove {path.name} to resume from the checkpoint before it, or start again with --overwrite"
         file = path / CHECKPOINT
         if path.is_symlink():

@@ -13,19 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import GPT2LMHeadModel
-from transformers import logging as transformers_logging
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.records import short
 from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_train.config import MAX_SEED
-from duckling_train.runs.layout import AGAIN, CONFIG
-from duckling_train.runs.read import model_directory
+from duckling_train.runs.open import open_model
 
-NO_MODEL = (OSError, ValueError, RuntimeError, TypeError, AttributeError, LookupError, ArithmeticError, SafetensorError)
-"""What transformers and torch raise over settings and weights that make no model."""
 COLDEST = 1e-6
 """The lowest temperature: logits divided by much less overflow float32."""
 PROMPTS = ("Once upon a time", "One day, a little girl named Lily", "The dog")
@@ -114,29 +109,6 @@ def greedy(model: GPT2LMHeadModel, tokenizer: DucklingTokenizer, prompt: str, ne
 def samples_text(model: GPT2LMHeadModel, tokenizer: DucklingTokenizer) -> str:
     """Return the content of `samples.txt`: for each prompt a line `> prompt`, its greedy continuation, a blank line."""
     return "".join(f"> {prompt}\n{greedy(model, tokenizer, prompt)}\n\n" for prompt in PROMPTS)
-
-
-def open_model(run_dir: Path) -> tuple[GPT2LMHeadModel, DucklingTokenizer]:
-    """Return a run's model, on the CPU in the dtype of its weights, and its tokenizer.
-
-    Raises InputError for a run that has no model yet and for a damaged one.
-    """
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()  # what it warns of is refused here
-    place = model_directory(run_dir)
-    try:
-        opened: Any = GPT2LMHeadModel.from_pretrained(
-            str(place), local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-        model, found = opened
-        # transformers would draw what is missing at random, and leave out what is too many.
-        wrong = sorted({*found["missing_keys"], *found["unexpected_keys"], *found["mismatched_keys"]})
-        if wrong:
-            raise ValueError(f"its weights are not those of its {CONFIG}: {wrong[0]}")
-        return model, DucklingTokenizer.from_pretrained(str(place), local_files_only=True)
-    except NO_MODEL as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise InputError(f"{place} cannot be opened ({reason}): {AGAIN}") from error
 
 
 def name_special_tokens(model: Any, tokenizer: DucklingTokenizer) -> None:

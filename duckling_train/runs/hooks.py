@@ -130,10 +130,7 @@ def evaluate(
 
 
 class Evaluator(Hook):
-    """Evaluates every `config.eval_steps` steps and after the last, and appends each result to a JSON Lines file.
-
-    `clock` is the run's; it stops meanwhile.
-    """
+    """Logs an evaluation every `config.eval_steps` steps and after the last; the run's clock stops meanwhile."""
 
     def __init__(self, rows: PackedRows, config: TrainConfig, unk_id: int, path: Path, clock: Progress) -> None:
         self.rows = rows

@@ -5,12 +5,10 @@ A finished run's files are the ones that it wrote, by the SHA-256 in its manifes
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -19,22 +17,12 @@ from duckling_data.base.files import read_bytes
 from duckling_data.base.records import decode, read_record, short
 from duckling_data.base.strict_json import parse_json
 from duckling_train.runs import layout
-from duckling_train.runs.layout import AGAIN, CONFIG, EVALUATIONS, METRICS, MODEL, RUNS, SUMMARY, RunManifest
+from duckling_train.runs.layout import AGAIN, CONFIG, EVALUATIONS, METRICS, RUNS, SUMMARY, RunManifest
 from duckling_train.settings import FIELDS, INPUTS, check_type
-
-if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel
-
-    from duckling_data.tokens.tokenizer import DucklingTokenizer
 
 NAMES_SHOWN = 8
 LOG_LIMIT = 32 << 20
 """The largest log that is read, in bytes: some 300,000 lines."""
-MODEL_FILE = re.compile(
-    r"((generation_|tokenizer_)?config|token_mapping|special_tokens_map|added_tokens|model\.safetensors\.index)\.json"
-    r"|model(-\d+-of-\d+)?\.safetensors|README\.md"
-)
-"""The files of a model's directory."""
 FIGURES = (
     "steps",
     "parameters",
@@ -74,46 +62,6 @@ class RunRecord:
     """Whether the manifest, which comes last, is there."""
 
 
-@dataclass(frozen=True)
-class Run(RunRecord):
-    """What a run directory says about its run, and its model.
-
-    >>> run = open_run("first")
-    >>> run.finished, run.settings["n_embd"] == run.model().config.n_embd
-    (True, True)
-    """
-
-    directory: Path
-    """The run's directory."""
-
-    def model(self) -> GPT2LMHeadModel:
-        """Return the trained model, on the CPU in its weights' dtype. Raises InputError for none or a damaged one."""
-        from duckling_train.runs.generate import open_model
-
-        return open_model(self.directory)[0]
-
-    def tokenizer(self) -> DucklingTokenizer:
-        """Return the tokenizer saved with the model. Raises InputError as `model` does."""
-        from duckling_data.tokens.tokenizer import DucklingTokenizer
-
-        tokenizer: DucklingTokenizer
-        tokenizer = DucklingTokenizer.from_pretrained(str(model_directory(self.directory)), local_files_only=True)
-        return tokenizer
-
-
-def open_run(run: str | os.PathLike[str], workspace: str | os.PathLike[str] = "artifacts") -> Run:
-    """Return a run's settings, losses, evaluations and summary. `run` is its name in the workspace, or its directory.
-
-    Raises InputError where there is no such run, and for a damaged one.
-
-    >>> run = open_run("first")
-    >>> run.steps[-1], len(run.losses) == len(run.steps)
-    (2, True)
-    """
-    directory = find_run(Path(workspace), os.fspath(run))
-    return Run(**vars(read_run(directory)), directory=directory)
-
-
 def find_run(workspace: Path, run: str) -> Path:
     """Return the directory of `run`: a run of that name in the workspace, else the path of a run's directory.
 
@@ -136,7 +84,7 @@ def read_run(path: Path) -> RunRecord:
     other damage, with the file and the line, and for a file of a finished run that is not the one that it wrote.
     """
     manifest = layout.read_manifest(path)
-    _check_written(path, manifest, (CONFIG, METRICS, EVALUATIONS, SUMMARY))
+    check_written(path, manifest, (CONFIG, METRICS, EVALUATIONS, SUMMARY))
     settings = read_record(path / CONFIG, dict[str, Any], AGAIN)
     inputs = settings.pop(INPUTS, None)
     if not isinstance(inputs, dict | None):
@@ -162,24 +110,6 @@ def read_run(path: Path) -> RunRecord:
     )
 
 
-def model_directory(run_dir: Path) -> Path:
-    """Return the directory of the run's model, for `from_pretrained`.
-
-    Raises InputError where the run has none yet, where a finished run's model is not the one that it wrote, and where
-    the directory holds more than a model's weights, settings and vocabulary, such as a pickle or code.
-    """
-    place, manifest = run_dir / MODEL, layout.read_manifest(run_dir)
-    if not place.is_dir() and manifest is None:
-        raise InputError(f"{run_dir} has no model yet, as it is not finished: duckling-train --resume {run_dir}")
-    for path in sorted(place.iterdir()) if place.is_dir() else ():
-        # What transformers would load besides: a pickle, code, an adapter of another model.
-        if not MODEL_FILE.fullmatch(path.name) or not path.is_file() or path.resolve().parent != place.resolve():
-            raise InputError(f"{path} is nothing that a run writes: remove it")
-    _check_written(run_dir, manifest, (MODEL,))
-    _check_model_size(place)
-    return place
-
-
 def dataset_digest(record: RunRecord) -> str | None:
     """Return the payload digest of the dataset that a run was trained on, or None where it does not say."""
     dataset = record.inputs.get("dataset")
@@ -193,30 +123,11 @@ def same_data(records: Sequence[RunRecord]) -> bool:
     return len({dataset_digest(record) for record in records}) == 1
 
 
-def _check_written(run_dir: Path, manifest: RunManifest | None, names: Sequence[str]) -> None:
+def check_written(run_dir: Path, manifest: RunManifest | None, names: Sequence[str]) -> None:
     """Raise InputError where files of a finished run are not the ones that it wrote."""
     fault = layout.damage(run_dir, manifest, names) if manifest is not None else None
     if fault is not None:
         raise InputError(f"{fault}; duckling-train verify {run_dir} checks the whole run")
-
-
-def _check_model_size(place: Path) -> None:
-    """Raise InputError where the model's settings ask for more parameters than its weights can hold."""
-    path = place / CONFIG
-    if not path.is_file():
-        return
-    content = read_record(path, dict[str, Any], AGAIN)
-    sizes = [content.get(name, 1) for name in ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")]
-    if not all(type(size) is int and size >= 1 for size in sizes):
-        raise InputError(f"{path}: sizes that are no whole numbers above 0; {AGAIN}")
-    layers, width, heads, context, vocabulary = sizes
-    parameters = 12 * layers * width * width + (vocabulary + context) * width + heads
-    held = sum(file.stat().st_size for file in place.glob("*.safetensors"))
-    if 2 * parameters > held:  # two bytes each is the fewest: bf16
-        raise InputError(
-            f"{place} cannot be opened: its {CONFIG} describes {parameters:,} parameters, "
-            f"more than its weights of {held:,} bytes can hold; {AGAIN}"
-        )
 
 
 def _read_lines(path: Path, *, torn: bool) -> list[dict[str, Any]]:

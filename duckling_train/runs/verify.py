@@ -14,7 +14,7 @@ from duckling_train.config import TrainConfig
 from duckling_train.data import DATASET, open_validation, open_workspace
 from duckling_train.runs import layout
 from duckling_train.runs.checkpoint import Checkpoints, checkpoints_of
-from duckling_train.runs.generate import open_model
+from duckling_train.runs.open import open_model
 from duckling_train.runs.read import read_run
 from duckling_train.runs.resume import first_difference, read_config
 

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,14 @@ def from_the_shell(run_dir: Path, *arguments: str | Path) -> Ran:
         command("--out", run_dir, *arguments), capture_output=True, text=True, env=environment(), check=False
     )
     return Ran(run_dir, done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """A run sets the number of CPU threads that it was given; the tests after have theirs again."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from duckling_data.base.records import describe, plain
 from duckling_data.base.strict_json import digest_json
 from duckling_train.engines.reference.trainer import load_weights
 from duckling_train.runs.checkpoint import RECORD_DIGEST
-from duckling_train.runs.generate import open_model
 from duckling_train.runs.layout import write_manifest
+from duckling_train.runs.open import open_model
 from duckling_train.runs.resume import resume
 from duckling_train.runs.verify import verify_run
 from tests import forked
@@ -78,14 +78,6 @@ def assert_refused(run_dir: Path, workspace: Path, *parts: str) -> None:
     for part in (f"{run_dir / STEP}", *parts, "to resume from the"):
         assert part in str(refused.value)
     assert not (run_dir / "manifest.json").exists()
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    """A resumption takes the run's own number of CPU threads; the tests after have theirs again."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def test_a_checkpoint_that_is_signed_again_resumes_to_the_same_weights(

@@ -24,9 +24,9 @@ from duckling_train.runs.generate import (
     continued,
     greedy,
     name_special_tokens,
-    open_model,
     samples_text,
 )
+from duckling_train.runs.open import open_model
 from tests.duckling_train.conftest import Ran, command, environment, sentences
 
 CONTEXT = 64

@@ -19,7 +19,8 @@ from duckling_train.config import TrainConfig
 from duckling_train.data import open_workspace
 from duckling_train.runs.checkpoint import RECORD_DIGEST, Checkpoints
 from duckling_train.runs.layout import write_manifest
-from duckling_train.runs.read import model_directory, read_run
+from duckling_train.runs.open import model_directory
+from duckling_train.runs.read import read_run
 from duckling_train.settings import SETTINGS_LIMIT, make_config, read_settings
 
 HOSTILE = [

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from duckling_data.base.errors import CheckFailed
 from duckling_train.cli import main
@@ -37,14 +36,6 @@ def once(tiny_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     ran = duckling_train(workspace / "runs/good", "-w", workspace, *TINY_SHAPE, *settings)
     assert ran.status == 0, ran.stderr
     return ran.run_dir
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    """`--resume` takes the run's own number of CPU threads; the tests after have theirs again."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

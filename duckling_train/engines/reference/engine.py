@@ -144,9 +144,14 @@ def _fit(job: Job, hooks: Sequence[Hook]) -> None:
         load_weights(model, start.path)
         return
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(job.run_dir / "tensorboard"))
-    args, optimizer = arguments_of(config, job.run_dir), _optimizer(config)
+    own = optimizer_class(config.precision, config.seed)  # None: the Trainer's AdamW
+    adamw = {"lr": config.learning_rate, "betas": config.betas, "eps": FIXED["adam_epsilon"]}
     trainer = DucklingTrainer(
-        job=job, hooks=hooks, args=args, data_collator=CausalLMCollator(), optimizer_cls_and_kwargs=optimizer
+        job=job,
+        hooks=hooks,
+        args=arguments_of(config, job.run_dir),
+        data_collator=CausalLMCollator(),
+        optimizer_cls_and_kwargs=(own[0], adamw | own[1]) if own is not None else None,
     )
     trainer.remove_callback(PrinterCallback)
     if start is not None and config.report_to == "tensorboard" and is_main_process():
@@ -164,10 +169,3 @@ def _purge_events(trainer: DucklingTrainer, step: int) -> None:
     trainer.remove_callback(TensorBoardCallback)
     writer = SummaryWriter(os.environ["TENSORBOARD_LOGGING_DIR"], purge_step=step + 1)
     trainer.add_callback(TensorBoardCallback(writer))
-
-
-def _optimizer(config: TrainConfig) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
-    """Return the precision's own optimizer and its arguments, or None for the Trainer's AdamW."""
-    found = optimizer_class(config.precision, config.seed)
-    arguments = {"lr": config.learning_rate, "betas": config.betas, "eps": FIXED["adam_epsilon"]}
-    return (found[0], arguments | found[1]) if found is not None else None

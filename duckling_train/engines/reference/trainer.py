@@ -108,11 +108,11 @@ class DucklingTrainer(Trainer):
             for kind, tensor in kinds.items()
         }
         # Not the Trainer's history of logs, which the run's own logs hold.
-        counters = dataclasses.asdict(dataclasses.replace(self.state, log_history=[], stateful_callbacks={}))  # type: ignore[arg-type]  # a dict in its JSON
+        without = dataclasses.replace(self.state, log_history=[], stateful_callbacks={})  # type: ignore[arg-type]
         files = {
             WEIGHTS: safetensors.torch.save(weights),
             OPTIMIZER: safetensors.torch.save(moments),
-            TRAINER_STATE: (json.dumps(counters, indent=2, sort_keys=True) + "\n").encode(),
+            TRAINER_STATE: (json.dumps(dataclasses.asdict(without), indent=2, sort_keys=True) + "\n").encode(),
         }
         values = {
             "running_loss": self._tr_loss.item(),
