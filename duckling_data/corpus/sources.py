@@ -86,12 +86,12 @@ def remember_source(workspace: Path, sources: list[str], text_field: str, corpus
     hashes = dict(remembered.hub)
     if corpus.source == "tinystories":
         hashes |= {f"{hub.TINYSTORIES.revision}/{file.name}": file.sha256 for file in corpus.files()}
-    record = SourceRecord(1, sources, text_field, story_counts(corpus), hashes)
+    record = SourceRecord(1, sources, text_field, counted_stories(corpus), hashes)
     if record != remembered:
         write_source(workspace, record)
 
 
-def story_counts(corpus: Corpus) -> dict[str, int]:
+def counted_stories(corpus: Corpus) -> dict[str, int]:
     """Return the stories of each of the corpus's files, as the source's record keeps them."""
     return {
         _count_key(file, split.text_field): file.stories

@@ -87,7 +87,7 @@ def _file_faults(split: FileSplit, expected: list[dict[str, Any]]) -> Iterator[s
 
 def _record_faults(workspace: Path, corpus: Corpus) -> Iterator[str]:
     """Yield the first count of stories that `corpus/source.json` should hold and does not, or holds and should not."""
-    expected = sources.story_counts(corpus)
+    expected = sources.counted_stories(corpus)
     found = read_source(workspace).counted
     for key in sorted(expected.keys() | found.keys()):
         if expected.get(key) != found.get(key):
