@@ -190,11 +190,12 @@ def _client() -> Any:
         try:
             import huggingface_hub.file_download  # as an attribute, a failing import of it would print a traceback
 
-            huggingface_hub.utils.logging.set_verbosity_error()
-            huggingface_hub.utils.get_session()  # reads the proxies and the certificates
+            hub: Any = huggingface_hub
+            hub.utils.logging.set_verbosity_error()
+            hub.utils.get_session()  # reads the proxies and the certificates
         except Exception as error:
             raise errors.settings_fault(error) from None  # it may quote a proxy's password
-    return huggingface_hub
+    return hub
 
 
 def size_of(path: Path) -> int:
