@@ -34,8 +34,8 @@ from duckling_train.engines.reference.engine import CausalLMCollator, arguments_
 from duckling_train.model import build_model, resolve_device
 from duckling_train.precision import optimizer_class
 
-OF_A_RUN = ("steps", "eval_steps", "eval_rows", "checkpoint_steps", "keep_checkpoints", "processes")
-"""Settings of `duckling-train` alone: here the steps are given to `train`, the rest is up to the Trainer."""
+OF_A_RUN = ("engine", "steps", "eval_steps", "eval_rows", "checkpoint_steps", "keep_checkpoints", "processes")
+"""Settings of `duckling-train` alone: here the Trainer trains, and `train` is given the steps."""
 
 
 @dataclass
