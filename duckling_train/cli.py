@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -88,7 +88,7 @@ def _resume(context: click.Context, workspace: Path, run: str, *, quiet: bool) -
     return run_dir, resume(run_dir, workspace, options.given_settings(context), quiet=quiet)
 
 
-def _refuse(context: click.Context, names: set[str | None], why: str) -> None:
+def _refuse(context: click.Context, names: Collection[str | None], why: str) -> None:
     """Raise click.UsageError for the first of these options that was given: it would be ignored."""
     for parameter in context.command.params:
         if parameter.name in names and options.given(context, parameter.name):
