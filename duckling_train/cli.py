@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -51,10 +51,8 @@ def cli(
     The defaults are Duckling II's. On a CPU the run is bitwise that of the seed's notebook.
     """
     if context.invoked_subcommand is not None:
-        for parameter in context.command.params:  # before the subcommand, an option would be ignored
-            if options.given(context, str(parameter.name)) and parameter.name != "debug":
-                subcommand = context.invoked_subcommand
-                raise click.UsageError(f"{parameter.opts[0]} comes before {subcommand}; write it after it.")
+        refused = {parameter.name for parameter in context.command.params} - {"debug"}
+        _refuse(context, refused, f"comes before {context.invoked_subcommand}; write it after it.")
         return
     if resume is not None:
         run_dir, summary = _resume(context, workspace, resume, quiet=quiet)
@@ -72,19 +70,15 @@ def cli(
             return
         summary = train(config, workspace, run_dir, overwrite=overwrite, quiet=quiet)
     if not quiet and is_main_process():
-        click.echo(
-            f"{run_dir}: loss {summary['first_loss']:.4f} to {summary['last_loss']:.4f} "
-            f"at step {summary['last_logged_step']:,} of {summary['steps']:,}, "
-            f"{summary['steps_per_second']:.1f} steps/s"
-        )
+        losses = f"loss {summary['first_loss']:.4f} to {summary['last_loss']:.4f}"
+        steps = f"step {summary['last_logged_step']:,} of {summary['steps']:,}"
+        click.echo(f"{run_dir}: {losses} at {steps}, {summary['steps_per_second']:.1f} steps/s")
 
 
 def _resume(context: click.Context, workspace: Path, run: str, *, quiet: bool) -> tuple[Path, dict[str, Any]]:
     """Finish the run that `--resume` names. Returns its directory and summary."""
-    for parameter in context.command.params:
-        refused = parameter.name in ("out", "name", "overwrite", "preset", "config_file", "dry_run")
-        if refused and options.given(context, str(parameter.name)):
-            raise click.UsageError(f"{parameter.opts[0]} does not go with --resume, which takes the run as it is.")
+    refused = {"out", "name", "overwrite", "preset", "config_file", "dry_run"}
+    _refuse(context, refused, "does not go with --resume, which takes the run as it is.")
     from duckling_train.runs.read import find_run
     from duckling_train.runs.resume import resume, workspace_of
 
@@ -92,6 +86,13 @@ def _resume(context: click.Context, workspace: Path, run: str, *, quiet: bool) -
     if not options.given(context, "workspace"):
         workspace = workspace_of(run_dir, workspace)
     return run_dir, resume(run_dir, workspace, options.given_settings(context), quiet=quiet)
+
+
+def _refuse(context: click.Context, names: Collection[str | None], why: str) -> None:
+    """Raise click.UsageError for the first of these options that was given: it would be ignored."""
+    for parameter in context.command.params:
+        if parameter.name in names and options.given(context, parameter.name):
+            raise click.UsageError(f"{parameter.opts[0]} {why}")
 
 
 @cli.command()
@@ -110,9 +111,9 @@ def generate(
     context: click.Context, /, run: str, prompts: tuple[str, ...], workspace: Path, quiet: bool, **sampling: Any
 ) -> None:
     """Continue a prompt with RUN's model. RUN is a run's directory, or its name in the workspace."""
-    for name, flag in (("temperature", "--temperature"), ("top_k", "--top-k")):
-        if sampling["greedy"] and options.given(context, name):
-            raise click.UsageError(f"{flag} does not go with --greedy, which draws nothing; leave one of them out.")
+    if sampling["greedy"]:
+        why = "does not go with --greedy, which draws nothing; leave one of them out."
+        _refuse(context, {"temperature", "top_k"}, why)
     from duckling_data.base.progress import Reporter
     from duckling_train.runs.generate import Sampling, continuations
     from duckling_train.runs.read import find_run

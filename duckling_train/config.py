@@ -73,7 +73,6 @@ class TrainConfig:
         "The seed's autocast; float32; all in bfloat16 (the loss stops falling); bfloat16 weights with "
         "float32 Adam state, rounded to nearest; the same, rounded stochastically.",
     )
-    """See `precision.py`."""
     seed: int = setting(42, "Seed of the weights.")
     """Of the rounding of bf16-stochastic, too."""
     data_seed: int | None = setting(None, "Seed of the order of the rows.  [default: --seed]")
@@ -87,9 +86,7 @@ class TrainConfig:
     """Step 1 is logged, too. A logged loss is the mean since the last log."""
     eval_steps: int = setting(0, "Steps between two evaluations; 0 evaluates at the end alone.")
     eval_rows: int | None = setting(128, "Validation rows an evaluation takes; 0 never evaluates.")
-    """The first ones; None takes all."""
     checkpoint_steps: int = setting(1000, "Steps between two checkpoints; 0 writes none.")
-    """One is written at the end, too."""
     keep_checkpoints: bool = setting(
         False, "Keep all of them: else the last two, and none after the end.  [default: off]"
     )
@@ -130,10 +127,8 @@ class TrainConfig:
         if self.n_embd % self.n_head:
             raise InputError(f"--width is {self.n_embd} and --heads {self.n_head}; the heads must divide the width")
         if self.batch_size % self.processes:
-            raise InputError(
-                f"--batch-size is {self.batch_size} and torchrun started {self.processes} processes; "
-                "they must divide the batch"
-            )
+            started = f"torchrun started {self.processes} processes"
+            raise InputError(f"--batch-size is {self.batch_size} and {started}; they must divide the batch")
 
     @property
     def n_inner(self) -> int:

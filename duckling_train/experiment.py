@@ -34,8 +34,8 @@ from duckling_train.engines.reference.engine import CausalLMCollator, arguments_
 from duckling_train.model import build_model, resolve_device
 from duckling_train.precision import optimizer_class
 
-OF_A_RUN = ("steps", "eval_steps", "eval_rows", "checkpoint_steps", "keep_checkpoints", "processes")
-"""Settings of `duckling-train` alone: here the steps are given to `train`, the rest is up to the Trainer."""
+OF_A_RUN = ("engine", "steps", "eval_steps", "eval_rows", "checkpoint_steps", "keep_checkpoints", "processes")
+"""Settings of `duckling-train` alone: here the Trainer trains, and `train` is given the steps."""
 
 
 @dataclass
@@ -74,9 +74,8 @@ class Experiment:
     ) -> TrainingArguments:
         """Return the TrainingArguments of this experiment's settings for `num_steps` steps.
 
-        `logging_steps` is the settings' own, 10, unless it is given. `extras` are further keywords of that class and
-        override the settings. The Trainer shows its progress, as in the seed, and leaves `output_dir` empty.
-        Raises InputError for a number out of range and where the device has no bf16.
+        `extras` are further keywords of that class and override the settings. The Trainer shows its progress and leaves
+        `output_dir` empty. Raises InputError for a number out of range and where the device has no bf16.
         """
         logging_steps = self.config.logging_steps if logging_steps is None else logging_steps
         config = dataclasses.replace(self.config, steps=num_steps, logging_steps=logging_steps, checkpoint_steps=0)
@@ -90,8 +89,8 @@ class Experiment:
     def train(self, num_steps: int, callbacks: Sequence[TrainerCallback] = (), **extras: Any) -> LossTracker:
         """Train `model` on `dataset` for `num_steps` steps, as the seed does, and return the logged losses.
 
-        A few lines are printed. `extras` are those of `make_training_args`. A second call continues from the weights of
-        the first, with a fresh optimizer and schedule; for a fresh model call `duckling_ii` again.
+        `extras` are those of `make_training_args`. A second call continues from the weights of the first, with a fresh
+        optimizer and schedule.
         """
         args = self.make_training_args(num_steps, **{"disable_tqdm": True, **extras})
         tracker = LossTracker()
@@ -118,9 +117,8 @@ class Experiment:
 def duckling_ii(workspace: str | Path = "artifacts", **settings: Any) -> Experiment:
     """Open a workspace's two files and build the untrained model. The defaults are Duckling II's.
 
-    `settings` are fields of `TrainConfig`, such as `learning_rate=1e-3`, `seed=7` or `device="cpu"`.
-    Raises InputError for a setting that is unknown, out of range, or means nothing here, for an absent device, and for
-    a workspace that `data.open_workspace` refuses.
+    `settings` are fields of `TrainConfig`, such as `learning_rate=1e-3`, `seed=7` or `device="cpu"`. Raises InputError
+    for one that is unknown, unfit or means nothing here, an absent device, and an unfit workspace.
 
     >>> duckling_ii("artifacts", n_layer=4, seed=7)
     Duckling II on ...: 1,907,456 parameters, ... rows of 512 tokens, 6,144 live and 2,048 dead ids, seed 7
@@ -154,8 +152,7 @@ def duckling_ii(workspace: str | Path = "artifacts", **settings: Any) -> Experim
 def dataset_of(rows: PackedRows, context: int, payload_sha256: str) -> Dataset:
     """Return checked rows as the Dataset that the seed loads, in the NumPy format. Their tokens are not copied.
 
-    It has no folder: `load_from_disk` would also use any `cache-*.arrow` beside the rows, and write some. Its
-    fingerprint is the one on disk.
+    It has no folder: `load_from_disk` would also use any `cache-*.arrow` beside the rows, and write some.
     """
     layout = schema(context)
     kind = layout.field(COLUMN).type

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,6 @@ from duckling_train.sweep.grid import text
 NUMBERS = {"integer": "N", "float": "X"}
 """How `--help` of a sweep shows a number."""
 TIED = ("tied", "untied")
-
-
-class Choice(click.Choice[str]):
-    """A choice that `--help` shows without braces, as a|b."""
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        """Return the choices with bars between."""
-        return "|".join(self.choices)
 
 
 class CommaList(click.ParamType[Any]):
@@ -68,6 +61,10 @@ def number_or_all(_context: click.Context, _parameter: click.Parameter, value: s
         raise click.BadParameter(f"{value!r} is neither a number nor all") from error
 
 
+def _choice(choices: Sequence[str]) -> dict[str, Any]:
+    return {"type": click.Choice(choices), "metavar": "|".join(choices)}
+
+
 workspace = click.option(
     "-w", "--workspace", type=click.Path(path_type=Path), default=Path("artifacts"), metavar="DIR",
     envvar="DUCKLING_WORKSPACE", show_envvar=True, help="Where duckling-data put its two files.",
@@ -77,7 +74,7 @@ verbosity = options(
     click.option("--debug", is_flag=True, expose_value=False, help="Add the traceback to an error.  [default: off]"),
 )
 config = options(
-    click.option("--preset", type=Choice(tuple(PRESETS)), default="duckling-ii", help="The model."),
+    click.option("--preset", default="duckling-ii", help="The model.", **_choice(list(PRESETS))),
     click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE",
                  help="Settings as JSON, such as an earlier run's config.json. Flags override it."),
 )  # fmt: skip
@@ -87,7 +84,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "eval_rows": {"type": str, "metavar": "N|all", "callback": number_or_all, "default": str(TrainConfig.eval_rows)},
     "tied": {"is_flag": True},
     "keep_checkpoints": {"is_flag": True},
-    **{name: {"type": Choice(choices)} for name, choices in CHOICES.items()},
+    **{name: _choice(choices) for name, choices in CHOICES.items()},
 }
 """Settings whose flag is not a number with the field's default."""
 FLAGGED = [name for name in FIELDS if "help" in FIELDS[name].metadata]
@@ -108,12 +105,7 @@ def _list(name: str) -> Command:
     option = click.Option(names, **attributes)
     if option.is_flag and not option.secondary_opts:  # nothing to choose from
         return click.option(*names, is_flag=True, help=option.help)
-    if option.secondary_opts:
-        shown = "|".join(TIED)
-    elif isinstance(option.type, click.Choice):
-        shown = "|".join(option.type.choices)
-    else:
-        shown = option.metavar.replace(" ", ":") if option.metavar else NUMBERS[option.type.name]
+    shown = "|".join(TIED) if option.secondary_opts else (option.metavar or NUMBERS[option.type.name]).replace(" ", ":")
     default = FIELDS[name].default
     attributes = {} if default is None else {"default": text(name, default)}  # else in its help
     flags = [*option.opts, *(["--seeds"] if name == "seed" else [])]

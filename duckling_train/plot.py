@@ -104,11 +104,11 @@ def draw_losses(
 def loss_plot(steps: Sequence[int], losses: Sequence[float], title: str, vocab_size: int) -> bytes:
     """Return a PNG of a run's logged losses (nats a token) over the step, with their running mean if they are many."""
     style = {"color": COLOURS[0], "linewidth": 1, "label": "logged: mean since the last log"}
-    logged, last = Curve(steps, losses, {**style, "marker": "o", "markersize": 3}), f"last logged {losses[-1]:.4f}"
+    logged, last = Curve(steps, losses, style | {"marker": "o", "markersize": 3}), f"last logged {losses[-1]:.4f}"
     curves = [logged]
     if logged.long:
         mean = logged.smoothed(color=COLOURS[0], linewidth=2, label=MEAN)
-        curves = [Curve(steps, losses, {**style, "alpha": 0.45}), mean]
+        curves = [Curve(steps, losses, style | {"alpha": 0.45}), mean]
         last += f", mean of the last tenth {mean.losses[-1]:.4f}"
     figure, axes = draw_losses((8, 5), curves, vocab_size=vocab_size, below=0.6)
     if logged.long:

@@ -8,24 +8,19 @@
 | `bf16-weights` | bf16 | float32 | bf16 | rounded once, to nearest even |
 | `bf16-stochastic` | bf16 | float32 | bf16 | rounded once, stochastically |
 
-`bf16-mixed` is the seed's. Two effects in the others slow training, and the five tell them apart:
+`bf16-mixed` is the seed's. Two effects in the others slow training (docs/precision.md):
 
 - The second moment in bf16 cannot decay: neighbouring values differ by 0.4 to 0.8 %, so 0.999 times one rounds back to
   it. `bf16-pure`, which is `model.to(torch.bfloat16)` under torch's AdamW, has it and is kept for study.
-- A weight rounded to nearest does not move while its update is less than half the distance to its neighbour. Between
-  2**-6 and 2**-5, where many initial weights are (their standard deviation is 0.02), that half is 6.1e-5, and an update
-  seldom reaches the learning rate, 1e-4 at most. `bf16-pure` and `bf16-weights` have it; on average over the weights,
-  stochastic rounding loses nothing.
+- A weight rounded to nearest does not move while its update is less than half the distance to its neighbour, as that of
+  most initial weights is. `bf16-pure` and `bf16-weights` have it; on average, stochastic rounding loses nothing.
 
-The loss is computed in float32 from the logits in all five, and the norm for clipping in the gradients' dtype.
-
-Float32 moments for bf16 weights are `Float32StateAdamW`'s. Its arithmetic is torch's own AdamW on float32 copies of
-weights and gradients, and the new weight is rounded to bf16 once a step. There is no float32 master copy: what rounding
-takes away is lost. Stochastic rounding takes a weight between two neighbouring bf16 values to one of them, with
-probabilities that make its mean the float32 weight: 16 random bits are added below the bf16 mantissa, and the low half
-is set to 0. The bits come from the counter-based generator Philox with (seed, step) as its key and the parameter's
-number as its counter: the same on every device and after a resumption, without a generator's state. The optimizers of
-torch, torchao, optimi, heavyball and pytorch_optimizer do not have all of this.
+The arithmetic of the latter two is torch's own AdamW on float32 copies of weights and gradients. There is no float32
+master copy. Stochastic rounding takes a weight between two neighbouring bf16 values to one of them, with probabilities
+that make its mean the float32 weight: 16 random bits are added below the bf16 mantissa, and the low half is set to 0.
+The bits come from the counter-based generator Philox with (seed, step) as its key and the parameter's number as its
+counter: the same on every device and after a resumption. The optimizers of torch, torchao, optimi, heavyball and
+pytorch_optimizer do not have all of this.
 """
 
 from __future__ import annotations
@@ -87,10 +82,7 @@ def native_bf16() -> bool:
 def optimizer_class(
     precision: str, seed: int, **arguments: Any
 ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
-    """Return the optimizer's class and its keywords: `arguments` and its own; None where torch's AdamW does.
-
-    `seed` is that of stochastic rounding.
-    """
+    """Return an optimizer's class and keywords: `arguments` and the seed of its rounding; None is torch's AdamW."""
     recipe = RECIPES[precision]
     if recipe.state == recipe.weights:  # as torch has it
         return None
@@ -101,7 +93,7 @@ def random_halves(shape: torch.Size, seed: int, step: int, number: int) -> torch
     """Return int32[shape] on the CPU, uniform on 0 .. 65,535: a function of the arguments alone.
 
     `seed`, `step` and `number`, the parameter's number in the optimizer, are at least 0 and below 2**64. The generator
-    is Philox4x64-10 (Salmon et al., 2011): `seed` and `step` choose the stream, `number` its own part of it.
+    is Philox4x64-10 (Salmon et al., 2011).
     """
     generator = np.random.Philox(key=[seed, step], counter=[0, 0, 0, number])
     words = generator.random_raw((shape.numel() + 3) // 4).astype("<u8", copy=False)
@@ -122,10 +114,9 @@ def round_stochastically(values: torch.Tensor, halves: torch.Tensor) -> torch.Te
 
 
 class Float32StateAdamW(torch.optim.AdamW):
-    """AdamW with float32 moments for weights of any floating dtype; see the module.
+    """AdamW with float32 moments for weights of any floating dtype; on float32 weights torch's AdamW to the last bit.
 
-    `rounding_seed` None rounds to nearest even, a number stochastically. It applies to bf16 weights; others are
-    converted by torch, and float32 weights are never rounded. The other arguments are torch.optim.AdamW's.
+    `rounding_seed` None rounds bf16 weights to nearest even, a number stochastically. The other arguments are torch's.
     """
 
     def __init__(self, params: Iterable[Any], *, rounding_seed: int | None = None, **arguments: Any) -> None:
@@ -166,10 +157,7 @@ class Float32StateAdamW(torch.optim.AdamW):
             parameter.copy_(weight)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a saved state, its moments in float32: torch's own loading casts them to the weights' dtype.
-
-        `state_dict` is copied. Raises ValueError where its parameter groups are not this optimizer's.
-        """
+        """Copy a saved state, its moments in float32: torch's own loading casts them to the weights' dtype."""
         saved = copy.deepcopy(state_dict)
         super().load_state_dict(saved)
         for group, saved_group in zip(self.param_groups, saved["param_groups"], strict=True):

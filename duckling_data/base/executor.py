@@ -1,7 +1,7 @@
 """Work beside the caller's: executors, child processes, calls in the background, and items fetched ahead.
 
-Every heavy step of the pipeline (Parquet decoding, encoding, table look-ups, hashing, writing) and waiting for a child
-process release the interpreter's lock, so threads use all cores and nothing has to be copied.
+It is done by threads: every heavy step (Parquet decoding, encoding, table look-ups, hashing, writing) and waiting for a
+child process release the interpreter's lock, so threads use all cores and nothing has to be copied.
 """
 
 from __future__ import annotations
@@ -47,7 +47,6 @@ class Executor(Protocol):
         The items are taken one by one, in the caller's thread, and never many more than can be worked on at once.
         An exception of the function is raised when its result is due; no further item is begun then.
         """
-        ...
 
 
 class LocalExecutor:
@@ -58,7 +57,7 @@ class LocalExecutor:
         self.ahead = ahead
 
     def map(self, function: Callable[[T], R], items: Iterable[T], *, ordered: bool) -> Results[R]:
-        """Yield as `Executor.map` says. In order of completion an item is taken when a thread is free for it."""
+        """Yield as `Executor.map` says."""
         limit = self.workers + self.ahead if ordered else self.workers
         pending: dict[Future[R], int] = {}
         pool = ThreadPoolExecutor(max_workers=self.workers)
@@ -81,29 +80,24 @@ def _next(pending: dict[Future[R], int], ordered: bool) -> tuple[int, R]:
 
 def default_workers() -> int:
     """Return the number of cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Background:
-    """One thread that makes calls in the order they were submitted, at most AHEAD of them waiting.
-
-    An exception of a call is raised by the next `submit` that waits for it, or by `close`.
-    """
+    """One thread that makes calls in order, at most AHEAD of them waiting. `submit` and `close` raise their errors."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._pending: deque[Future[object]] = deque()
 
     def submit(self, fn: Callable[[T], object], argument: T) -> None:
-        """Have `fn(argument)` called after what was submitted before."""
+        """Have `fn(argument)` called."""
         while len(self._pending) > AHEAD:
             self._pending.popleft().result()
         self._pending.append(self._pool.submit(fn, argument))
 
     def close(self) -> None:
-        """Wait for all calls. Raises what the first failing one raised."""
+        """Wait for all calls."""
         try:
             for call in self._pending:
                 call.result()
@@ -133,9 +127,9 @@ class Ended:
 def run_commands(executor: Executor, commands: Iterable[list[str]], keep_open: int) -> Results[Ended]:
     """Run the commands on a local executor; yield (number, how it ended) of each, as they end.
 
-    The children inherit the file descriptor `keep_open`, and no other. Call it in the main thread. On SIGINT, SIGTERM
-    or SIGHUP every child is interrupted and waited for, then KeyboardInterrupt is raised, for the former two as a
-    `Stopped` with the signal's number; a second signal kills them. Closing the generator interrupts them, too.
+    The children inherit the file descriptor `keep_open`, and no other. Call it in the main thread. On one of SIGNALS
+    every child is interrupted and waited for, then KeyboardInterrupt is raised (`Stopped` for a signal of STOPS); a
+    second signal kills them. Closing the generator interrupts them, too.
     """
     closed = threading.Event()
 

@@ -117,8 +117,7 @@ def differing(runs: Sequence[RunRecord]) -> list[str]:
 def table(runs: Sequence[RunRecord]) -> str:
     """Return an aligned table, a line a run: what differs in its settings, and how it did. No line break at its end.
 
-    "last tenth" is the mean over the last tenth of the logs, which depends less on chance than the last one. Losses are
-    comparable on the same data alone: where the runs' datasets differ, the table says so.
+    "last tenth" is the mean over the last tenth of the logs. Where the runs' data differ, the table says so.
     """
     columns = [Column[RunRecord]("run", lambda run: run.name)]
     columns += [Column(word(name), partial(_setting_text, name)) for name in differing(runs)]

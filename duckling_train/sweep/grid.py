@@ -1,7 +1,6 @@
-"""The grid of a sweep: every combination of the values that its settings take. Pure: no files, no processes.
+"""The grid of a sweep: every combination of the values that its settings take, in one order; and how they are named.
 
-Points come in one order whatever the order of the flags: settings as in ORDER, the first one outermost, the values of
-each as they were given. A point's name depends on its settings alone: a larger grid finds the runs of a smaller one.
+A point's name depends on its settings alone: a larger grid finds the runs of a smaller one.
 """
 
 from __future__ import annotations

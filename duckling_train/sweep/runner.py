@@ -52,10 +52,7 @@ class Sweep:
         return (self.run_dir(point) / CONFIG).is_file()
 
     def record(self, point: Point) -> RunRecord | None:
-        """Return the record of a point's run, None where it is not finished.
-
-        Raises InputError where the run is damaged, has other settings than the point, or is on other data.
-        """
+        """Return a point's finished run, or None. Raises InputError if it is damaged or has other settings or data."""
         run_dir = self.run_dir(point)
         if not read_manifest(run_dir):
             return None
@@ -97,8 +94,7 @@ def plan(
 ) -> Sweep:
     """Return the sweep of a grid, in `out` or under `name` in the workspace, by default the grid's own. Writes nothing.
 
-    Raises InputError for settings out of range, a workspace that fits none of the points, a directory in which the
-    sweep may not be made, and a call under torchrun.
+    Raises InputError for unfit settings, a workspace that fits no point, and a directory that the sweep may not have.
     """
     if process_count() > 1:
         raise InputError("a sweep starts processes of its own: call it without torchrun, with --jobs")
@@ -144,8 +140,8 @@ def describe(sweep: Sweep) -> str:
 def run(sweep: Sweep, reporter: Reporter, *, overwrite: bool) -> list[Row]:
     """Make every run that is not finished, then write the table and the plot. Returns the table's rows.
 
-    A run that fails does not stop the others; the next call makes what is missing. Raises InputError where a run that
-    is there already is not the sweep's or another sweep is at work in the directory, OutsideError when the disk fails.
+    A run that fails does not stop the others. Raises InputError where a run that is there already is not the sweep's or
+    another sweep is at work in the directory, OutsideError when the disk fails.
     """
     with disk_errors(sweep.folder):
         sweep.folder.mkdir(parents=True, exist_ok=True)

@@ -208,7 +208,7 @@ def test_every_validation_row_can_be_asked_for(capsys: pytest.CaptureFixture[str
         (["--schedule", "linear,steep"], "'steep' is not one of"),
         (["--width", "16", "--heads", "3,16"], "--width is 16 and --heads 3"),
         (["--jobs", "0"], "--jobs is 0"),
-        (["--ctx", "64"], "holds fixed_size_list"),
+        (["--ctx", "64"], "holds rows of 512 tokens, expected 64"),
     ],
 )
 def test_bad_values_of_a_sweep_are_one_line_and_exit_2(

@@ -143,7 +143,7 @@ def test_a_sweep_that_was_stopped_goes_on_to_the_same_table_and_jobs_change_no_l
     assert _is_free(half), "a run was left at work"
     missing = 4 - len(inodes(half))
     begun = len(list(half.glob("runs/*/config.json"))) - len(inodes(half))  # how far each came is the machine's affair
-    assert sweep(half, workspace, *GRID, "--jobs", "2") == 0
+    assert sweep(half, workspace, *GRID, "--jobs", "2", real=number == signal.SIGKILL) == 0
     assert table(half) == table(swept)
     assert {name: inode for name, inode in inodes(half).items() if name in before} == before
     said = capsys.readouterr().err
@@ -151,24 +151,6 @@ def test_a_sweep_that_was_stopped_goes_on_to_the_same_table_and_jobs_change_no_l
     assert said.count("4 steps ...") == missing
     assert said.count("resuming, up to 4 steps ...") == begun
     assert "up to 2 runs side by side (--jobs 2) (2 of 4 runs)" in (half / "table.md").read_text()
-
-
-def test_a_run_that_had_begun_is_resumed_and_a_missing_one_made_by_the_command_itself(
-    swept: Path, workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    place = tmp_path / "begun"
-    shutil.copytree(swept, place)
-    begun, missing = (place / "runs" / row["run"] for row in table(place)[1:3])
-    shutil.rmtree(missing)
-    for path in begun.iterdir():  # as a kill leaves it after the settings were written
-        if path.name != "config.json":
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert sweep(place, workspace, *GRID, "--jobs", "2", real=True) == 0
-    said = capsys.readouterr().err
-    assert "2 of 4 runs are finished already" in said
-    assert said.count("resuming, up to 4 steps ...") == 1
-    assert said.count("training 4 steps ...") == 1
-    assert table(place) == table(swept)
 
 
 def _is_free(place: Path) -> bool:
