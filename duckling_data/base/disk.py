@@ -12,7 +12,6 @@ from pathlib import Path
 from duckling_data.base.errors import InputError, OutsideError
 
 FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your quota of the disk is used up"}
-
 OTHER_WORKSPACE = "choose another --workspace"
 
 

@@ -25,7 +25,8 @@ PARTIAL = ".partial"
 
 def open_regular(path: Path) -> io.BufferedReader:
     """Open a regular file for reading, without waiting. Raises InputError for another kind of file, or OSError."""
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    nonblocking = getattr(os, "O_NONBLOCK", 0)  # not on Windows
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | nonblocking))  # noqa: SIM115
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return file
     file.close()
@@ -79,7 +80,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Flush a directory's entries, so that a rename in it outlives a crash; nothing where a file system has no such."""
+    """Flush a directory's entries, where its file system can, so that a rename in it outlives a crash."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -11,11 +11,7 @@ import os
 import sys
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
-"""glibc's names and numbers for what `mallopt` sets."""
-LARGEST = 1 << 30
-"""Arrays up to this many bytes are kept: more than any block needs."""
-STEP = 64 << 20
-"""Bytes by which the heap grows."""
+"""glibc's names and numbers for what `mallopt` sets, in bytes."""
 
 
 def keep_freed_memory() -> None:
@@ -23,6 +19,6 @@ def keep_freed_memory() -> None:
     os.environ.setdefault("MIMALLOC_PURGE_DELAY", "-1")
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, LARGEST)
-        mallopt(M_TRIM_THRESHOLD, LARGEST)
-        mallopt(M_TOP_PAD, STEP)
+        mallopt(M_MMAP_THRESHOLD, 1 << 30)  # arrays up to 1 GiB are kept: more than any block needs
+        mallopt(M_TRIM_THRESHOLD, 1 << 30)
+        mallopt(M_TOP_PAD, 64 << 20)

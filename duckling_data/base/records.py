@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -89,7 +90,7 @@ def decode(value: Any, kind: type[T], where: str, advice: str) -> T:
     try:
         return msgspec.convert(value, kind)
     except ValueError as error:
-        raise InputError(f"{where}: {error}; {advice}") from error
+        raise InputError(f"{where}: {shorten(str(error), 300)}; {advice}") from error  # it quotes a field's name
 
 
 def read_record(path: Path, kind: type[T], advice: str, limit: int = JSON_LIMIT) -> T:

@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -93,8 +94,6 @@ def _count_pairs(value: object) -> int:
 
 
 def _refuse_duplicate(pairs: list[tuple[str, Any]]) -> None:
-    seen: set[str] = set()
-    for key, _ in pairs:
-        if key in seen:
+    for key, times in Counter(key for key, _ in pairs).items():
+        if times > 1:
             raise ValueError(f"the duplicate key {key[:60]!r} in an object")
-        seen.add(key)

@@ -42,7 +42,7 @@ def write(place: Path, *chunks: np.ndarray, ctx: int = CTX) -> RowWriter:
     return writer
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(count=st.integers(1, 60), data=st.data())
 def test_the_bytes_do_not_depend_on_how_the_rows_are_handed_over(
     tmp_path: Path, count: int, data: st.DataObject

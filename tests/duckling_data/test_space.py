@@ -69,7 +69,7 @@ def test_a_full_disk_is_named_at_the_kept_tokens_and_at_the_rows(disk: Disk, scr
     command = ["duckling_data.cli", "pack", "-w", str(folder / "w"), "--source", str(scratch / "s.jsonl"), *SMALL[:2],
                "--live", "10", "--dead", "2", "--ctx", "64"]  # fmt: skip
     told = set()
-    for at in (*range(5, 9), *range(50, 54)):
+    for at in (6, 7, 51, 52):
         shutil.rmtree(folder / "w", ignore_errors=True)
         done = disk.run(command, folder, at, errno.ENOSPC)
         kept, of_rows = "(deleted)" in done.failed, "shard-" in done.failed
