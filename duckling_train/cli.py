@@ -33,19 +33,9 @@ PROGRAM = "duckling-train"
 @click.version_option(package_name="duckling", prog_name=PROGRAM)
 @click.pass_context
 def cli(
-    context: click.Context,
-    /,
-    workspace: Path,
-    out: Path | None,
-    name: str | None,
-    resume: str | None,
-    overwrite: bool,
-    preset: str,
-    config_file: Path | None,
-    dry_run: bool,
-    quiet: bool,
-    **_settings: object,
-) -> None:
+    context: click.Context, /, workspace: Path, out: Path | None, name: str | None, resume: str | None,
+    overwrite: bool, preset: str, config_file: Path | None, dry_run: bool, quiet: bool, **_settings: object,
+) -> None:  # fmt: skip
     """Train Duckling II on the workspace's dataset and write a run directory.
 
     The defaults are Duckling II's. On a CPU the run is bitwise that of the seed's notebook.
@@ -171,20 +161,7 @@ def template(file: Path, workspace: Path, overwrite: bool, quiet: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Print what would be trained and where, and stop.  [default: off]")
 @options.verbosity
 @click.pass_context
-def sweep(
-    context: click.Context,
-    /,
-    workspace: Path,
-    out: Path | None,
-    name: str | None,
-    jobs: int,
-    overwrite: bool,
-    preset: str,
-    config_file: Path | None,
-    dry_run: bool,
-    quiet: bool,
-    **_settings: object,
-) -> None:
+def sweep(context: click.Context, /, overwrite: bool, dry_run: bool, quiet: bool, **given: Any) -> None:
     """Train every combination of the values given: a run each, and one table and one plot of them all.
 
     Any setting of a run takes a list of values between commas; one value holds for all runs. The two sweeps by which
@@ -204,7 +181,8 @@ def sweep(
     from duckling_train.sweep import runner
 
     lists = options.given_lists(context)
-    planned = runner.plan(lists, workspace, out, name, jobs, preset=preset, file=config_file, overwrite=overwrite)
+    where = given["workspace"], given["out"], given["name"], given["jobs"]
+    planned = runner.plan(lists, *where, preset=given["preset"], file=given["config_file"], overwrite=overwrite)
     if dry_run:
         click.echo(runner.describe(planned))
         return

@@ -95,13 +95,9 @@ class Experiment:
         args = self.make_training_args(num_steps, **{"disable_tqdm": True, **extras})
         tracker = LossTracker()
         trainer = Trainer(
-            model=self.model,
-            args=args,
-            train_dataset=self.dataset,
-            data_collator=self.collator,
-            callbacks=[tracker, ProgressLines(), *callbacks],
-            optimizer_cls_and_kwargs=self.optimizer(args),
-        )
+            model=self.model, args=args, train_dataset=self.dataset, data_collator=self.collator,
+            callbacks=[tracker, ProgressLines(), *callbacks], optimizer_cls_and_kwargs=self.optimizer(args),
+        )  # fmt: skip
         trainer.remove_callback(PrinterCallback)  # it prints every log
         trainer.train()
         return tracker
@@ -138,15 +134,10 @@ def duckling_ii(workspace: str | Path = "artifacts", **settings: Any) -> Experim
     tokenizer = DucklingTokenizer(data.mapping)
     set_seed(config.seed)
     return Experiment(
-        model=build_model(config),
-        dataset=dataset_of(data.rows, config.n_positions, data.payload_sha256),
-        collator=CausalLMCollator(),
-        tokenizer=tokenizer,
-        token_mapping=data.mapping,
-        dead_token_ids=tokenizer.dead_token_ids,
-        device=config.device,
-        config=config,
-    )
+        model=build_model(config), dataset=dataset_of(data.rows, config.n_positions, data.payload_sha256),
+        collator=CausalLMCollator(), tokenizer=tokenizer, token_mapping=data.mapping,
+        dead_token_ids=tokenizer.dead_token_ids, device=config.device, config=config,
+    )  # fmt: skip
 
 
 def dataset_of(rows: PackedRows, context: int, payload_sha256: str) -> Dataset:

@@ -12,30 +12,19 @@ from duckling_data.base.errors import InputError
 from duckling_train.config import TrainConfig
 from duckling_train.precision import RECIPES
 
+SIZES = ("vocab_size", "n_embd", "n_head", "n_layer", "n_positions", "n_inner")
+
 
 def model_config(config: TrainConfig) -> GPT2Config:
     """Return the seed's model configuration in `config`'s sizes: no dropout, `gelu`, no cache.
 
     GPT-2's begin and end tokens (50256) are unset: they are outside the compact vocabulary, and `generate` would warn.
     """
-    return GPT2Config(
-        vocab_size=config.vocab_size,
-        n_embd=config.n_embd,
-        n_head=config.n_head,
-        n_layer=config.n_layer,
-        n_positions=config.n_positions,
-        n_inner=config.n_inner,
-        activation_function="gelu",
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        layer_norm_epsilon=1e-5,
-        initializer_range=0.02,
-        use_cache=False,
-        tie_word_embeddings=config.tied,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
+    sizes = {name: getattr(config, name) for name in SIZES}
+    fixed = {"activation_function": "gelu", "layer_norm_epsilon": 1e-5, "initializer_range": 0.02, "use_cache": False}
+    dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+    tokens = {"bos_token_id": None, "eos_token_id": None}
+    return GPT2Config(**sizes, **fixed, **dropout, **tokens, tie_word_embeddings=config.tied)
 
 
 def build_model(config: TrainConfig) -> GPT2LMHeadModel:

@@ -53,14 +53,9 @@ def running_mean(values: Sequence[float]) -> npt.NDArray[np.float64]:
 
 
 def draw_losses(
-    size: tuple[float, float],
-    curves: Sequence[Curve],
-    *,
-    vocab_size: int | None = None,
-    fontsize: float = 9,
-    limits: Iterable[float] = (),
-    below: float = 0.3,
-) -> tuple[Any, Any]:
+    size: tuple[float, float], curves: Sequence[Curve], *, vocab_size: int | None = None, fontsize: float = 9,
+    limits: Iterable[float] = (), below: float = 0.3,
+) -> tuple[Any, Any]:  # fmt: skip
     """Return a Matplotlib figure of `size` (inches) with the curves, and its axes; no window system is touched.
 
     With a `vocab_size` the loss of equally likely tokens, ln(vocab_size), is drawn, too. All losses drawn are within

@@ -15,12 +15,10 @@
 - A weight rounded to nearest does not move while its update is less than half the distance to its neighbour, as that of
   most initial weights is. `bf16-pure` and `bf16-weights` have it; on average, stochastic rounding loses nothing.
 
-The arithmetic of the latter two is torch's own AdamW on float32 copies of weights and gradients. There is no float32
-master copy. Stochastic rounding takes a weight between two neighbouring bf16 values to one of them, with probabilities
-that make its mean the float32 weight: 16 random bits are added below the bf16 mantissa, and the low half is set to 0.
-The bits come from the counter-based generator Philox with (seed, step) as its key and the parameter's number as its
-counter: the same on every device and after a resumption. The optimizers of torch, torchao, optimi, heavyball and
-pytorch_optimizer do not have all of this.
+The arithmetic of the latter two is torch's own AdamW on float32 copies of weights and gradients. Stochastic rounding
+takes a weight between two neighbouring bf16 values to one of them, its mean being the float32 weight: 16 random bits
+are added below the bf16 mantissa, and the low half is set to 0. They come from the generator Philox, keyed by seed and
+step: the same on every device and after a resumption.
 """
 
 from __future__ import annotations

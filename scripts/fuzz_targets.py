@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import functools
 import gzip
-import hashlib
 import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from scripts.fuzz_trainer import (
+    checkpoint,
+    config,
+    read_checkpoint,
+    read_run,
+    read_settings,
+    read_sweep,
+    run,
+    sweep,
+)
 
 TEXTS = [
     "One day, a dog.",
@@ -154,80 +164,6 @@ def _source() -> bytes:
     return json.dumps({"format": 1, "sources": ["demo:100"], "text_field": "text", "counted": counted}).encode()
 
 
-def _read_settings(folder: Path, name: str) -> None:
-    from duckling_train.settings import make_config
-
-    make_config(file=folder / name)
-
-
-def _config() -> bytes:
-    from duckling_train.config import TrainConfig
-
-    inputs = {"dataset": {"payload_sha256": "ab", "rows": 3}, "mapping": {"sha256": "cd"}}
-    return json.dumps({**TrainConfig().resolved(), "inputs": inputs}, indent=2).encode()
-
-
-def _run() -> dict[str, bytes]:
-    lines = [{"step": step, "loss": 9.0 / step, "learning_rate": 1e-4, "grad_norm": 1.5} for step in range(1, 9)]
-    log = "".join(json.dumps(line) + "\n" for line in lines).encode()
-    summary = {"parameters": 1510912, "steps_per_second": 7.5, "tokens_per_second": 3840, "device_name": "cpu"}
-    files = {"config.json": _config(), "metrics.jsonl": log, "evaluation.jsonl": log}
-    files["summary.json"] = json.dumps(summary).encode()
-    files["manifest.json"] = json.dumps({"format": 1, "files": _described(files)}).encode()
-    return {f"run/{name}": content for name, content in files.items()}
-
-
-def _described(files: dict[str, bytes]) -> dict[str, Any]:
-    return {name: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for name, c in files.items()}
-
-
-def _read_run(folder: Path, name: str) -> None:
-    from duckling_train.compare.table import table
-    from duckling_train.runs.read import read_run, same_data
-
-    manifest = folder / "run" / "manifest.json"
-    if name != "run/manifest.json":  # who mangles a file mangles its digest, too: else all ends there
-        files = {path.name: path.read_bytes() for path in manifest.parent.iterdir() if path != manifest}
-        manifest.write_text(json.dumps({"format": 1, "files": _described(files)}))
-    record = read_run(folder / "run")
-    same_data([record, record])
-    table([record, record])
-
-
-def _checkpoint() -> dict[str, bytes]:
-    files = {
-        **{"weights.safetensors": b"w" * 99, "optimizer.safetensors": b"o" * 99, "metrics.jsonl": b""},
-        "trainer_state.json": b'{"global_step": 10, "max_steps": 100}',
-    }
-    groups = [{"lr": 1e-4, "betas": [0.9, 0.999]}]
-    state = {"running_loss": 1.5, "last_logged": 10, "seconds": 2.5, "groups": groups, "schedule": {"last_epoch": 10}}
-    content = {"format": 1, "step": 10, "settings": {"steps": 100}, "files": _described(files), "state": state}
-    files["checkpoint.json"] = _signed(json.dumps(content).encode())
-    return {f"checkpoints/step-00000010/{name}": content for name, content in files.items()}
-
-
-def _signed(record: bytes) -> bytes:
-    """Return a checkpoint's record with its own digest, or as it is where it holds no object."""
-    from duckling_data.base.strict_json import digest_json, parse_json
-
-    try:
-        content = parse_json(record)
-    except ValueError:
-        return record
-    if not isinstance(content, dict):
-        return record
-    content.pop("record_sha256", None)
-    return json.dumps({**content, "record_sha256": digest_json(content)}).encode()
-
-
-def _read_checkpoint(folder: Path, name: str) -> None:
-    from duckling_train.runs.checkpoint import Checkpoints
-
-    if name.endswith("checkpoint.json"):
-        (folder / name).write_bytes(_signed((folder / name).read_bytes()))
-    Checkpoints(folder, {"settings": {"steps": 100}}, keep_all=True).newest()
-
-
 @functools.cache
 def _dataset() -> dict[str, bytes]:
     import tempfile
@@ -287,23 +223,6 @@ def _read_golden(folder: Path, name: str) -> None:
     list(golden_differences(Manifest(folder), folder / "golden.json"))
 
 
-def _sweep() -> bytes:
-    from duckling_train.config import TrainConfig
-
-    fixed = TrainConfig().resolved()
-    swept = {"n_layer": [fixed.pop("n_layer"), 4], "steps": [fixed.pop("steps")]}
-    return json.dumps({"format": 1, "swept": swept, "fixed": fixed, "inputs": {"dataset": {"rows": 3}}}).encode()
-
-
-def _read_sweep(folder: Path, name: str) -> None:
-    from duckling_data.base.records import decode
-    from duckling_train.sweep.layout import SweepRecord, read_sweep, refusal
-
-    reason = refusal(folder, read_sweep(folder), decode(json.loads(_sweep()), SweepRecord, "seed", ""))
-    if reason and ("\n" in reason or len(reason) > 1000):
-        raise AssertionError(f"a reason of {len(reason)} characters, {len(reason.splitlines())} lines")
-
-
 TARGETS = (
     Target("jsonl", lambda: {"s.jsonl": _jsonl()}, _read_stories),
     Target("txt", lambda: {"s.txt": _txt()}, _read_stories),
@@ -314,10 +233,10 @@ TARGETS = (
     Target("manifest", lambda: {"manifest.json": _manifest()}, _read_manifest, ("duckling_data.stages.pack",)),
     Target("source", lambda: {"corpus/source.json": _source()}, _read_source),
     Target("dataset", _dataset, _read_dataset),
-    Target("config", lambda: {"c.json": _config()}, _read_settings, ("duckling_train.settings",)),
-    Target("run", _run, _read_run, ("duckling_train.compare.table",)),
-    Target("checkpoint", _checkpoint, _read_checkpoint, ("duckling_train.runs.checkpoint",)),
+    Target("config", lambda: {"c.json": config()}, read_settings, ("duckling_train.settings",)),
+    Target("run", run, read_run, ("duckling_train.compare.table",)),
+    Target("checkpoint", checkpoint, read_checkpoint, ("duckling_train.runs.checkpoint",)),
     Target("counts", lambda: {"c.parquet": _counts()}, _read_counts),
     Target("golden", _golden, _read_golden, ("duckling_data.verify.golden",)),
-    Target("sweep", lambda: {"sweep.json": _sweep()}, _read_sweep, ("duckling_train.sweep.layout",)),
+    Target("sweep", lambda: {"sweep.json": sweep()}, read_sweep, ("duckling_train.sweep.layout",)),
 )

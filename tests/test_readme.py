@@ -78,9 +78,6 @@ def test_the_commands_that_are_named_exist_with_their_options() -> None:
         assert CliRunner().invoke(group, [*arguments, "--help"]).exit_code == 0, command
 
 
-@pytest.mark.xfail(
-    raises=ImportError, strict=True, reason="until both packages export these names: then remove this mark"
-)
 def test_the_names_that_are_imported_are_exported() -> None:
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     imports = re.findall(r"^from duckling_(?:data|train) import [\w, ]+", text, flags=re.MULTILINE)

@@ -23,14 +23,6 @@ class Reporter:
         """Return a progress bar (a tqdm, to be used in a `with`), drawn if it lasts more than half a second."""
         from tqdm import tqdm
 
-        return tqdm(
-            total=total,
-            desc=what,
-            unit=f" {unit}",
-            unit_scale=True,
-            delay=0.5,
-            leave=False,
-            dynamic_ncols=True,
-            file=sys.stderr,
-            disable=True if self.quiet else None,  # None: off where standard error is no terminal
-        )
+        off = True if self.quiet else None  # None: off where standard error is no terminal
+        look = {"unit": f" {unit}", "unit_scale": True, "delay": 0.5, "leave": False, "dynamic_ncols": True}
+        return tqdm(total=total, desc=what, file=sys.stderr, disable=off, **look)

@@ -51,13 +51,9 @@ def file_fault(path: Path, expected: FileRecord, *, links: bool = True, content:
 
 
 def file_faults(
-    folder: Path,
-    expected: Mapping[str, FileRecord],
-    *,
-    links: bool = True,
-    content: bool = True,
+    folder: Path, expected: Mapping[str, FileRecord], *, links: bool = True, content: bool = True,
     done: Callable[[int], object] = lambda size: None,
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[tuple[str, str]]:  # fmt: skip
     """Yield (name, difference) of each file in `folder` that is not as recorded; `done` is told each file's bytes."""
     for name, record in expected.items():
         fault = file_fault(folder / name, record, links=links, content=content)

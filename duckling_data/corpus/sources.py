@@ -168,13 +168,9 @@ def _count_key(file: CorpusFile, text_field: str) -> str:
 
 
 def _measure(
-    files: Files,
-    text_field: str,
-    counted: Mapping[str, int],
-    hashes: Mapping[str, str],
-    workers: int,
+    files: Files, text_field: str, counted: Mapping[str, int], hashes: Mapping[str, str], workers: int,
     reporter: Reporter,
-) -> FileSplit:
+) -> FileSplit:  # fmt: skip
     """Return the files as a split: hashed every time, counted if this content was not counted before.
 
     A file that has another SHA-256 than `hashes` says is not read further: it is returned with no stories.

@@ -43,12 +43,9 @@ class DucklingTokenizer(PythonBackend):
     model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012
 
     def __init__(
-        self,
-        mapping: Mapping[str, Any] | str | os.PathLike[str] | None = None,
-        *,
-        encoder: str = "gigatoken",
+        self, mapping: Mapping[str, Any] | str | os.PathLike[str] | None = None, *, encoder: str = "gigatoken",
         **kwargs: Any,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if mapping is None:
             raise InputError(f"no {MAPPING_FILE} to make a tokenizer of; `duckling-data build-vocab` makes it")
         self.mapping = (

@@ -99,15 +99,10 @@ def read_run(path: Path) -> RunRecord:
     figures = {name: (summary or {}).get(name) for name in FIGURES}
     decode(figures, dict[str, float | None], str(path / SUMMARY), AGAIN)
     return RunRecord(
-        name=path.resolve().name,
-        settings=settings,
-        inputs=inputs or {},
-        steps=[line["step"] for line in metrics],
-        losses=[line["loss"] for line in metrics],
-        evaluations=_read_lines(path / EVALUATIONS, torn=manifest is None),
-        summary=summary,
-        finished=manifest is not None,
-    )
+        name=path.resolve().name, settings=settings, inputs=inputs or {}, steps=[line["step"] for line in metrics],
+        losses=[line["loss"] for line in metrics], evaluations=_read_lines(path / EVALUATIONS, torn=manifest is None),
+        summary=summary, finished=manifest is not None,
+    )  # fmt: skip
 
 
 def dataset_digest(record: RunRecord) -> str | None:

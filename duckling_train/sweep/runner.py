@@ -82,16 +82,9 @@ class Sweep:
 
 
 def plan(
-    lists: Lists,
-    workspace: Path,
-    out: Path | None,
-    name: str | None,
-    jobs: int,
-    *,
-    preset: str,
-    file: Path | None,
+    lists: Lists, workspace: Path, out: Path | None, name: str | None, jobs: int, *, preset: str, file: Path | None,
     overwrite: bool,
-) -> Sweep:
+) -> Sweep:  # fmt: skip
     """Return the sweep of a grid, in `out` or under `name` in the workspace, by default the grid's own. Writes nothing.
 
     Raises InputError for unfit settings, a workspace that fits no point, and a directory that the sweep may not have.
