@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from typing import Any
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -20,11 +21,11 @@ def model_config(config: TrainConfig) -> GPT2Config:
 
     GPT-2's begin and end tokens (50256) are unset: they are outside the compact vocabulary, and `generate` would warn.
     """
-    sizes = {name: getattr(config, name) for name in SIZES}
-    fixed = {"activation_function": "gelu", "layer_norm_epsilon": 1e-5, "initializer_range": 0.02, "use_cache": False}
-    dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
-    tokens = {"bos_token_id": None, "eos_token_id": None}
-    return GPT2Config(**sizes, **fixed, **dropout, **tokens, tie_word_embeddings=config.tied)
+    sizes: dict[str, Any] = {name: getattr(config, name) for name in SIZES}
+    fixed: dict[str, Any] = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+    fixed |= {"activation_function": "gelu", "layer_norm_epsilon": 1e-5, "initializer_range": 0.02, "use_cache": False}
+    fixed |= {"bos_token_id": None, "eos_token_id": None, "tie_word_embeddings": config.tied}
+    return GPT2Config(**sizes, **fixed)
 
 
 def build_model(config: TrainConfig) -> GPT2LMHeadModel:
