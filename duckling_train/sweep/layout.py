@@ -82,8 +82,9 @@ def read_sweep(folder: Path) -> SweepRecord | None:
         raise InputError(f"{path}: has format {record.format}; expected {FORMAT_VERSION}; {ELSEWHERE}.")
     if unknown := record.swept.keys() - FIELDS.keys():
         raise InputError(f"{path}: has an unknown setting {min(unknown)!r}; {damaged}")
-    for name in FIELDS:
-        for value in record.values(name):
+    fixed = {name: [value] for name, value in record.fixed.items() if name in FIELDS}
+    for name, values in (*record.swept.items(), *fixed.items()):
+        for value in values:
             check_type(path, name, value)
     return record
 
