@@ -308,7 +308,7 @@ def test_values_that_hardly_differ_have_their_own_directories() -> None:
         (["--schedule", "linear,steep"], "'steep' is not one of"),
         (["--heads", "3,16"], "--width is 16 and --heads 3"),
         (["--jobs", "0"], "--jobs is 0"),
-        (["--ctx", "64"], "tokens, expected 64"),
+        (["--ctx", "64"], "holds fixed_size_list"),
     ],
 )
 def test_bad_values_are_one_line_and_exit_2(
