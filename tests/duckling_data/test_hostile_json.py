@@ -196,29 +196,15 @@ def manifest_with(outputs: Any = None, settings: Any = None) -> str:
     return json.dumps({"format": 1, "corpus": None, "stages": {"count": stage}})
 
 
-@pytest.mark.parametrize(
-    "place",
-    [
-        "/etc/passwd",
-        "../x",
-        "report/../../x",
-        "..",
-        ".",
-        "",
-        "report/",
-        "report//x",
-        "a\\..\\b",
-        "C:/x",
-        "a\0b",
-        "link/x",
-    ],
-)
+OUTSIDE = ["/etc/passwd", "../x", "report/../../x", "..", ".", "", "report/", "report//x", "a\\..\\b", "C:/x", "a\0b"]
+
+
+@pytest.mark.parametrize("place", [*OUTSIDE, "report/link"])
 def test_no_output_of_a_manifest_leads_out_of_the_workspace(tmp_path: Path, place: str) -> None:
     workspace = tmp_path / "w"
     workspace.mkdir()
     (workspace / "report").mkdir()
     (workspace / "report" / "link").symlink_to("/etc/passwd")
-    place = "report/link" if place == "link/x" else place
     (workspace / "manifest.json").write_text(manifest_with({place: {"bytes": 1, "sha256": "ab"}}))
     assert "is no path inside the workspace" in refused(workspace, "manifest.json")
 

@@ -147,12 +147,9 @@ def _fit(job: Job, hooks: Sequence[Hook]) -> None:
     own = optimizer_class(config.precision, config.seed)  # None: the Trainer's AdamW
     adamw = {"lr": config.learning_rate, "betas": config.betas, "eps": FIXED["adam_epsilon"]}
     trainer = DucklingTrainer(
-        job=job,
-        hooks=hooks,
-        args=arguments_of(config, job.run_dir),
-        data_collator=CausalLMCollator(),
+        job=job, hooks=hooks, args=arguments_of(config, job.run_dir), data_collator=CausalLMCollator(),
         optimizer_cls_and_kwargs=(own[0], adamw | own[1]) if own is not None else None,
-    )
+    )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     if start is not None and config.report_to == "tensorboard" and is_main_process():
         _purge_events(trainer, start.step)
