@@ -14,7 +14,7 @@ import pytest
 from duckling_data.base.progress import Reporter
 from duckling_data.base.records import describe
 from duckling_data.corpus.demo import demo_stories
-from duckling_data.corpus.splits import StoryBatch
+from duckling_data.corpus.readers.blocks import Block
 from duckling_data.rows.write import RowWriter
 from duckling_data.stages.count import TokenCounts
 from duckling_data.stages.counts import read_counts, write_counts
@@ -176,8 +176,8 @@ def test_a_sampled_story_that_the_other_encoder_encodes_otherwise_is_named(
 ) -> None:
     kept = EncodedSplit._encode
 
-    def encode(split: EncodedSplit, batch: StoryBatch, wanted: Any) -> EncodedBatch:
-        encoded = kept(split, batch, wanted)
+    def encode(split: EncodedSplit, first: int, block: Block, wanted: Any) -> EncodedBatch:
+        encoded = kept(split, first, block, wanted)
         if split._pool._kind == "tokenizers" and (encoded.stories == 17).any():
             at = int(encoded.lengths[: encoded.stories.tolist().index(17)].sum()) + 4
             encoded.tokens[at] = 262
@@ -198,9 +198,9 @@ def test_the_sample_is_the_same_every_time_and_all_of_a_small_split(
     taken: list[list[int]] = []
     kept = EncodedSplit._encode
 
-    def encode(split: EncodedSplit, batch: StoryBatch, wanted: Any) -> EncodedBatch:
+    def encode(split: EncodedSplit, first: int, block: Block, wanted: Any) -> EncodedBatch:
         taken.append(np.flatnonzero(wanted).tolist())
-        return kept(split, batch, wanted)
+        return kept(split, first, block, wanted)
 
     monkeypatch.setattr(EncodedSplit, "_encode", encode)
     for split in ("train", "train", "validation"):

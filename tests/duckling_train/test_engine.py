@@ -13,7 +13,7 @@ from transformers import GPT2LMHeadModel, Trainer, set_seed
 
 from duckling_data.rows.layout import TokenIds
 from duckling_data.rows.read import Rows
-from duckling_train.config import ENGINES, TrainConfig
+from duckling_train.config import CHOICES, TrainConfig
 from duckling_train.data import COLUMN, PackedRows
 from duckling_train.engines import load_engine
 from duckling_train.engines.base import GRADIENT, HIDDEN, Hook, Job, LogLine, StepView
@@ -95,7 +95,7 @@ def assert_equal_weights(one: GPT2LMHeadModel, other: GPT2LMHeadModel) -> None:
     assert all(torch.equal(tensor, weights[name]) for name, tensor in one.state_dict().items())
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=CHOICES["engine"])
 def engine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
