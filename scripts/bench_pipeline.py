@@ -2,8 +2,8 @@
 
 The two run in turn, each in a fresh process, on demo stories, and both count all stories (--sample all) and pack all;
 figures are medians over the rounds. Ours is timed as a whole process, start-up included; the obvious way
-(tests/reference_pipeline.py: transformers' batched calls, Counter, datasets) without its imports, on fewer stories,
-since it is slow. Then each part of our road is timed alone in one thread: the
+(tests/support/reference_pipeline.py: transformers' batched calls, Counter, datasets) without its imports, on fewer
+stories, since it is slow. Then each part of our road is timed alone in one thread: the
 sum of the parts, spread evenly over the cores, is the bound that the whole can be held against.
 """
 
@@ -81,7 +81,7 @@ def obvious_child(parquet: str, out: str) -> None:
     from transformers import GPT2TokenizerFast  # noqa: F401  # imported here, so that the clock does not see it
 
     from duckling_data.base.gpt2_files import gpt2_folder
-    from tests import reference_pipeline
+    from tests.support import reference_pipeline
 
     datasets.disable_progress_bars()
     began = time.perf_counter()

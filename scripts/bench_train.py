@@ -81,7 +81,7 @@ def seed_folder(workspace: Path, scratch: Path) -> Path:
 
 def seed_child(workspace: Path, steps: int, scratch: Path) -> dict[str, float]:
     """Train by the seed's cells, here. Returns loop seconds and the last logged loss."""
-    from tests import seed_cells
+    from tests.support import seed_cells
 
     times = clock_every_trainer()
     folder = seed_folder(workspace, scratch)
@@ -107,7 +107,7 @@ def data_child(workspace: Path, batches: int, scratch: Path) -> dict[str, float]
     from duckling_train.config import TrainConfig
     from duckling_train.data import open_workspace
     from duckling_train.engines.reference.engine import CausalLMCollator
-    from tests import seed_cells
+    from tests.support import seed_cells
 
     cells = seed_cells.run_data_cells(seed_folder(workspace, scratch))
     rows = open_workspace(workspace, TrainConfig()).rows

@@ -12,13 +12,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import venv
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tests.support.environments import run
+
 ENVIRONMENTS = {
     "old": ("datasets==3.6.0", "pyarrow==17.0.0", "numpy<2.3"),
     "new": ("datasets==5.2.0", "pyarrow==26.0.1"),
@@ -129,15 +131,6 @@ def environment(folder: Path, requirements: tuple[str, ...]) -> Path:
         venv.create(folder, with_pip=True)
     run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements)
     return python
-
-
-def run(*words: object) -> str:
-    """Return a program's standard output; stop with its error if it fails. The project is found by PYTHONPATH."""
-    settings = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([str(w) for w in words], capture_output=True, text=True, env=settings, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(str(w) for w in words[:6])} … failed:\n{done.stderr}")
-    return done.stdout
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from scripts.check_datasets_versions import ROOT, run
+from tests.support.environments import ROOT, run
 
 GOLDEN = ROOT / "artifacts" / "golden" / "demo.json"
 TRAIN = ("--steps", "20", "--device", "cpu", "--threads", "2", "--quiet")

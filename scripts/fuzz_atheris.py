@@ -27,8 +27,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from scripts.fuzz_readers import SECONDS, bound_memory, judge, mutated, put_seeds
-from scripts.fuzz_targets import TARGETS, Target
+from tests.support.fuzz.mutate import SECONDS, bound_memory, judge, mutated, put_seeds
+from tests.support.fuzz.targets import TARGETS, Target
 
 READERS = {target.name: target for target in TARGETS}
 OURS = ("duckling_data", "duckling_train")

@@ -17,9 +17,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.determinism.cases import ALONE, PLAIN
-from tests.determinism.commands import digests, pack, put, run_digests, story_files, train
-from tests.determinism.disturb import Disturbance, compile_readdir, turkish
+from tests.support.determinism.cases import ALONE, PLAIN
+from tests.support.determinism.commands import digests, pack, put, run_digests, story_files, train
+from tests.support.determinism.disturb import Disturbance, compile_readdir, turkish
 
 LINE = "{:<44} {:>7} {:>8.1f}  {}"
 

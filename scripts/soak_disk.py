@@ -2,8 +2,8 @@
 
     python scripts/soak_disk.py [--every N] [--cases pack repack report train]
 
-Of each case (see tests/fault/cases.py) every write, or every N-th, fails once in each way. After it the command must
-have said so in one line, `verify` find nothing wrong, and the next command end in the bytes of an undisturbed run.
+Of each case (see tests/support/fault/cases.py) every write, or every N-th, fails once in each way. After it the command
+must have said so in one line, `verify` find nothing wrong, and the next command end in the bytes of an undisturbed run.
 Needs Linux and a C compiler.
 """
 
@@ -18,8 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.fault.cases import faults_of_a_write, make_cases
-from tests.fault.disk import Disk, compile_shim
+from tests.support.fault.cases import faults_of_a_write, make_cases
+from tests.support.fault.disk import Disk, compile_shim
 
 
 def main() -> None:

@@ -18,8 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.fault.cases import faults_of_a_write, faults_of_kills, make_cases
-from tests.fault.disk import KILL, Disk, compile_shim
+from tests.support.fault.cases import faults_of_a_write, faults_of_kills, make_cases
+from tests.support.fault.disk import KILL, Disk, compile_shim
 
 IN_A_ROW = 4
 

@@ -1,5 +1,0 @@
-"""What the tests share: how long they wait for another process."""
-
-HANG = 600
-"""Seconds after which a process, thread or connection that a test waits for has hung. It measures no speed: a loaded
-machine without native bf16 takes a small part of it."""

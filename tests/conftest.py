@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import os
 
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import settings
+
+pytest.register_assert_rewrite("tests.support")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -17,10 +20,3 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 settings.register_profile("same", derandomize=True, print_blob=True)
 settings.register_profile("explore", derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
-
-hostile = settings(
-    max_examples=1000 if settings.get_current_profile_name() == "explore" else 10,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-"""For hostile bytes, of which hypothesis draws few in the tests: the fuzzers of `make soak` are to find more."""

@@ -1,7 +1,7 @@
 """Nothing of the machine, the user or the moment moves a byte: the same files from the same stories, everywhere.
 
-Each command is a process of its own. The disturbances are joined (tests/determinism/cases.py), so that three processes
-meet all of them; `scripts/soak_determinism.py` gives each alone, and says which one it is that moves a byte.
+Each command is a process of its own. The disturbances are joined (tests/support/determinism/cases.py), so that three
+processes meet all of them; `scripts/soak_determinism.py` gives each alone, and says which one it is that moves a byte.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests import HANG
-from tests.determinism.cases import HIDDEN_C, PLAIN, UMLAUTS, joined
-from tests.determinism.children import METHODS
-from tests.determinism.commands import (
+from tests.support import HANG
+from tests.support.data import SMALL, build, snapshot
+from tests.support.determinism.cases import HIDDEN_C, PLAIN, UMLAUTS, joined
+from tests.support.determinism.children import METHODS
+from tests.support.determinism.commands import (
     digests,
     modes_left_by,
     pack,
@@ -26,8 +27,7 @@ from tests.determinism.commands import (
     story_files,
     train,
 )
-from tests.determinism.disturb import ROOT, Disturbance, Ended, compile_readdir, modes, run, turkish
-from tests.duckling_data.conftest import SMALL, build, snapshot
+from tests.support.determinism.disturb import ROOT, Disturbance, Ended, compile_readdir, modes, run, turkish
 
 MADE = ("tokenized_dataset/data-00000-of-00001.arrow", "report/index.html", "manifest.json", "SHA256SUMS")
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux: cores, umask, LD_PRELOAD")
@@ -123,7 +123,7 @@ def backwards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The variables of a process that reads every directory backwards."""
     library = compile_readdir(tmp_path_factory.mktemp("readdir"))
     if library is None:
-        pytest.skip("needs Linux and a C compiler (cc) for tests/determinism/readdir.c")
+        pytest.skip("needs Linux and a C compiler (cc) for tests/support/determinism/readdir.c")
     return {"LD_PRELOAD": str(library)}
 
 
@@ -142,7 +142,7 @@ def test_a_file_system_that_lists_its_entries_backwards_gives_the_same_bytes(
 def of_children(undisturbed: tuple[Path, Ended], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A place with the workspaces that children of a program built, by the way in which they were started."""
     place = tmp_path_factory.mktemp("children")
-    line = [sys.executable, "-m", "tests.determinism.children", str(undisturbed[0] / "stories"), str(place)]
+    line = [sys.executable, "-m", "tests.support.determinism.children", str(undisturbed[0] / "stories"), str(place)]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False, timeout=HANG)
     assert (done.returncode, done.stderr) == (0, "")
     return place

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fault.cases import Case, faults_of_a_write, make_cases, said_wrong
-from tests.fault.disk import Disk
-from tests.fault.fixtures import disk, scratch
+from tests.support.fault.cases import Case, faults_of_a_write, make_cases, said_wrong
+from tests.support.fault.disk import Disk
+from tests.support.fault.fixtures import disk, scratch
 
 __all__ = ["disk", "scratch"]
 

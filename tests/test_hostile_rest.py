@@ -1,6 +1,6 @@
 """Every reader of outside bytes, whatever stands in its files: it reads them or refuses them in one line.
 
-The readers and the whole files are those of `scripts/fuzz_targets.py`, which the two fuzzers run a hundred thousand
+The readers and the whole files are those of `tests/support/fuzz/`, which the two fuzzers run a hundred thousand
 times; here hypothesis looks for the smallest file that a reader does neither with.
 """
 
@@ -26,11 +26,11 @@ from duckling_data.base.errors import InputError
 from duckling_data.corpus.readers import read_blocks
 from duckling_data.stages.count import TokenCounts
 from duckling_data.stages.counts import read_counts, write_counts
-from scripts import fuzz_readers
-from scripts.fuzz_readers import execute, judge, put_seeds
-from scripts.fuzz_targets import TARGETS, Target
-from tests.conftest import hostile
+from tests.support.examples import hostile
+from tests.support.fuzz.mutate import execute, judge, put_seeds
+from tests.support.fuzz.targets import TARGETS, Target
 
+ROOT = Path(__file__).parents[1]
 READERS = {target.name: target for target in TARGETS}
 FILES = [(target, name) for target in READERS for name in READERS[target].seeds()]
 JSON_FILES = [(target, name) for target, name in FILES if name.endswith(".json")]
@@ -66,7 +66,7 @@ def test_mutated_files_of_every_kind_are_read_or_refused(target: Target, tmp_pat
 
 
 def test_the_fuzzer_counts_what_its_children_report() -> None:
-    script = [sys.executable, str(Path(fuzz_readers.__file__)), "--executions", "40", "--only", "parquet"]
+    script = [sys.executable, str(ROOT / "scripts" / "fuzz_readers.py"), "--executions", "40", "--only", "parquet"]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^parquet +40 +[1-9]\d* +[1-9]\d* +0 ", done.stdout, flags=re.MULTILINE)

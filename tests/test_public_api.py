@@ -17,7 +17,7 @@ import duckling_data
 import duckling_train
 from duckling_data.base.progress import Reporter
 from duckling_data.pipeline import Pipeline, Request
-from tests.duckling_train.conftest import duckling_train as train
+from tests.support.train import duckling_train as train
 
 PACKAGES = (duckling_data, duckling_train)
 NAMES = [(package, name) for package in PACKAGES for name in package.__all__]

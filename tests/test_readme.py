@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from duckling_data.cli import cli as data_cli
 from duckling_data.corpus.demo import demo_stories
 from duckling_train.cli import cli as train_cli
-from tests.duckling_data.conftest import write_jsonl
+from tests.support.data import write_jsonl
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(

@@ -85,3 +85,18 @@ def test_duckling_data_never_imports_torch_or_the_trainer() -> None:
             names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
             names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
             assert not [name for name in names if name.split(".")[0] in ("torch", "duckling_train")], module
+
+
+def test_what_tests_and_scripts_share_is_in_one_folder() -> None:
+    wrong = []
+    for path in (path for top in ("tests", "scripts") for path in sorted((ROOT / top).rglob("*.py"))):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                wanted = [f"{node.module}.{alias.name}" for alias in node.names]
+            else:
+                wanted = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            ours = [name for name in wanted if name.split(".")[0] in ("tests", "scripts")]
+            wrong += [
+                f"{path.relative_to(ROOT)} imports {name}" for name in ours if not name.startswith("tests.support.")
+            ]
+    assert wrong == []

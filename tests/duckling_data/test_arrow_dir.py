@@ -16,7 +16,7 @@ from duckling_data.base.errors import InputError, OutsideError
 from duckling_data.rows import layout
 from duckling_data.rows.read import read_rows
 from duckling_data.rows.write import RowWriter
-from tests.duckling_data.conftest import snapshot
+from tests.support.data import snapshot
 
 CTX = 8
 

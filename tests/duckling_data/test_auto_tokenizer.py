@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from duckling_data.tokens.tokenizer import DucklingTokenizer
-from tests.duckling_data.test_tokenizer import STORIES, make_mapping
+from tests.support.mappings import STORIES, make_mapping
 
 OPEN = "AutoTokenizer.from_pretrained(sys.argv[1])"
 TOKENIZER = "from duckling_data import DucklingTokenizer"

@@ -14,8 +14,8 @@ import pytest
 
 from duckling_data.corpus.demo import demo_stories
 from duckling_data.corpus.hub import download
-from tests.duckling_data.conftest import SMALL, Cli, snapshot
-from tests.duckling_data.hub_case import point_at
+from tests.support.data import SMALL, Cli, snapshot
+from tests.support.hub.case import point_at
 
 
 def refused(cli: Cli, workspace: Path, *args: object, says: list[str], status: int = 2) -> None:

@@ -16,8 +16,8 @@ import pytest
 from duckling_data.cli import cli as group
 from duckling_data.stages import STAGES
 from duckling_data.workspace.settings import resolve
-from tests import HANG
-from tests.duckling_data.conftest import SMALL, Cli, snapshot
+from tests.support import HANG
+from tests.support.data import SMALL, Cli, snapshot
 
 COMMANDS = ["build-vocab", "count", "download", "inspect", "pack", "report", "run", "verify"]
 HEAVY = {"numpy", "pyarrow", "gigatoken", "tokenizers", "torch", "transformers", "datasets", "matplotlib", "tqdm"}

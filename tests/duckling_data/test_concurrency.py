@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests import forked
-from tests.duckling_data.conftest import SMALL, snapshot
+from tests.support import forked
+from tests.support.data import SMALL, snapshot
 
 PROCESSES = 10
 STAGES = ("count", "build-vocab", "pack")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fault.cases import Case, faults_of_a_write, faults_of_kills, make_cases
-from tests.fault.disk import KILL, Disk, Done
-from tests.fault.fixtures import disk, scratch
+from tests.support.fault.cases import Case, faults_of_a_write, faults_of_kills, make_cases
+from tests.support.fault.disk import KILL, Disk, Done
+from tests.support.fault.fixtures import disk, scratch
 
 __all__ = ["disk", "scratch"]
 

@@ -20,7 +20,7 @@ from duckling_data.corpus.demo import demo_stories
 from duckling_data.pipeline import Pipeline, Request
 from duckling_data.rows.layout import ROWS_PER_SHARD
 from duckling_data.workspace.manifest import Manifest
-from tests.duckling_data.conftest import Cli, build, found, rows_of, snapshot, verified, write_jsonl
+from tests.support.data import Cli, build, found, rows_of, snapshot, verified, write_jsonl
 
 SHARDS = [f"tokenized_dataset/data-{number:05d}-of-00002.arrow" for number in (0, 1)]
 OUTPUTS = [

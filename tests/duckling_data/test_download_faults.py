@@ -17,8 +17,8 @@ import pytest
 
 from duckling_data.base.errors import InputError, OutsideError
 from duckling_data.corpus.hub import HubDataset, download
-from tests import HANG
-from tests.duckling_data.hub_case import (
+from tests.support import HANG
+from tests.support.hub.case import (
     BODIES,
     DATASET,
     FETCH,
@@ -34,7 +34,7 @@ from tests.duckling_data.hub_case import (
     refusal,
     served,
 )
-from tests.duckling_data.hub_server import (
+from tests.support.hub.server import (
     BEHIND,
     CIRCLE,
     CLOSE,

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from duckling_data.corpus import hub
-from tests.duckling_data.conftest import SMALL, Cli, read_json, snapshot
-from tests.duckling_data.hub_case import BODIES, DATASET, NAMES, REVISION
-from tests.duckling_data.hub_server import CLOSE, CUT, HubServer
+from tests.support.data import SMALL, Cli, read_json, snapshot
+from tests.support.hub.case import BODIES, DATASET, NAMES, REVISION
+from tests.support.hub.server import CLOSE, CUT, HubServer
 
 DIGESTS = {f"{REVISION}/{name}": hashlib.sha256(body).hexdigest() for name, body in BODIES.items()}
 

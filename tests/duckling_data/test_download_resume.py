@@ -14,8 +14,8 @@ import pytest
 from duckling_data.base.errors import CheckFailed, OutsideError
 from duckling_data.base.progress import Reporter
 from duckling_data.corpus.hub import download, fetch
-from tests import HANG
-from tests.duckling_data.hub_case import (
+from tests.support import HANG
+from tests.support.hub.case import (
     BODIES,
     DATASET,
     FETCH,
@@ -28,7 +28,7 @@ from tests.duckling_data.hub_case import (
     refusal,
     served,
 )
-from tests.duckling_data.hub_server import CLOSE, CUT, SILENT_HASH, STALL, WRONG, HubServer
+from tests.support.hub.server import CLOSE, CUT, SILENT_HASH, STALL, WRONG, HubServer
 
 DIGESTS = {name: hashlib.sha256(body).hexdigest() for name, body in BODIES.items()}
 

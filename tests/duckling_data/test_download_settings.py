@@ -15,11 +15,11 @@ import pytest
 
 from duckling_data.base.errors import InputError, OutsideError
 from duckling_data.corpus.hub.errors import redacted
-from tests import HANG
-from tests.duckling_data.conftest import Cli
-from tests.duckling_data.hub_case import BODIES, NAMES, TRIES, environment, fetch_apart, get, point_at, refusal
-from tests.duckling_data.hub_proxy import Proxy
-from tests.duckling_data.hub_server import STALL, HubServer
+from tests.support import HANG
+from tests.support.data import Cli
+from tests.support.hub.case import BODIES, NAMES, TRIES, environment, fetch_apart, get, point_at, refusal
+from tests.support.hub.proxy import Proxy
+from tests.support.hub.server import STALL, HubServer
 
 TOKEN = "hf_" + "abcDEF0123456789abcDEF0123456789ab"
 PASSWORD = "correct-horse"

@@ -24,7 +24,7 @@ from duckling_data.corpus.readers import parquet as reader_parquet
 from duckling_data.corpus.splits import FileSplit
 from duckling_data.pipeline import Pipeline, Request
 from duckling_data.rows.read import read_rows
-from tests import reference_pipeline as reference
+from tests.support import reference_pipeline as reference
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "tinystories"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from duckling_data.workspace.manifest import Manifest
-from tests.duckling_data.conftest import SMALL, Cli, build, read_json, rows_of, snapshot, stages_that
+from tests.support.data import SMALL, Cli, build, read_json, rows_of, snapshot, stages_that
 
 MAPPING = "token_mapping.json"
 

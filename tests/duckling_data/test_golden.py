@@ -18,7 +18,7 @@ from duckling_data.tokens.mapping import mapping_bytes
 from duckling_data.verify import golden_digests, write_golden
 from duckling_data.verify.golden import golden_differences, reference_lines
 from duckling_data.workspace.manifest import CorpusRecord, Manifest, SplitRecord, StageRecord, StoryFile
-from tests.duckling_data.conftest import Cli, found, read_json, verified
+from tests.support.data import Cli, found, read_json, verified
 
 # Golden digests
 

@@ -26,8 +26,8 @@ from duckling_data.tokens.mapping import MAPPING_LIMIT, read_mapping
 from duckling_data.workspace.manifest import Manifest, StageRecord
 from duckling_data.workspace.settings import resolve
 from duckling_data.workspace.source_record import read_source
-from tests.conftest import hostile
-from tests.duckling_data.conftest import Cli
+from tests.support.data import Cli
+from tests.support.examples import hostile
 
 HOSTILE = {
     "invalid UTF-8": b'{"a": "\xff"}',

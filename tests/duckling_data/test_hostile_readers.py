@@ -6,8 +6,6 @@ import gzip
 import json
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duckling_data.base.errors import InputError
-from duckling_data.corpus.readers import count_stories, read_blocks, text
+from duckling_data.corpus.readers import text
 from duckling_data.rows.read import read_rows
 from duckling_data.rows.write import RowWriter
-from tests.conftest import hostile
-from tests.duckling_data.conftest import SMALL, Cli
-
-MIB = 1 << 20
+from tests.support.data import SMALL, Cli
+from tests.support.examples import hostile
+from tests.support.readers import MIB, grown, refused, stories
 
 
 class Bomb:
@@ -38,45 +35,10 @@ class Bomb:
         return Path.touch, (self.place,)
 
 
-def stories(path: Path, block_bytes: int = 1 << 12) -> list[str | None]:
-    read = [story for block in read_blocks(path, "text", block_bytes) for story in block.parse().to_pylist()]
-    assert count_stories(path, "text") == len(read)
-    return read
-
-
-def refused(path: Path, block_bytes: int = 1 << 12) -> str:
-    with pytest.raises(InputError) as error:
-        stories(path, block_bytes)
-    line = str(error.value)
-    assert "\n" not in line
-    assert line.startswith(str(path))
-    return line
-
-
 def compressed(path: Path, unit: bytes, times: int, head: bytes = b"", tail: bytes = b"") -> Path:
     """Write a gzip file of several members, which read as one."""
     path.write_bytes(gzip.compress(head) + gzip.compress(unit) * times + gzip.compress(tail))
     return path
-
-
-def grown(*paths: Path) -> list[tuple[str, int]]:
-    """What a child that reads the files says of each, and the bytes by which its memory has grown until then."""
-    script = (
-        "import re, sys, pathlib, pyarrow.parquet, orjson, numpy\n"
-        "from duckling_data.corpus.readers import count_stories, read_blocks\n"
-        "from duckling_data.base.errors import InputError\n"
-        # Not getrusage: what it gives begins with the memory of the process that started this one.
-        "status = pathlib.Path('/proc/self/status')\n"
-        "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+) kB', status.read_text())[1]) << 10\n"
-        "before = peak()\n"
-        "for path in map(pathlib.Path, sys.argv[1:]):\n"
-        "    try: print(sum(len(block.parse()) for block in read_blocks(path, 'text')))\n"
-        "    except InputError as error: print(error)\n"
-        "    print(peak() - before)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script, *map(str, paths)], capture_output=True, text=True, check=True)
-    lines = done.stdout.splitlines()
-    return [(said, int(memory)) for said, memory in zip(lines[::2], lines[1::2], strict=True)]
 
 
 def test_a_gigabyte_without_a_break_out_of_a_small_file_is_refused_early(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ import huggingface_hub
 import pytest
 
 from duckling_data.base.errors import CheckFailed, InputError
-from tests.duckling_data.conftest import snapshot
-from tests.duckling_data.hub_case import (
+from tests.support.data import snapshot
+from tests.support.hub.case import (
     BODIES,
     FETCH,
     NAMES,
@@ -29,7 +29,7 @@ from tests.duckling_data.hub_case import (
     get,
     refusal,
 )
-from tests.duckling_data.hub_server import CUT, HubServer
+from tests.support.hub.server import CUT, HubServer
 
 
 @pytest.mark.parametrize("large", [True, False])

@@ -11,9 +11,9 @@ import pytest
 
 from duckling_data.corpus import hub
 from duckling_data.corpus.hub import TINYSTORIES
-from tests.duckling_data.conftest import SMALL, Cli, snapshot
-from tests.duckling_data.hub_case import BODIES, DATASET, NAMES, SIZES, environment, served
-from tests.duckling_data.hub_server import CLOSE, HubServer
+from tests.support.data import SMALL, Cli, snapshot
+from tests.support.hub.case import BODIES, DATASET, NAMES, SIZES, environment, served
+from tests.support.hub.server import CLOSE, HubServer
 
 
 def test_the_command_counts_what_it_downloaded_and_then_needs_no_network(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from duckling_data.corpus.demo import demo_stories
-from tests.duckling_data.conftest import Cli, build, write_jsonl
+from tests.support.data import Cli, build, write_jsonl
 
 STORY = "The cat sat. The cat ran. The zebra sat."
 # GPT-2 tokens: The| cat| sat|.| The| cat| ran|.| The| z|ebra| sat|.   The 3 rarest of 9 are the last to come.

@@ -17,9 +17,9 @@ import pytest
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.locks import LOCK, beside, held, remove_leftovers, wait_until_free
-from tests import HANG, forked
-from tests.duckling_data.conftest import Cli, snapshot, stages_that
-from tests.duckling_train.conftest import TINY_SHAPE, make_workspace, sentences
+from tests.support import HANG, forked
+from tests.support.data import Cli, snapshot, stages_that
+from tests.support.train import TINY_SHAPE, make_workspace, sentences
 
 HOLDER = """
 import sys, time

@@ -17,8 +17,8 @@ from duckling_data.stages.pack import PackSettings, RowPacker
 from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_data.workspace.manifest import Manifest
-from tests import reference_pipeline as reference
-from tests.duckling_data.conftest import build, read_json, rows_of, write_jsonl
+from tests.support import reference_pipeline as reference
+from tests.support.data import build, read_json, rows_of, write_jsonl
 
 Stories = list[list[int]]
 TEXTS = [

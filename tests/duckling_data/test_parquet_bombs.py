@@ -14,7 +14,7 @@ import pytest
 from duckling_data.corpus.demo import demo_stories
 from duckling_data.corpus.readers.blocks import STORY_LIMIT
 from duckling_data.corpus.readers.pages import Page, read_pages
-from tests.duckling_data.test_hostile_readers import MIB, grown, refused, stories
+from tests.support.readers import MIB, grown, refused, stories
 
 ABORTS = (
     "UEFSMRUEFYoGFfQBTBUMFQASAAAfiwgAAAAAAAID42dgYPDPS1VIQazUUUhUSMlP1wOKMCgCcUhGqkJyYolCeWKxQnpOYorCo4YpCnmJ"

@@ -14,8 +14,8 @@ import pytest
 from duckling_data.corpus.demo import demo_stories
 from duckling_data.stages.counts import read_counts
 from duckling_data.workspace.manifest import Manifest
-from tests import HANG
-from tests.duckling_data.conftest import SMALL, Cli, build, read_json, rows_of, snapshot, stages_that, write_jsonl
+from tests.support import HANG
+from tests.support.data import SMALL, Cli, build, read_json, rows_of, snapshot, stages_that, write_jsonl
 
 STAGES = ["count", "build-vocab", "pack"]
 MAPPING = "token_mapping.json"

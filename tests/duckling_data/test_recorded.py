@@ -12,7 +12,7 @@ from duckling_data.base.errors import CheckFailed, InputError
 from duckling_data.stages.counts import COLUMNS, read_counts
 from duckling_data.stages.report.facts import gather
 from duckling_data.workspace.manifest import Manifest
-from tests.duckling_data.conftest import Cli
+from tests.support.data import Cli
 
 READERS = {
     "token_counts.parquet": ["inspect", "--text", "once"],

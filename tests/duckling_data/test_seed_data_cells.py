@@ -12,8 +12,8 @@ import pytest
 from duckling_data.corpus.demo import demo_stories
 from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_data.workspace.manifest import Manifest
-from tests.duckling_data.conftest import build, read_json, rows_of
-from tests.seed_cells import Namespace, run_data_cells
+from tests.support.data import build, read_json, rows_of
+from tests.support.seed_cells import Namespace, run_data_cells
 
 GOLDEN = Path(__file__).parents[2] / "artifacts" / "golden" / "demo.json"
 TEXTS = [

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from duckling_data.base.errors import CheckFailed, DucklingError, InputError
-from tests.duckling_data.conftest import SMALL, Cli, snapshot
+from tests.support.data import SMALL, Cli, snapshot
 
 SECRET = "correct-horse"
 STORY = b'{"text": "once upon a time"}\n'

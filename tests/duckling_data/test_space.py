@@ -23,11 +23,11 @@ from duckling_data.corpus.hub import HubDataset
 from duckling_data.corpus.readers import read_blocks
 from duckling_data.rows.layout import ROWS_PER_BATCH
 from duckling_data.rows.write import RowWriter
-from tests.duckling_data.conftest import SMALL, Cli, write_jsonl
-from tests.duckling_data.hub_case import BODIES, NAMES, REPO, REVISION, get, refusal
-from tests.duckling_data.hub_server import HubServer
-from tests.fault.disk import Disk
-from tests.fault.fixtures import disk, scratch
+from tests.support.data import SMALL, Cli, write_jsonl
+from tests.support.fault.disk import Disk
+from tests.support.fault.fixtures import disk, scratch
+from tests.support.hub.case import BODIES, NAMES, REPO, REVISION, get, refusal
+from tests.support.hub.server import HubServer
 
 __all__ = ["disk", "scratch"]
 

@@ -6,8 +6,6 @@ import json
 import pickle
 import subprocess
 import sys
-from collections import Counter
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +21,9 @@ from duckling_data.tokens.encoders import load_encoder
 from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import MAPPING_FILE, mapping_bytes
 from duckling_data.tokens.tokenizer import DucklingTokenizer
-from tests.seed_cells import TEMPLATE, code_cells, put_gpt2_files
+from tests.support.mappings import STORIES, make_mapping
+from tests.support.seed_cells import TEMPLATE, code_cells, put_gpt2_files
 
-STORIES = [
-    "Once upon a time, there was a little girl named Lily. She loved to play outside in the sunshine.",
-    "One day, she saw a big red ball. “Can I play with it?” she asked her mom... “Yes,” said Mom!",
-    "Lily's dog Max didn't like the rain.\n\nThey ran home, and Lily said, \"I'm happy!\" The end.",
-    "Élodie et naïve 日本 🙂 \x00 2024",
-]
 REAL_STORIES = Path(__file__).parents[3] / "shared" / "data" / "tinystories" / "train-head-v1.jsonl"
 TEXTS = [
     *STORIES,
@@ -46,34 +39,6 @@ TEXTS = [
 ]
 POLICIES = ["most-frequent", "reserved", "decompose"]
 any_text = st.one_of(st.text(), st.lists(st.sampled_from([*TEXTS, " the", "'s", GPT2.eos_text])).map("".join))
-
-
-@cache
-def frequent_ids() -> list[int]:
-    """STORIES' tokens, most frequent first."""
-    counts: Counter[int] = Counter()
-    for story in STORIES:
-        counts.update(load_encoder().encode(story))
-    return [gpt2 for gpt2, _ in counts.most_common()]
-
-
-def make_mapping(policy: str, live: int = 60, dead: int = 20, extra: tuple[int, ...] = ()) -> dict[str, Any]:
-    """A mapping of STORIES' most frequent tokens; `decompose` has all single bytes besides."""
-    room = live - len(extra) - (policy == "reserved")
-    ids = [*[gpt2 for gpt2 in frequent_ids() if gpt2 not in extra][:room], *extra]
-    if policy == "decompose":
-        ids += [byte for byte in range(256) if byte not in ids]
-        live = len(ids)
-    mapping = {
-        "live_tokens": live,
-        "dead_tokens": dead,
-        "total_vocab": live + dead,
-        "unk_id": live - 1 if policy == "reserved" else 0,
-        "gpt2_to_compact": {str(gpt2): compact for compact, gpt2 in enumerate(ids)},
-        "compact_to_gpt2": {str(compact): gpt2 for compact, gpt2 in enumerate(ids)},
-        "live_token_ids": ids,
-    }
-    return mapping | ({"unk_policy": "decompose"} if policy == "decompose" else {})
 
 
 @pytest.fixture(scope="module", params=POLICIES)

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from duckling_data.workspace.manifest import CorpusRecord, Manifest, SplitRecord, StoryFile
-from tests.duckling_data.conftest import Cli, build, found, snapshot, verified
+from tests.support.data import Cli, build, found, snapshot, verified
 
 SHARD = "data-00000-of-00001.arrow"
 ARTIFACTS = [

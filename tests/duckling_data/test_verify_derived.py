@@ -22,7 +22,7 @@ from duckling_data.tokens.encoding import EncodedBatch, EncodedSplit
 from duckling_data.verify import derive, open_remembered
 from duckling_data.verify.derive import Stories, encoder_faults
 from duckling_data.workspace.manifest import Manifest
-from tests.duckling_data.conftest import Cli, build, found, read_json, rows_of, verified, write_jsonl
+from tests.support.data import Cli, build, found, read_json, rows_of, verified, write_jsonl
 
 DATASET = "tokenized_dataset"
 SHARD = f"{DATASET}/data-00000-of-00001.arrow"

@@ -20,8 +20,8 @@ from duckling_data.tokens.compact import CompactTable
 from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import check_mapping
 from duckling_data.tokens.tokenizer import DucklingTokenizer
-from tests import reference_pipeline as reference
-from tests.duckling_data.conftest import build, read_json, rows_of, write_jsonl
+from tests.support import reference_pipeline as reference
+from tests.support.data import build, read_json, rows_of, write_jsonl
 
 # GPT-2 ids:  "the" 1169, " the" 262, " cat" 3797, " sat" 3332, "." 13
 TINY = ["the cat sat.", " the cat.", " the the."]

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from duckling_train.cli import cli, main
-from tests import HANG
-from tests.duckling_train.conftest import FP32, STEPS, TINY_SHAPE, Ran, command, duckling_train, environment
+from tests.support import HANG
+from tests.support.train import FP32, STEPS, TINY_SHAPE, Ran, command, duckling_train, environment
 
 HEAVY = ("torch", "transformers", "datasets", "numpy", "pyarrow", "matplotlib")
 

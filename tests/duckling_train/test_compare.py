@@ -17,7 +17,7 @@ from duckling_train.config import TrainConfig
 from duckling_train.plot import LINES, Curve, overlay
 from duckling_train.runs.layout import write_manifest
 from duckling_train.runs.read import RunRecord, read_run, same_data
-from tests.duckling_train.conftest import Ran, command, environment
+from tests.support.train import Ran, command, environment
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

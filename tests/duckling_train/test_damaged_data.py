@@ -14,7 +14,7 @@ from duckling_data.cli import main as duckling_data
 from duckling_train.config import TrainConfig
 from duckling_train.data import open_validation, open_workspace
 from duckling_train.runs.verify import verify_run
-from tests.duckling_train.conftest import TINY_SHAPE, duckling_train
+from tests.support.train import TINY_SHAPE, duckling_train
 
 FLIPS = 4
 

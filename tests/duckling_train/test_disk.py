@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from duckling_train.runs.checkpoint import checkpoints_of
-from tests.duckling_train.conftest import TINY_SHAPE, Ran, command, environment
+from tests.support.train import TINY_SHAPE, Ran, command, environment
 
 LIMIT = 60_000
 """Bytes a file may grow to: less than the weights (62,000 bytes in float32), more than a log."""
@@ -45,7 +45,7 @@ def test_a_disk_that_is_full_while_saving_is_named(
 
 
 def test_the_checkpoints_before_stay_and_resume(tiny_workspace: Path, tmp_path: Path) -> None:
-    from tests import forked
+    from tests.support import forked
 
     run_dir = tmp_path / "run"
     arguments = ("-w", tiny_workspace, *TINY_SHAPE, "--steps", "40", "--checkpoint-steps", "2")

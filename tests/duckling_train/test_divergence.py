@@ -10,8 +10,8 @@ import pytest
 import safetensors.torch
 
 from duckling_train.runs.checkpoint import checkpoints_of
-from tests import forked
-from tests.duckling_train.conftest import TINY_SHAPE, Ran, with_validation
+from tests.support import forked
+from tests.support.train import TINY_SHAPE, Ran, with_validation
 
 CLI = "duckling_train.cli"
 

@@ -15,7 +15,7 @@ from duckling_train.config import TrainConfig
 from duckling_train.data import PackedRows
 from duckling_train.model import build_model
 from duckling_train.runs.hooks import ROWS_A_BATCH, evaluate
-from tests.duckling_train.conftest import FP32, duckling_train, with_validation
+from tests.support.train import FP32, duckling_train, with_validation
 
 UNK = 3
 

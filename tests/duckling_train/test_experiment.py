@@ -17,8 +17,8 @@ import duckling_train
 from duckling_data.base.errors import InputError
 from duckling_train import Experiment, LossTracker, WRecorder, duckling_ii
 from duckling_train.precision import Float32StateAdamW
-from tests import seed_cells
-from tests.duckling_train.conftest import environment
+from tests.support import seed_cells
+from tests.support.train import environment
 
 STEPS = 11
 RECORD_EVERY = 4

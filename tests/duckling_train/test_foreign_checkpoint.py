@@ -22,8 +22,8 @@ from duckling_train.runs.layout import write_manifest
 from duckling_train.runs.open import open_model
 from duckling_train.runs.resume import resume
 from duckling_train.runs.verify import verify_run
-from tests import forked
-from tests.duckling_train.conftest import TINY_SHAPE
+from tests.support import forked
+from tests.support.train import TINY_SHAPE
 
 CLI = "duckling_train.cli"
 STEP = "checkpoints/step-00000010"

@@ -27,7 +27,7 @@ from duckling_train.runs.generate import (
     samples_text,
 )
 from duckling_train.runs.open import open_model
-from tests.duckling_train.conftest import Ran, command, environment, sentences
+from tests.support.train import Ran, command, environment, sentences
 
 CONTEXT = 64
 KNOWN = " ".join(sentences(1)[0].split()[:4])

@@ -22,7 +22,7 @@ from duckling_train.config import TrainConfig
 from duckling_train.model import build_model
 from duckling_train.runs import layout as places
 from duckling_train.runs.generate import name_special_tokens
-from tests.duckling_train.conftest import Ran, environment
+from tests.support.train import Ran, environment
 
 ROWS, CONTEXT = 512, 64
 OPEN_AND_GENERATE = """if True:

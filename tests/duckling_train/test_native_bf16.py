@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from duckling_train import model, precision
-from scripts import demo
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,8 @@ def test_the_demo_trains_in_float32_where_bf16_is_emulated_and_says_so(
 ) -> None:
     monkeypatch.setattr(model, "resolve_device", lambda asked: device)
     monkeypatch.setattr(precision, "native_bf16", lambda: native)
-    assert demo.precision() == (["--precision", "fp32"] if float32 else [])
+    demo = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "demo.py"))
+    assert demo["precision"]() == (["--precision", "fp32"] if float32 else [])
     lines = capsys.readouterr().out.split("\n")
     assert [line for line in lines if line] == (
         ["Training in float32: this processor has no native bf16; emulated, a step takes about 8 times as long."]

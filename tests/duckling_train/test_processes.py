@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.duckling_train.conftest import TINY_SHAPE, Ran, command, duckling_train, environment
+from tests.support.train import TINY_SHAPE, Ran, command, duckling_train, environment
 
 STEPS = 80
 SETTINGS = (*TINY_SHAPE, "--steps", str(STEPS), "--logging-steps", "1", "--checkpoint-steps", "20")

@@ -12,8 +12,8 @@ import torch
 
 from duckling_data.base.errors import InputError
 from duckling_train.runs.resume import resume as continue_run
-from tests import forked
-from tests.duckling_train.conftest import TINY_SHAPE, Ran, make_workspace, sentences
+from tests.support import forked
+from tests.support.train import TINY_SHAPE, Ran, make_workspace, sentences
 
 STEPS = 40
 EPOCH = 15

@@ -20,7 +20,7 @@ from duckling_train.plot import loss_plot, running_mean
 from duckling_train.runs import layout as places
 from duckling_train.runs.generate import NEW_TOKENS, PROMPTS
 from duckling_train.runs.train import tokens_seen
-from tests.duckling_train.conftest import STEPS, Ran
+from tests.support.train import STEPS, Ran
 
 
 def test_run_holds_the_designs_files_and_nothing_else(run: Ran) -> None:

@@ -13,7 +13,7 @@ from duckling_train.cli import main
 from duckling_train.runs.layout import write_manifest
 from duckling_train.runs.open import model_directory
 from duckling_train.runs.read import find_run, read_run
-from tests.duckling_train.conftest import Ran
+from tests.support.train import Ran
 
 LINES = [{"step": step, "loss": 9 - step / 10, "learning_rate": 1e-4, "grad_norm": None} for step in (1, 10, 20)]
 

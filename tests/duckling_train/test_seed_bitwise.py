@@ -15,8 +15,8 @@ from duckling_train import duckling_ii
 from duckling_train.config import TrainConfig
 from duckling_train.data import open_workspace
 from duckling_train.engines.reference.engine import CausalLMCollator, make_training_args
-from tests import forked, seed_cells
-from tests.duckling_train.conftest import duckling_train, make_workspace
+from tests.support import forked, seed_cells
+from tests.support.train import duckling_train, make_workspace
 
 REAL_STORIES = Path(__file__).parents[3] / "shared" / "data" / "tinystories" / "train-head-v1.jsonl"
 

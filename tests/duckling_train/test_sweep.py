@@ -24,8 +24,8 @@ from duckling_data.base.executor import Ended, Executor, Results
 from duckling_data.base.locks import beside, held
 from duckling_train.cli import main
 from duckling_train.sweep import runner
-from tests import HANG, forked
-from tests.duckling_train.conftest import FP32, command, duckling_train, environment
+from tests.support import HANG, forked
+from tests.support.train import FP32, command, duckling_train, environment
 
 TINY = ["--width", "16", "--batch-size", "1", "--steps", "4", "--logging-steps", "2", "--checkpoint-steps", "2",
         "--device", "cpu", "--threads", "1", *FP32]  # fmt: skip

@@ -18,8 +18,8 @@ from nbclient import NotebookClient
 import duckling_train
 from duckling_data.base.errors import InputError
 from duckling_train.template import notebook_bytes, seen_from, write_template
-from tests import HANG
-from tests.duckling_train.conftest import command
+from tests.support import HANG
+from tests.support.train import command
 
 TEMPLATE = Path(duckling_train.__file__).parent / "templates" / "experiment.ipynb"
 STEPS = 8

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import forked
-from tests.duckling_train.conftest import TINY_SHAPE, Ran, environment, make_workspace, sentences, with_validation
+from tests.support import forked
+from tests.support.train import TINY_SHAPE, Ran, environment, make_workspace, sentences, with_validation
 
 CLI = "duckling_train.cli"
 LEARNING = ("--width", "64", "--learning-rate", "3e-3", "--precision", "bf16-mixed")

@@ -16,7 +16,7 @@ import pytest
 from duckling_data.base.errors import CheckFailed
 from duckling_train.cli import main
 from duckling_train.runs.verify import verify_run
-from tests.duckling_train.conftest import TINY_SHAPE, duckling_train
+from tests.support.train import TINY_SHAPE, duckling_train
 
 STEPS = 25
 LAST = f"checkpoints/step-{STEPS:08d}"

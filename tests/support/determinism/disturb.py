@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.fault.disk import compile_preload
+from tests.support.fault.disk import compile_preload
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 READDIR = Path(__file__).with_name("readdir.c")
 TURKISH = "tr_TR.ISO-8859-9"
 

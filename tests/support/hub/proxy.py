@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from tests import HANG
+from tests.support import HANG
 
 NOT_PASSED_ON = {"connection", "proxy-connection", "proxy-authorization", "keep-alive", "transfer-encoding"}
 

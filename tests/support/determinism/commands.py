@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from duckling_data.corpus.demo import demo_stories
-from tests.determinism.disturb import Disturbance, Ended, modes, run
-from tests.duckling_data.conftest import SMALL, snapshot
-from tests.duckling_train.conftest import FP32, with_validation
+from tests.support.data import SMALL, snapshot
+from tests.support.determinism.disturb import Disturbance, Ended, modes, run
+from tests.support.train import FP32, with_validation
 
 TRAINING = (
     *("--steps", "6", "--logging-steps", "2", "--eval-steps", "3", "--ctx", "32", "--vocab-size", "320"),

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from duckling_data.corpus.demo import demo_stories
-from tests.duckling_data.conftest import SMALL, write_jsonl
-from tests.duckling_train.conftest import TINY_SHAPE, make_workspace, sentences
-from tests.fault.disk import KILL, Disk, Done
+from tests.support.data import SMALL, write_jsonl
+from tests.support.fault.disk import KILL, Disk, Done
+from tests.support.train import TINY_SHAPE, make_workspace, sentences
 
 DATA, TRAIN = "duckling_data.cli", "duckling_train.cli"
 WORKSPACE, RUN = "workspace", "run"

@@ -20,9 +20,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests import HANG
+from tests.support import HANG
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SHIM = Path(__file__).with_name("shim.c")
 PRELOADED = (
     "duckling_data.pipeline",

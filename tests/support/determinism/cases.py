@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tests.determinism.disturb import Disturbance
+from tests.support.determinism.disturb import Disturbance
 
 PLAIN = Disturbance("undisturbed", {"LC_ALL": "C.UTF-8"})
 

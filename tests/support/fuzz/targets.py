@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.fuzz_trainer import (
+from tests.support.fuzz.trainer import (
     checkpoint,
     config,
     read_checkpoint,

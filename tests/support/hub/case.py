@@ -20,9 +20,9 @@ from duckling_data.base.errors import DucklingError
 from duckling_data.base.progress import Reporter
 from duckling_data.corpus.demo import demo_stories
 from duckling_data.corpus.hub import HubDataset, download, fetch
-from tests import HANG
-from tests.duckling_data.conftest import snapshot
-from tests.duckling_data.hub_server import HubServer
+from tests.support import HANG
+from tests.support.data import snapshot
+from tests.support.hub.server import HubServer
 
 REPO = "someone/Stories"
 REVISION = "0123456789abcdef0123456789abcdef01234567"

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-TEMPLATE = Path(__file__).parent / "seed" / "experiment-template.txt"
+TEMPLATE = Path(__file__).parents[1] / "seed" / "experiment-template.txt"
 CELL_MARKER = "In [None]:\n"
 DATA_CELLS = 4  # parameters, imports, data, tokenizer
 BASIC_RUN = "Basic training run"

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from tests import HANG
+from tests.support import HANG
 
 TRAINER = ["duckling_train.cli", "duckling_train.runs.train", "duckling_train.runs.resume"]
-PRELOADED = ["tests.forked", *TRAINER, "datasets"]
+PRELOADED = ["tests.support.forked", *TRAINER, "datasets"]
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(PRELOADED)
 

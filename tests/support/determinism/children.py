@@ -1,6 +1,7 @@
-"""A program that uses duckling_data as a library from children that it starts: `python -m tests.determinism.children`.
+"""A program that uses duckling_data as a library from children that it starts.
 
-It builds a workspace itself first, so that a forked child inherits whatever threads that leaves behind.
+It is run as `python -m tests.support.determinism.children`. It builds a workspace itself first, so that a forked
+child inherits whatever threads that leaves behind.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 from duckling_data.base.progress import Reporter
 from duckling_data.pipeline import Pipeline, Request
-from tests import HANG
+from tests.support import HANG
 
 METHODS = ("fork", "forkserver", "spawn")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fault.disk import Disk, compile_shim
+from tests.support.fault.disk import Disk, compile_shim
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
     scratch = tmp_path_factory.mktemp("disk")
     shim = compile_shim(scratch)
     if shim is None:
-        pytest.skip("needs Linux and a C compiler (cc) for tests/fault/shim.c")
+        pytest.skip("needs Linux and a C compiler (cc) for tests/support/fault/shim.c")
     with Disk(shim, scratch) as running:
         yield running
 
