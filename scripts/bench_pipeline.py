@@ -1,9 +1,9 @@
-"""Times the whole road, from a Parquet file of stories to the packed dataset, beside the obvious way.
+"""Times the whole pipeline, from a Parquet file of stories to the packed dataset, beside the obvious way.
 
 The two run in turn, each in a fresh process, on demo stories, and both count all stories (--sample all) and pack all;
 figures are medians over the rounds. Ours is timed as a whole process, start-up included; the obvious way
 (tests/support/reference_pipeline.py: transformers' batched calls, Counter, datasets) without its imports, on fewer
-stories, since it is slow. Then each part of our road is timed alone in one thread: the
+stories, since it is slow. Then each part of our pipeline is timed alone in one thread: the
 sum of the parts, spread evenly over the cores, is the bound that the whole can be held against.
 """
 
@@ -58,7 +58,7 @@ def timed_process(arguments: list[str]) -> tuple[float, float, str]:
 
 
 def run_ours(parquet: Path) -> tuple[float, float]:
-    """Run the road in an empty workspace. Returns (seconds, peak MB) of the process."""
+    """Run the pipeline in an empty workspace. Returns (seconds, peak MB) of the process."""
     with tempfile.TemporaryDirectory(dir=parquet.parent) as out:
         command = [sys.executable, "-m", "duckling_data", "pack", "-w", out, "--source", str(parquet), "--quiet"]
         command += ["--sample", "all"]
@@ -100,7 +100,7 @@ def median_seconds(work: Callable[[], object], rounds: int = 3) -> float:
 
 
 def time_parts(parquet: Path, megabytes: float) -> dict[str, float]:
-    """Return the seconds a GB of text of each part of the road, alone in one thread."""
+    """Return the seconds a GB of text of each part of the pipeline, alone in one thread."""
     import numpy as np
 
     from duckling_data.base.files import sha256_file
@@ -149,7 +149,7 @@ def time_parts(parquet: Path, megabytes: float) -> dict[str, float]:
 def main() -> None:
     """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--stories", type=int, default=1_000_000, help="demo stories for our road")
+    parser.add_argument("--stories", type=int, default=1_000_000, help="demo stories for our pipeline")
     parser.add_argument("--obvious-stories", type=int, default=10_000, help="demo stories for the obvious way")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each")
     parser.add_argument("--obvious-child", nargs=2, help=argparse.SUPPRESS)

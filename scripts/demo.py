@@ -1,4 +1,4 @@
-"""The whole road on the built-in stories: every stage, the report, a short training run, and a check of it all.
+"""The whole pipeline on the built-in stories: every stage, the report, a short training run, and a check of it all.
 
 Run by `make demo`. Each step is a command that a person could type; it is printed before it runs.
 """

@@ -1,4 +1,4 @@
-"""The fast road gives the obvious way's bytes, whatever the corpus, the sample, the grouping and the batching."""
+"""The pipeline gives the obvious way's bytes, whatever the corpus, the sample, the grouping and the batching."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def gpt2() -> Any:
 
 
 def make(workspace: Path, sources: list[Path], workers: int = 2, encoder: str = "gigatoken", **given: Any) -> bytes:
-    """Run the road; return the mapping's bytes."""
+    """Run the pipeline; return the mapping's bytes."""
     request = Request(workspace, workers, tuple(map(str, sources)), settings=given, encoder=encoder)
     Pipeline(request, Reporter(quiet=True)).make("pack")
     return (workspace / "token_mapping.json").read_bytes()

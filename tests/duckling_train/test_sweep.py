@@ -1,4 +1,4 @@
-"""A sweep is its runs: each what the command alone gives, in any company, after any interruption; then a table."""
+"""A sweep is its runs: each gives what it gives alone, whatever runs beside it or interrupts it; then a table."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The obvious way, slow and short: transformers' own tokenizer, `collections.Counter`, lists, and datasets.
 
-It is the oracle that the fast road is held against, and the other side of the benchmark. Nothing of duckling_data is
-used here but the folder of GPT-2's two files.
+It is the slow implementation that the pipeline is compared with, and the other side of the benchmark. Nothing of
+duckling_data is used here but the folder of GPT-2's two files.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def build(
     ctx: int = 512,
     group: int = 10_000,
 ) -> None:
-    """The whole road, from a Parquet file to the two files, as a notebook would do it."""
+    """The whole pipeline, from a Parquet file to the two files, as a notebook would do it."""
     tokenizer = load_gpt2(gpt2_folder)
     dataset = Dataset.from_parquet(str(parquet), cache_dir=str(out / "cache"))
     mapping = build_mapping(count(tokenizer, dataset, sample, seed), live, dead)
