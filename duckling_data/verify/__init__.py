@@ -86,8 +86,8 @@ def verify_workspace(request: VerifyRequest, reporter: Reporter) -> Iterator[str
         yield f"{'corpus':<12} ok: {stories}, {f'{files} files' if files else 'generated'}"
     if not faults["sums"]:
         there = (request.workspace / SUMS_NAME).is_file()
-        said = "is not there; the next command that makes something writes it"
-        yield f"{'sums':<12} " + (f"ok: {SUMS_NAME} says what the manifest says" if there else f"{SUMS_NAME} {said}")
+        missing = "is not there; the next command that makes something writes it"
+        yield f"{'sums':<12} " + (f"ok: {SUMS_NAME} says what the manifest says" if there else f"{SUMS_NAME} {missing}")
     faults["golden"] = golden
     if request.golden and not golden:
         yield f"{'golden':<12} ok: all digests are those in {request.golden}"

@@ -1,7 +1,7 @@
 """What a workspace is compared with: golden digests kept in a file, and an original's published figures.
 
 `duckling-data verify --write-golden FILE` writes the digests; `artifacts/golden/demo.json` has the demo corpus's. The
-figures are data, `duckling-ii.json`: what a name in it means in a workspace is said here.
+figures are data, `duckling-ii.json`: what a name in it means in a workspace is defined here.
 """
 
 from __future__ import annotations

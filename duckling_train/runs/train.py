@@ -115,7 +115,7 @@ def prepare(config: TrainConfig, workspace: Path, run_dir: Path, *, quiet: bool)
 def run(prepared: PreparedRun, start: Checkpoint | None) -> dict[str, Any]:
     """Train from `start` (None: the beginning) to the end and finish the run directory. Returns the summary."""
     config, run_dir = prepared.config, prepared.run_dir
-    plotting.load()  # what keeps matplotlib from drawing the losses is said before the training, not after it
+    plotting.load()  # a fault in matplotlib is reported before the training, not after it
     tokenizer = DucklingTokenizer.for_model(prepared.data.mapping, config.n_positions)
     set_seed(config.seed)
     model = build_model(config)

@@ -69,10 +69,10 @@ def _copied_from_cache(file: HubFile, path: Path, reporter: Reporter, known: str
 
 def _download(file: HubFile, folder: Path, reporter: Reporter, known: str | None, learn: Learn) -> None:
     path = folder / file.name
-    said = _retried(lambda: _described(file), file, path, reporter)
-    if said and known and said != known:
-        raise errors.another_file(file, f"SHA-256 {said}", f"{known}, as it was when it was first downloaded")
-    expected = said or known
+    described = _retried(lambda: _described(file), file, path, reporter)
+    if described and known and described != known:
+        raise errors.another_file(file, f"SHA-256 {described}", f"{known}, as it was when it was first downloaded")
+    expected = described or known
     if expected is None:
         reporter.say(f"download     {errors.endpoint()} gives no SHA-256 of {file.name}: only its size is checked")
     else:

@@ -54,6 +54,6 @@ def refusing(path: Path) -> Iterator[None]:
 
 def unreadable(path: Path, error: Exception) -> InputError:
     """Return the refusal of a file that could not be read, in one line."""
-    said = str(error).strip() or type(error).__name__
-    reason = said.split("\n")[0].split(". Detail:")[0][:200]
+    message = str(error).strip() or type(error).__name__
+    reason = message.split("\n")[0].split(". Detail:")[0][:200]
     return InputError(f"{path}: cannot be read ({reason}). Is the file whole, and is it what its name says?")
