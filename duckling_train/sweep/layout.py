@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,7 +69,7 @@ def record_of(grid: Grid, inputs: dict[str, Any]) -> SweepRecord:
     """Return the record of a grid that is trained on data with these digests."""
     settings = grid.points[0].config.resolved()
     fixed = {name: value for name, value in settings.items() if name not in grid.swept}
-    return SweepRecord(FORMAT_VERSION, plain(grid.swept), fixed, inputs)
+    return SweepRecord(FORMAT_VERSION, json.loads(json.dumps(grid.swept)), fixed, inputs)  # lists, as when read again
 
 
 def read_sweep(folder: Path) -> SweepRecord | None:

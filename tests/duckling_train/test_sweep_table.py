@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from duckling_data.base.errors import InputError, OutsideError
+from duckling_data.base.records import plain
+from duckling_data.base.strict_json import write_json
 from duckling_train.runs.read import RunRecord
 from duckling_train.sweep.grid import Point, grid_name, make_grid
-from duckling_train.sweep.layout import Outcome
+from duckling_train.sweep.layout import Outcome, read_sweep, record_of, refusal
 from duckling_train.sweep.runner import Sweep, failure
 from duckling_train.sweep.table import Row, csv_table, heading, markdown_table, shown_steps, styles, sweep_plot
 
@@ -130,3 +132,16 @@ def test_a_failed_sweep_ends_with_the_status_of_its_failures() -> None:
         type(failure(planned, [Row(grid.points[0], None, Outcome(1, "ended by signal 9", -9)), *whole[1:]]))
         is OutsideError
     )
+
+
+def test_a_grid_is_the_same_sweep_when_its_record_is_read_again(tmp_path: Path) -> None:
+    """Every kind of value: a pair, a truth, a number, none."""
+    grid = make_grid(
+        {"n_layer": (1, 2), "betas": ((0.9, 0.99), (0.8, 0.9)), "eval_rows": (None, 5), "tied": (True, False)}
+    )
+    wanted = record_of(grid, {"dataset": {"rows": 3}})
+    write_json(tmp_path / "sweep.json", plain(wanted))
+    assert read_sweep(tmp_path) == wanted
+    assert refusal(tmp_path, wanted, record_of(grid, wanted.inputs)) is None
+    smaller = record_of(make_grid({"n_layer": (1,)}), wanted.inputs)
+    assert "betas 0.8:0.9 (here 0.9:0.999)" in str(refusal(tmp_path, wanted, smaller))
