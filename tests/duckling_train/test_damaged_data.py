@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,18 +12,8 @@ from duckling_data.cli import main as duckling_data
 from duckling_train.config import TrainConfig
 from duckling_train.data import open_validation, open_workspace
 from duckling_train.runs.verify import verify_run
+from tests.support.damage import flipped
 from tests.support.train import TINY_SHAPE, duckling_train
-
-FLIPS = 4
-
-
-def flipped(content: bytes) -> Iterator[bytes]:
-    """The content with one bit flipped, in FLIPS different bytes."""
-    draw = random.Random(0)
-    for place in (0, len(content) - 1, *(draw.randrange(len(content)) for _ in range(FLIPS - 2))):
-        bad = bytearray(content)
-        bad[place] ^= 1 << draw.randrange(8)
-        yield bytes(bad)
 
 
 def test_a_workspace_that_holds_other_data_is_named(tiny_workspace: Path, tmp_path: Path) -> None:

@@ -6,9 +6,8 @@ import contextlib
 import io
 import json
 import os
-import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ import pytest
 from duckling_data.base.errors import CheckFailed
 from duckling_train.cli import main
 from duckling_train.runs.verify import verify_run
+from tests.support.damage import flipped
 from tests.support.train import TINY_SHAPE, duckling_train
 
 STEPS = 25
@@ -25,7 +25,6 @@ FILES = [
     "model/config.json", "model/generation_config.json", "model/token_mapping.json", "model/tokenizer_config.json",
 ]  # fmt: skip
 CHECKPOINT = [f"{LAST}/{name}" for name in ("weights.safetensors", "optimizer.safetensors", "trainer_state.json")]
-FLIPS = 4
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +68,6 @@ def while_damaged(path: Path, content: bytes, then: Callable[[], str]) -> str:
     said = then()
     path.write_bytes(good)
     return said
-
-
-def flipped(content: bytes) -> Iterator[bytes]:
-    """The content with one bit flipped, in FLIPS different bytes."""
-    draw = random.Random(0)
-    for place in (0, len(content) - 1, *(draw.randrange(len(content)) for _ in range(FLIPS - 2))):
-        bad = bytearray(content)
-        bad[place] ^= 1 << draw.randrange(8)
-        yield bytes(bad)
 
 
 def test_a_good_run_passes_by_name_with_its_workspaces_data(once: Path, capsys: pytest.CaptureFixture[str]) -> None:
