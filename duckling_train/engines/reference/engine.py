@@ -7,6 +7,7 @@ the same int64 tensors.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -133,6 +134,7 @@ class ReferenceEngine:
         for job, watching in zip(jobs, hooks, strict=True):
             _fit(job, watching if is_main_process() else ())
         PartialState().destroy_process_group()
+        gc.collect()  # the Trainer refers to itself and to the group, whose threads can abort the process at its exit
 
 
 ENGINE = ReferenceEngine()
