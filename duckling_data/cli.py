@@ -43,15 +43,9 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 ENCODER = click.Choice(["gigatoken", "tokenizers"])
 
 WORKSPACE = click.option(
-    "-w",
-    "--workspace",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("artifacts"),
-    show_default=True,
-    envvar="DUCKLING_WORKSPACE",
-    show_envvar=True,
-    help="The folder that everything is made in.",
-)
+    "-w", "--workspace", type=click.Path(path_type=Path, file_okay=False), default=Path("artifacts"), show_default=True,
+    envvar="DUCKLING_WORKSPACE", show_envvar=True, help="The folder that everything is made in.",
+)  # fmt: skip
 
 QUIET = flag("-q", "--quiet", help="Print errors only.")
 DEBUG = flag("--debug", expose_value=False, help="Show the traceback of an error.")
@@ -59,45 +53,30 @@ WORKERS = option("--workers", type=click.IntRange(1, 1024), default_is="one a co
 
 COMMON = (
     WORKSPACE,
-    option(
-        "--source",
-        multiple=True,
-        default=(),
-        metavar="SOURCE",
-        default_is="the workspace's own, else tinystories",
-        help="tinystories (the hub), demo[:STORIES] (built in, no network), or a path: .parquet, .jsonl, .txt, each "
-        "also .gz/.zst, or a folder of them. Paths may be repeated.",
-    ),
+    option("--source", multiple=True, default=(), metavar="SOURCE", default_is="the workspace's own, else tinystories",
+           help="tinystories (the hub), demo[:STORIES] (built in, no network), or a path: .parquet, .jsonl, .txt, each "
+           "also .gz/.zst, or a folder of them. Paths may be repeated."),
     option("--text-field", default_is="text", metavar="NAME", help="The column or field that holds a story."),
     WORKERS,
     option("--encoder", type=ENCODER, default="gigatoken", help="What encodes; changes no byte."),
     flag("--offline", help="Use what is on this machine, download nothing."),
     flag("-n", "--dry-run", help="Print the settings and what would be made."),
-    QUIET,
-    DEBUG,
-)
+    QUIET, DEBUG,
+)  # fmt: skip
 
 COUNT = (
-    option(
-        "--sample",
-        type=CountOrAll(),
-        default_is="100000",
-        help="Stories whose tokens are counted: the first of a seeded shuffle, or all of them in order.",
-    ),
+    option("--sample", type=CountOrAll(), default_is="100000",
+           help="Stories whose tokens are counted: the first of a seeded shuffle, or all of them in order."),
     option("--seed", type=int, default_is="42", help="Seed of that shuffle."),
-)
+)  # fmt: skip
 
 VOCAB = (
     option("--live", type=int, default_is="6144", help="Live ids: the most frequent tokens."),
     option("--dead", type=int, default_is="2048", help="Dead ids after them, which never occur."),
-    option(
-        "--unk",
-        type=click.Choice(["most-frequent", "reserved", "decompose"]),
-        default_is="most-frequent",
-        help="What becomes of other tokens: compact id 0; the last live id, kept for them; or their live pieces.",
-    ),
+    option("--unk", type=click.Choice(["most-frequent", "reserved", "decompose"]), default_is="most-frequent",
+           help="What becomes of other tokens: compact id 0; the last live id, kept for them; or their live pieces."),
     option("--eos/--no-eos", is_flag=True, default_is="no-eos", help="Give <|endoftext|> a live id in any case."),
-)
+)  # fmt: skip
 
 PACK = (
     option("--ctx", type=int, default_is="512", help="Tokens in a row."),
@@ -196,12 +175,8 @@ def report(**given: Any) -> None:
 @option("--encoder", type=ENCODER, default="tokenizers", help="What encodes the sample: not what made the rows.")
 @option("--golden", type=FILE, default_is="no comparison", help="Also compare the digests with those in this file.")
 @option("--write-golden", type=FILE, default_is="written nowhere", help="If all holds, write the digests to this file.")
-@option(
-    "--reference",
-    type=click.Choice(["duckling-ii"]),
-    default_is="no comparison",
-    help="Also compare the figures with this original's, which has the real TinyStories.",
-)
+@option("--reference", type=click.Choice(["duckling-ii"]), default_is="no comparison",
+        help="Also compare the figures with this original's, which has the real TinyStories.")  # fmt: skip
 @options(WORKERS, QUIET, DEBUG)
 def verify(workspace: Path, workers: int | None, quiet: bool, **given: Any) -> None:
     """Check that everything is whole and fits.

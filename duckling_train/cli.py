@@ -10,7 +10,7 @@ import click
 
 from duckling_data.base.command_line import run_command
 from duckling_train import options
-from duckling_train.processes import is_main_process
+from duckling_train.processes import exit_of_several, is_main_process
 from duckling_train.settings import make_config
 
 PROGRAM = "duckling-train"
@@ -224,4 +224,8 @@ def verify(context: click.Context, /, run: str, workspace: Path, quiet: bool) ->
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its status."""
     resume = "resume an unfinished run with --resume RUN, a sweep with the same command."
-    run_command(cli, PROGRAM, arguments, resume=resume, prints=is_main_process())
+    try:
+        run_command(cli, PROGRAM, arguments, resume=resume, prints=is_main_process())
+    except SystemExit as request:
+        exit_of_several(int(request.code or 0))
+        raise

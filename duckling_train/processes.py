@@ -11,7 +11,9 @@ prints; the others end silently.
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 
 from duckling_data.base.errors import InputError
 
@@ -27,3 +29,16 @@ def process_count() -> int:
 def is_main_process() -> bool:
     """Whether this process is the one that writes and prints. Schedulers set a rank for single processes, too."""
     return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+
+
+def exit_of_several(status: int) -> None:
+    """Exit without finalizing the interpreter where several processes share a run; elsewhere do nothing.
+
+    A thread of gloo that still frees a tensor aborts the finalization (pytorch #179291); if the process group is
+    destroyed before it, that thread and this one can deadlock. Functions of `atexit` are called.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_initialized():
+        atexit._run_exitfuncs()
+        print(end="", flush=True)
+        os._exit(status)

@@ -1,4 +1,4 @@
-"""What holds for every test: one thread for those side by side, and the same drawn examples every time.
+"""What holds for every test: one thread for those side by side, Ctrl-C heeded, the same drawn examples every time.
 
 Tests that run side by side share the cores: one thread each, before torch is imported, and so in their children.
 hypothesis draws the same examples in every run; `HYPOTHESIS_PROFILE=explore` (`make soak`) draws others each time, and
@@ -8,6 +8,7 @@ of hostile bytes many more.
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -16,6 +17,9 @@ pytest.register_assert_rewrite("tests.support")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a job that a script started with &: children inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("same", derandomize=True, print_blob=True)
 settings.register_profile("explore", derandomize=False)

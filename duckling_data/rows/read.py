@@ -169,7 +169,7 @@ def _read_shard(path: Path) -> pa.ChunkedArray:
         table.validate()
         column = table.column(COLUMN)
         if any(chunk.null_count or chunk.flatten().null_count for chunk in column.chunks):
-            raise ValueError("it has nulls in the place of tokens")
+            raise ValueError("it has nulls instead of tokens")
     except (pa.ArrowException, ValueError, KeyError, TypeError, OSError, OverflowError, MemoryError) as error:
         reason = f"{error}".partition("\n")[0] or type(error).__name__
         raise InputError(f"{path}: {reason}; {AGAIN}") from error

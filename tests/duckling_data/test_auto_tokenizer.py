@@ -19,7 +19,6 @@ ORDERS = {
     "AutoTokenizer first": f"from transformers import AutoTokenizer; {TOKENIZER}",
     "Trainer after the tokenizer": f"{TOKENIZER}; from transformers import Trainer, AutoTokenizer",
     "Trainer before": f"from transformers import Trainer; {TOKENIZER}; from transformers import AutoTokenizer",
-    "torch between": f"{TOKENIZER}; import torch; from transformers import pipeline, AutoTokenizer",
     "duckling_train alone": "from duckling_train import duckling_ii; from transformers import AutoTokenizer",
     "AutoTokenizer anew": (
         f"{TOKENIZER}; import importlib; import transformers.models.auto.tokenization_auto as auto; "

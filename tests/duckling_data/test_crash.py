@@ -23,7 +23,7 @@ def cases(scratch: Path, disk: Disk) -> dict[str, Case]:
     return make_cases(scratch, disk, "pack", "train")
 
 
-@pytest.mark.parametrize(("name", "rows", "in_a_row"), [("pack", 6, 4), ("train", 4, 4)])
+@pytest.mark.parametrize(("name", "rows", "in_a_row"), [("pack", 3, 4), ("train", 2, 4)])
 def test_killed_at_random_moments_and_gone_on_with_the_bytes_are_the_same(
     disk: Disk, cases: dict[str, Case], name: str, rows: int, in_a_row: int
 ) -> None:
@@ -31,7 +31,7 @@ def test_killed_at_random_moments_and_gone_on_with_the_bytes_are_the_same(
     assert [fault for _ in range(rows) for fault in faults_of_kills(disk, cases[name], rng, in_a_row)] == []
 
 
-@pytest.mark.parametrize(("name", "moments"), [("pack", 8), ("train", 6)])
+@pytest.mark.parametrize(("name", "moments"), [("pack", 5), ("train", 4)])
 def test_killed_right_before_a_write_the_bytes_are_the_same(
     disk: Disk, cases: dict[str, Case], name: str, moments: int
 ) -> None:

@@ -21,7 +21,7 @@ from tests.support.train import duckling_train, make_workspace
 REAL_STORIES = Path(__file__).parents[3] / "shared" / "data" / "tinystories" / "train-head-v1.jsonl"
 
 
-STEPS = {"bf16-mixed": 10, "fp32": 60}
+STEPS = {"bf16-mixed": 10, "fp32": 30}
 """Steps of the comparison in each precision: few in bf16, which many processors only emulate."""
 
 
@@ -63,7 +63,7 @@ def test_losses_and_weights_are_bitwise_those_of_the_seeds_cells(
     assert steps == [1, *range(10, STEPS[precision] + 1, 10)]
     assert [line["step"] for line in ran.metrics] == steps
     assert [line["loss"] for line in ran.metrics] == losses
-    fall = 0.05 if precision == "bf16-mixed" else 0.5
+    fall = 0.05 if precision == "bf16-mixed" else 0.25
     assert losses[-1] < losses[0] - fall, "equal because both trained, not because neither did"
     saved = load_file(ran.run_dir / "model" / "model.safetensors")
     assert set(weights) - set(saved) == {"lm_head.weight"}
@@ -102,7 +102,7 @@ def test_make_training_args_has_the_seeds_defaults_and_takes_extras() -> None:
 
 KNOWN_LOSSES = {
     "bf16-mixed": {1: 9.0071, 10: 8.8561},
-    "fp32": {1: 9.0071, 10: 8.8560, 20: 8.6127, 30: 8.4391, 40: 8.3035},
+    "fp32": {1: 9.0071, 10: 8.8560, 20: 8.6127, 30: 8.4391},
 }
 """The seed's cells' losses on the real slice at the begin of 200 steps with two threads; one gives 8.8560 in bf16."""
 

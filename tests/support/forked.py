@@ -19,7 +19,9 @@ from pathlib import Path
 from tests.support import HANG
 
 TRAINER = ["duckling_train.cli", "duckling_train.runs.train", "duckling_train.runs.resume"]
-PRELOADED = ["tests.support.forked", *TRAINER, "datasets"]
+LATER = ["duckling_train.engines.reference.engine", "gigatoken", "matplotlib.backends.backend_agg", "matplotlib.figure"]
+"""What those import only when they need it."""
+PRELOADED = ["tests.support.forked", *TRAINER, *LATER, "datasets"]
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(PRELOADED)
 

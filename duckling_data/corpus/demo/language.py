@@ -38,12 +38,12 @@ CRUDE = (
     r"retard|scrot|seduc|semen|sex|shit|slaughter|slave|slur|slut|sniper|sodom|sperm|stabb|stalk|strangl|suicid|terror|testic|"
     r"tortur|vagin|viol|weapon|whor)\w*"
 )
-"""Words and stems that have no place in a child's story."""
+"""Words and stems that do not belong in a child's story."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A place in a template that is filled by a draw."""
+    """A part of a template that is filled by a draw."""
 
     name: str
     """The class, or the member of the cast."""

@@ -77,10 +77,10 @@ class _Compiler:
         self.template_start.append(len(self.symbols))
         # The class and the draw of every slot; slots with one number share a draw.
         draws = [
-            ("", "") if isinstance(part, str) else (part.name, part.number or f"@{place}")
-            for place, part in enumerate(parts)
+            ("", "") if isinstance(part, str) else (part.name, part.number or f"@{index}")
+            for index, part in enumerate(parts)
         ]
-        for place, part in enumerate(parts):
+        for index, part in enumerate(parts):
             if isinstance(part, str):
                 urn, key, scope = (0, 1), 0, 0
             elif part.name in self.cast:
@@ -88,8 +88,8 @@ class _Compiler:
             else:
                 # Draws of one class in one template divide its words, so that no two give the same.
                 same = [draw for draw in dict.fromkeys(draws) if draw[0] == part.name]
-                urn = self._urn(part.name, len(same), (same.index(draws[place]) + number) % len(same))
-                key, scope = 1000 + int(part.number) if part.number else place + 1, 0
+                urn = self._urn(part.name, len(same), (same.index(draws[index]) + number) % len(same))
+                key, scope = 1000 + int(part.number) if part.number else index + 1, 0
             self.symbols.append((*urn, self._base(part), key, scope))
 
     def _base(self, part: str | Slot) -> int:

@@ -125,7 +125,7 @@ def _retried(work: Callable[[], T], file: HubFile, path: Path, reporter: Reporte
 
 
 def _described(file: HubFile) -> str | None:
-    """Return the SHA-256 that the hub says of the file, None where a server in its place does not say it.
+    """Return the SHA-256 that the hub says of the file, None where a mirror does not say it.
 
     Raises InputError or OutsideError where it is another file or no hub, and the client's own errors.
     """
