@@ -40,8 +40,9 @@ def test_killed_right_before_a_write_the_bytes_are_the_same(
 
 
 @pytest.mark.parametrize("name", ["pack", "train"])
-@pytest.mark.parametrize("share", [0.2, 0.7])
-@pytest.mark.parametrize(("number", "word"), [(signal.SIGTERM, "stopped by SIGTERM"), (signal.SIGINT, "interrupted")])
+@pytest.mark.parametrize(
+    ("number", "word", "share"), [(signal.SIGTERM, "stopped by SIGTERM", 0.2), (signal.SIGINT, "interrupted", 0.7)]
+)
 def test_a_signal_ends_a_command_at_once_in_one_line_and_it_goes_on(
     disk: Disk, cases: dict[str, Case], name: str, share: float, number: signal.Signals, word: str
 ) -> None:

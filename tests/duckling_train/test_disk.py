@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import resource
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from duckling_train.runs.checkpoint import checkpoints_of
-from tests.support.train import TINY_SHAPE, Ran, command, environment
+from tests.support import forked
+from tests.support.train import TINY_SHAPE, Ran
 
 LIMIT = 60_000
 """Bytes a file may grow to: less than the weights (62,000 bytes in float32), more than a log."""
 
 
-def limited(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def limited(output: Path, *arguments: str | Path) -> forked.Running:
     """Run the command where the operating system lets no file grow beyond LIMIT."""
-    return subprocess.run(
-        command(*arguments), env=environment(), capture_output=True, text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT)),
-    )  # fmt: skip
+    return forked.run("duckling_train.cli", *arguments, output=output, file_limit=LIMIT)
 
 
-def assert_one_line_naming(done: subprocess.CompletedProcess[str], name: str) -> None:
-    assert done.returncode == 3, done.stderr
+def assert_one_line_naming(done: forked.Running, name: str) -> None:
+    assert done.wait() == 3, done.stderr
     said = [line for line in done.stderr.splitlines() if line.startswith("duckling-train: ")]
     assert len(said) == 1
     assert name in said[0]
@@ -38,21 +34,21 @@ def assert_one_line_naming(done: subprocess.CompletedProcess[str], name: str) ->
 def test_a_disk_that_is_full_while_saving_is_named(
     tiny_workspace: Path, tmp_path: Path, settings: tuple[str, str], name: str
 ) -> None:
-    done = limited("-w", tiny_workspace, "--out", tmp_path / "run", *TINY_SHAPE, "--steps", "4", *settings)
+    done = limited(
+        tmp_path / "said", "-w", tiny_workspace, "--out", tmp_path / "run", *TINY_SHAPE, "--steps", "4", *settings
+    )
     assert_one_line_naming(done, name)
     assert not (tmp_path / "run" / "manifest.json").exists()
     assert not list((tmp_path / "run").rglob("step-*.partial"))
 
 
 def test_the_checkpoints_before_stay_and_resume(tiny_workspace: Path, tmp_path: Path) -> None:
-    from tests.support import forked
-
     run_dir = tmp_path / "run"
     arguments = ("-w", tiny_workspace, *TINY_SHAPE, "--steps", "40", "--checkpoint-steps", "2")
     running = forked.start("duckling_train.cli", "--out", run_dir, *arguments, output=tmp_path / "killed")
     running.kill_when(lambda: bool(checkpoints_of(run_dir)))
     before = [(path, sorted(path.iterdir())) for _step, path in checkpoints_of(run_dir)]
-    assert_one_line_naming(limited("--resume", run_dir, "-w", tiny_workspace), "checkpoints")
+    assert_one_line_naming(limited(tmp_path / "said", "--resume", run_dir, "-w", tiny_workspace), "checkpoints")
     assert [(path, sorted(path.iterdir())) for _step, path in checkpoints_of(run_dir)] == before
     done = forked.run("duckling_train.cli", "--resume", run_dir, "-w", tiny_workspace, output=tmp_path / "resumed")
     resumed = Ran(run_dir, done.wait(), done.stdout, done.stderr)

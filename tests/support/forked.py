@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 import time
@@ -26,7 +27,9 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(PRELOADED)
 
 
-def _run(module: str, arguments: list[str], output: str) -> None:
+def _run(module: str, arguments: list[str], output: str, file_limit: int | None) -> None:
+    if file_limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     for number, name in ((1, "stdout"), (2, "stderr")):
         handle = os.open(f"{output}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(handle, number)
@@ -70,15 +73,16 @@ class Running:
         return Path(f"{self.output}.stderr").read_text()
 
 
-def start(module: str, *arguments: str | Path, output: Path) -> Running:
-    """Start `module.main(arguments)` in a process of its own."""
-    process = SERVER.Process(target=_run, args=(module, [str(argument) for argument in arguments], str(output)))
+def start(module: str, *arguments: str | Path, output: Path, file_limit: int | None = None) -> Running:
+    """Start `module.main(arguments)` in a process of its own, in which no file grows beyond so many bytes."""
+    given = (module, [str(argument) for argument in arguments], str(output), file_limit)
+    process = SERVER.Process(target=_run, args=given)
     process.start()
     return Running(process, output)
 
 
-def run(module: str, *arguments: str | Path, output: Path) -> Running:
+def run(module: str, *arguments: str | Path, output: Path, file_limit: int | None = None) -> Running:
     """Start the command and wait for its end."""
-    running = start(module, *arguments, output=output)
+    running = start(module, *arguments, output=output, file_limit=file_limit)
     running.wait()
     return running
