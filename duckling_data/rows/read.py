@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, overload
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import open_regular
@@ -81,6 +82,14 @@ class Rows:
     def max_id(self) -> int:
         """Return the largest id of all rows, or -1 where there are none. Reads them all."""
         return max((int(chunk.max()) for chunk in self.chunks), default=-1)
+
+    def occurrences(self) -> npt.NDArray[np.int64]:
+        """Return how often each id occurs, for every id that the rows' type can hold: int64[65536] for uint16."""
+        found = np.zeros(np.iinfo(row_dtype(0)).max + 1, np.int64)
+        for chunk in self.chunks:
+            for start in range(0, len(chunk), 8192):  # in pieces: numpy counts integers of 8 bytes
+                found += np.bincount(chunk[start : start + 8192].reshape(-1), minlength=len(found))
+        return found
 
     def payload_sha256(self) -> str:
         """Return the SHA-256 of the tokens, little-endian, in order. Reads all rows."""

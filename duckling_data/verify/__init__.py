@@ -208,7 +208,11 @@ class _Check:
             return ", a mapping of your own"
         if not derived:
             return ", not derived again: other files are damaged"
-        return ", derived again" if name != PACK.name else f", every row derived again by {self._stories}"
+        return (
+            ", derived again"
+            if name != PACK.name
+            else f", every row derived again by {self._stories}; dead ids in them: 0"
+        )
 
 
 def _reference_faults(manifest: Manifest, name: str, lines: list[str]) -> Iterator[str]:

@@ -94,11 +94,11 @@ def pack_faults(workspace: Path, settings: PackSettings, figures: PackFigures, s
     for split, recorded in figures.splits.items():
         stored = StoredRows(workspace / DATASET_NAMES[split])
         packer = SplitPacker(stories.encoded(split), mapping, settings)
-        yield from islice(_split_faults(split, stored, recorded, packer, stories), 1)
+        yield from islice(_split_faults(split, stored, recorded, packer, stories, mapping["live_tokens"]), 1)
 
 
 def _split_faults(
-    split: str, stored: StoredRows, recorded: SplitFigures, packer: SplitPacker, stories: Stories
+    split: str, stored: StoredRows, recorded: SplitFigures, packer: SplitPacker, stories: Stories, live: int
 ) -> Iterator[str]:
     made = 0
     with stories.reporter.bar(f"verify {split} rows", recorded.stories, "stories") as bar:
@@ -107,6 +107,8 @@ def _split_faults(
                 yield difference
             made += len(rows)
             bar.update(len(lengths))
+    if stored.max_id() >= live:
+        yield f"{stored.name}: has id {stored.max_id()}, a dead one; expected ids below {live}"
     if len(stored) > made:
         yield f"{stored.where(made)} was added, the stories give {made:,} rows"
     yield from figure_faults(f"the {split} split", packer.figures(stored.payload_sha256()), recorded)

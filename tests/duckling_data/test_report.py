@@ -3,102 +3,29 @@
 from __future__ import annotations
 
 import base64
-import json
-import random
 import re
 import struct
 import warnings
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import matplotlib
+import numpy as np
 import pytest
 
 from duckling_data.base.errors import CheckFailed
 from duckling_data.base.progress import Reporter
-from duckling_data.pipeline import Pipeline, Request
+from duckling_data.rows.read import open_rows
 from duckling_data.stages.report import draw_report, page
 from duckling_data.stages.report.facts import gather, visible
 from duckling_data.stages.report.plots import draw
 from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.workspace.manifest import Manifest
+from tests.support.report_page import SMALL, Page, make, read_page, sentences, write_stories
 
 FILES = ["coverage.png", "zipf.png", "story_length.png", "unknown.png", "index.html"]
-SMALL = {"live": 60, "dead": 20, "sample": "all", "ctx": 16}
 HOSTILE = "<script>alert(1)</script> <b> $x_1$ &amp; & \\ \"'"
 """Text that would act, or be changed, if it were not escaped."""
 ODD = "の龍喚士 ン 😀 日本 e\u0301 \u202e \u00a0 · \x00 \x7f \ufffd"
-
-
-def sentences(number: int) -> list[str]:
-    """Varied sentences, some tokens frequent and many rare."""
-    chance = random.Random(0)
-    animals, verbs, things, names = (
-        ["duck", "dog", "cat", "bird", "fish", "frog", "hen", "owl", "fox", "bear", "mouse", "horse"],
-        ["saw", "found", "liked", "chased", "washed", "lost", "drew", "heard", "met", "thanked"],
-        ["ball", "river", "tree", "cake", "stone", "boat", "hat", "moon", "leaf", "song", "wall", "drum", "kite"],
-        ["Lily", "Tom", "Anna", "Ben", "Mia", "Max", "Sue", "Tim", "Zoe", "Sam"],
-    )
-    return [
-        f"{chance.choice(names)} the {chance.choice(animals)} {chance.choice(verbs)} a {chance.choice(things)}. "
-        f"Then {chance.choice(names)} {chance.choice(verbs)} the {chance.choice(things)}, {number} times!"
-        for number in range(number)
-    ]
-
-
-def write_stories(path: Path, stories: list[str]) -> Path:
-    path.write_text("".join(json.dumps({"text": story}) + "\n" for story in stories), encoding="utf-8")
-    return path
-
-
-def make(
-    workspace: Path, source: Path, *targets: str, mapping: Path | None = None, settings: dict[str, Any] | None = None
-) -> Manifest:
-    request = Request(
-        workspace, 2, (str(source),), mapping=mapping, settings=SMALL if settings is None else settings, offline=True
-    )
-    return Pipeline(request, Reporter(quiet=True)).make(*targets)
-
-
-class Page(HTMLParser):
-    """A page's tags, attributes, text, and the cells of its table rows."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.attributes: list[tuple[str, str | None]] = []
-        self.rows: list[list[str]] = []
-        self.text = ""
-        self._in_cell = False
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.attributes += attrs
-        if tag == "tr":
-            self.rows.append([])
-        elif tag in ("td", "th"):
-            self.rows[-1].append("")
-            self._in_cell = True
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in ("td", "th"):
-            self._in_cell = False
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-        if self._in_cell:
-            self.rows[-1][-1] += data
-
-    def row(self, name: str) -> list[str]:
-        """The cells behind the first cell `name`, which stands there once."""
-        (found,) = (row[1:] for row in self.rows if row and row[0] == name)
-        return found
-
-
-def read_page(workspace: Path) -> Page:
-    return Page((workspace / "report" / "index.html").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +109,35 @@ def test_the_page_says_what_the_manifest_says(packed: Path) -> None:
     assert {name: found.row(name)[0] for name in expected} == expected
     assert 0 < vocab["coverage"] < 1
     assert "ducks.jsonl" in found.text
+
+
+def test_the_plots_come_before_the_tables(packed: Path) -> None:
+    html = (packed / "report" / "index.html").read_text(encoding="utf-8")
+    assert html.count("<figure>") == 4
+    assert html.rindex("<figure>") < html.index("<table>")
+
+
+def test_the_page_says_how_many_live_ids_are_rare_in_the_rows_and_that_no_dead_one_is_there(packed: Path) -> None:
+    tokens = np.concatenate(list(open_rows(packed / "tokenized_dataset"))).tolist()
+    found, times = read_page(packed), [tokens.count(compact) for compact in range(80)]
+    assert sum(count > 0 for count in times[:60]) > 10
+    assert found.row("live ids that never occur") == [str(times[:60].count(0))]
+    assert found.row("live ids that occur fewer than 50 times") == [str(sum(count < 50 for count in times[:60]))]
+    assert found.row("occurrences of dead ids") == ["0"]
+
+
+def test_the_page_counts_dead_ids_where_rows_hold_some(packed: Path) -> None:
+    facts = gather(packed, Manifest(packed))
+    facts.in_rows["train"][[60, 79]] += [2, 3]
+    assert Page(page(facts, {}).decode()).row("occurrences of dead ids") == ["5"]
+
+
+def test_tokens_without_a_live_id_are_told_apart_by_how_often_they_occur(packed: Path) -> None:
+    facts = gather(packed, Manifest(packed))
+    counts = facts.counts.count[~facts.live].tolist()
+    shown = {times: (ids, occurrences) for times, ids, occurrences in facts.unknown_times}
+    assert shown["2"] == (counts.count(2), 2 * counts.count(2))
+    assert tuple(map(sum, zip(*shown.values(), strict=True))) == (len(counts), sum(counts))
 
 
 def test_the_unknown_tokens_are_the_most_frequent_beyond_the_live_ones(packed: Path) -> None:

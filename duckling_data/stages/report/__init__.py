@@ -39,9 +39,10 @@ def draw_report(workspace: Path, manifest: Manifest, reporter: Reporter) -> dict
     from duckling_data.stages.report.facts import gather
     from duckling_data.stages.report.plots import FIGURES, draw
 
-    facts = gather(workspace, manifest)
     files: dict[str, bytes] = {}
-    with reporter.bar("report", len(FIGURES), "figures") as bar:
+    with reporter.bar("report", 1 + len(FIGURES), "figures") as bar:
+        facts = gather(workspace, manifest)
+        bar.update()
         for name, content in draw(facts):
             files[name] = content
             bar.update()

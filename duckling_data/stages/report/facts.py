@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Container
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from duckling_data.base.records import plain
+from duckling_data.rows.read import open_rows
 from duckling_data.stages.count import COUNT, LENGTH_BINS
 from duckling_data.stages.counts import COUNTS_NAME, TokenCounts, read_counts
-from duckling_data.stages.pack import PACK
+from duckling_data.stages.pack import DATASET_NAMES, PACK
 from duckling_data.stages.vocab import VOCAB
 from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import DECOMPOSE, MAPPING_FILE, TokenMapping, read_mapping
@@ -25,6 +27,10 @@ SPACE = "·"
 """How a space in a token is shown."""
 TOP_UNKNOWN = 30
 """How many tokens without a live id are shown."""
+TIMES = [1, 2, 3, 4, *(step * 10**power for power in range(13) for step in (5, 10, 20))]
+"""The counts at which the bars of tokens without a live id begin: 1, 2, 3, 4, 5, 10, 20, 50, 100, …"""
+RARE = (1, 5, 50)
+"""The page says how many live ids occur fewer times than these in the rows."""
 
 
 def gather(workspace: Path, manifest: Manifest) -> Facts:
@@ -36,7 +42,16 @@ def gather(workspace: Path, manifest: Manifest) -> Facts:
     counts, mapping = read_counts(workspace / COUNTS_NAME), read_mapping(workspace / MAPPING_FILE)
     live = np.isin(counts.gpt2_id, mapping["live_token_ids"])
     count, vocab, pack = manifest.stages[COUNT.name], manifest.stages[VOCAB.name], manifest.made(PACK.name)
-    return Facts(plain(manifest.corpus) or {}, counts, mapping, live, count, vocab, pack)
+    facts = Facts(plain(manifest.corpus) or {}, counts, mapping, live, count, vocab, pack)
+    return facts if pack is None or facts.rows_outdated else replace(facts, in_rows=_occurrences(workspace, manifest))
+
+
+def _occurrences(workspace: Path, manifest: Manifest) -> dict[str, npt.NDArray[np.int64]]:
+    """Return how often each id occurs in the rows of each split. Raises CheckFailed for rows that have changed."""
+    folders = {split: DATASET_NAMES[split] for split in manifest.stages[PACK.name].figures["splits"]}
+    for folder in folders.values():
+        manifest.refuse_changed(PACK.name, folder)
+    return {split: open_rows(workspace / folder).occurrences() for split, folder in folders.items()}
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,8 @@ class Facts:
     vocab: StageRecord
     pack: StageRecord | None
     """None where no rows are packed."""
+    in_rows: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    """How often each compact id occurs in the rows of each split; empty where no rows of this mapping are packed."""
 
     @property
     def source(self) -> str:
@@ -115,6 +132,27 @@ class Facts:
     def unknown_ids(self) -> int:
         """How many distinct tokens have no live id."""
         return int(np.count_nonzero(~self.live))
+
+    @property
+    def unknown_times(self) -> list[tuple[str, int, int]]:
+        """(how often, distinct tokens without a live id that occur so often, their occurrences), the rarest first."""
+        counts, rows = self.counts.count[~self.live], []
+        for first, end in pairwise(TIMES):
+            chosen = counts[(counts >= first) & (counts < end)]
+            times = f"{first:,}" if end == first + 1 else f"{first:,} to {end - 1:,}"
+            rows.append((times, len(chosen), int(chosen.sum())))
+        return rows[: max((number for number, (_, ids, _) in enumerate(rows, 1) if ids), default=0)]
+
+    @property
+    def rare(self) -> list[tuple[str, list[int]]]:
+        """(what, how many in each split): live ids that are rare in the rows, and the occurrences of dead ids."""
+        live, splits = self.mapping["live_tokens"], self.in_rows.values()
+        rows = [
+            ("live ids that never occur" if times == 1 else f"live ids that occur fewer than {times} times",
+             [int(np.count_nonzero(found[:live] < times)) for found in splits])
+            for times in RARE
+        ]  # fmt: skip
+        return [*rows, ("occurrences of dead ids", [int(found[live:].sum()) for found in splits])]
 
     def ppm(self, count: int) -> str:
         """Return a count per million of the tokens counted."""

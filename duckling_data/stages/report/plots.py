@@ -16,7 +16,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from duckling_data.base.plotting import COLOURS, default_settings, png
-from duckling_data.stages.report.facts import SPACE, Facts, Lengths, level_name, percent, visible
+from duckling_data.stages.report.facts import Facts, Lengths, level_name, percent, visible
 
 LIVE, UNKNOWN, SECOND = COLOURS[:3]
 MARK, QUIET = "#222222", "#6B6B6B"
@@ -165,28 +165,26 @@ def _tail(lengths: Lengths, shown: int) -> str:
 
 
 def unknown(facts: Facts) -> Figure:
-    """Return the most frequent tokens without a live id, a bar each."""
+    """Return how many distinct tokens without a live id occur once, twice, …, a bar each."""
     if not facts.unknown:
         return _figure("Every token counted has a live id of its own")
     drawable = _drawable()
     figure = _figure(f"Tokens without a live id: {facts.unknown_become(lambda token: _label(token, drawable))}")
     axes = figure.subplots()
-    counts = [token.count for token in facts.unknown]
-    axes.barh(range(len(counts)), counts, 0.72, color=UNKNOWN)
-    for bar, count in enumerate(counts):
-        label = f"{count:,}  ({facts.ppm(count)} ppm)"
-        axes.annotate(label, (count, bar), (6, 0), textcoords="offset points", va="center", fontsize=11)
-    labels = [_label(token.gpt2_id, drawable) for token in facts.unknown]
-    axes.set_yticks(range(len(counts)), labels, family=MONO, fontsize=12)
+    times, ids, occurrences = zip(*facts.unknown_times, strict=True)
+    axes.barh(range(len(times)), ids, 0.72, color=UNKNOWN)
+    for bar, (number, together) in enumerate(zip(ids, occurrences, strict=True)):
+        label = f"{number:,} tokens, {together:,} occurrences"
+        axes.annotate(label, (number, bar), (6, 0), textcoords="offset points", va="center", fontsize=12)
+    axes.set_yticks(range(len(times)), [f"{which} ×" for which in times])
     axes.tick_params(axis="y", length=0)
-    axes.set(xlim=(0, counts[0] * 1.17), ylim=(max(len(counts), 10) - 0.4, -0.6))
+    axes.set(xlim=(0, max(ids) * 1.3), ylim=(max(len(times), 4) - 0.4, -0.6), ylabel="count in the stories counted")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _plain_numbers(axes.xaxis)
     axes.grid(visible=False)
-    which = f"the {len(counts)} most frequent of {facts.unknown_ids:,}"
     share = percent(1 - facts.coverage, 4)
-    axes.set_title(f"{which}, which together are {share} of the tokens counted; {SPACE} is a space")
-    axes.set_xlabel("count in the stories counted (and per million tokens)")
+    axes.set_title(f"{facts.unknown_ids:,} distinct tokens, which together are {share} of the tokens counted")
+    axes.set_xlabel("distinct tokens")
     return figure
 
 
