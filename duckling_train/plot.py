@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from duckling_data.base.plotting import COLOURS, default_settings, png
 
-LINES: tuple[Any, ...] = ("solid", (0, (4, 1.5)), (0, (1, 1)))
-"""A line style for each round of COLOURS: with both, 21 runs look different."""
+LINES: tuple[Any, ...] = ("solid", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
+"""Line styles: solid, dashed, dotted, dash-dot. With COLOURS, 28 runs look different."""
 SMOOTHED_FROM = 50
 """From this many logged losses on, their running mean is drawn."""
 MEAN = "mean over the last tenth of the logs so far"
@@ -118,23 +118,34 @@ def loss_plot(steps: Sequence[int], losses: Sequence[float], title: str, vocab_s
 def overlay(runs: Sequence[Curve], labels: Sequence[str], *, same_data: bool) -> bytes:
     """Return a PNG of the logged losses of several runs, running means where they are many, with a label each.
 
-    Each run has a loss. Up to 21 runs look different. The title says so where the runs' data differ.
+    Each run has a loss. Up to 28 runs look different, and a run that has the losses of one before it has another line
+    style, so that both are seen. The title says so where the runs' data differ.
     """
     curves = []
     for number, run in enumerate(runs):
-        colour, line = COLOURS[number % len(COLOURS)], LINES[number // len(COLOURS) % len(LINES)]
+        hidden = sum(list(run.losses) == list(other.losses) for other in runs[:number])
+        colour = COLOURS[number % len(COLOURS)]
+        line = LINES[(number // len(COLOURS) + hidden) % len(LINES)]
         if run.long and len(runs) <= LOGGED_UP_TO:
             curves.append(Curve(run.steps, run.losses, {"color": colour, "linewidth": 0.8, "alpha": 0.25}))
         style = {"color": colour, "linestyle": line, "linewidth": 1.7, "markersize": 3, "label": "run"}
         curves.append(run.smoothed(**style, marker="o" if len(run.losses) == 1 else None))
-    figure, axes = draw_losses((11, 6), curves, limits=[loss for run in runs for loss in run.losses])
+    columns = legend_columns(labels, 130)
+    height = 5.5 + 0.18 * -(-len(labels) // columns)
+    figure, axes = draw_losses((11, height), curves, limits=[loss for run in runs for loss in run.losses])
     if any(run.long for run in runs):
-        axes.set_ylabel(f"{axes.get_ylabel()}, {MEAN}")
+        axes.set_xlabel(f"{axes.get_xlabel()}; each point the {MEAN}")
     if not same_data:
         axes.set_title(f"{DATA_DIFFER}: these losses are no comparison of the runs", fontsize=11, color="#B00020")
     # Labels are set here, as plain text: a legend drops one that begins with "_", and "$" would begin a formula.
-    legend = figure.legend(loc="outside right upper", frameon=False, fontsize=9, handlelength=3)
+    legend = figure.legend(loc="outside lower left", frameon=False, fontsize=9, handlelength=4, ncols=columns)
     for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set_parse_math(False)
         text.set_text(label)
     return png(figure, warn=False)
+
+
+def legend_columns(labels: Sequence[str], characters: int) -> int:
+    """Return how many columns of a legend's labels are side by side in a figure that is so many characters wide."""
+    longest = max(map(len, labels), default=0) + 8  # the line before the label, and the gap behind it
+    return max(1, min(len(labels), characters // longest))

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import write_bytes
-from duckling_train.config import word
+from duckling_train.config import NOT_IN_THE_NAME, word
 from duckling_train.plot import DATA_DIFFER, Curve, overlay, running_mean
 from duckling_train.runs.read import RunRecord, dataset_digest, read_run, same_data
 from duckling_train.settings import FIELDS
@@ -24,6 +24,8 @@ from duckling_train.settings import FIELDS
 R = TypeVar("R")
 NO_COLUMN = ("steps", "device", "n_inner")
 """Settings that have a column whether they differ or not, and what follows from another setting."""
+NO_LEARNING = {"engine", "logging_steps", *NOT_IN_THE_NAME} - {"steps", "seed"}
+"""Settings without effect on what a run learns."""
 NOTHING = "-"
 NUMBER = re.compile(r"-|[\d,.]+(e-\d+| of [\d,]+)?")
 
@@ -145,12 +147,14 @@ def table(runs: Sequence[RunRecord]) -> str:
 
 
 def plot_labels(runs: Sequence[RunRecord]) -> list[str]:
-    """Return a label a run: the settings that differ, or its name where those do not tell it apart."""
-    names = [name for name in ("steps", *differing(runs)) if _differs(runs, name)]
-    settings = [", ".join(f"{word(name)} {_setting_text(name, run)}" for name in names) for run in runs]
+    """Return a label a run: its name, and the settings that differ and shape what it learns."""
+    names = [name for name in ("steps", *differing(runs)) if name not in NO_LEARNING and _differs(runs, name)]
     return [
-        (text if text and settings.count(text) == 1 else run.name) + ("" if run.finished else " (not finished)")
-        for text, run in zip(settings, runs, strict=True)
+        run.name
+        + (": " if names else "")
+        + ", ".join(f"{word(name)} {_setting_text(name, run)}" for name in names)
+        + ("" if run.finished else " (not finished)")
+        for run in runs
     ]
 
 

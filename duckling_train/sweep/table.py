@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import statistics
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from duckling_data.base.plotting import COLOURS, default_settings, png
 from duckling_train.compare.table import Column, csv_bytes, markdown, summarized, validation_loss
 from duckling_train.config import word
-from duckling_train.plot import MEAN, Curve, draw_losses
+from duckling_train.plot import LINES, MEAN, Curve, draw_losses, legend_columns
 from duckling_train.runs.read import RunRecord
 from duckling_train.settings import FIELDS
 from duckling_train.sweep.grid import SEEDS, Grid, Point, described, deviates, spoken, text
 from duckling_train.sweep.layout import Outcome
-
-LINES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
-"""The plot's line styles: solid, dashed, dotted, dash-dot."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +80,42 @@ def markdown_table(grid: Grid, rows: Sequence[Row]) -> str:
     if any(run.evaluations for run in runs):
         columns.append(_figure("validation", validation_loss, ".4f"))
     parts = [heading(grid), markdown(columns, rows)]
+    if over := seed_table(grid, rows):
+        parts += ["Mean ± standard deviation over the seeds:", over]
     if failures := [f"- {row.point.label}: {row.failed}" for row in rows if row.run is None]:
         parts += ["Failed:", "\n".join(failures)]
     return "\n\n".join([*parts, notes(rows)]) + "\n"
+
+
+def seed_table(grid: Grid, rows: Sequence[Row]) -> str:
+    """Return a Markdown table with a line a combination of the other settings; "" where no seed is swept.
+
+    Mean and sample standard deviation (n - 1) of the last logged and of the validation loss over its finished runs.
+    """
+    if not set(SEEDS) & set(grid.swept):
+        return ""
+    groups: dict[str, list[RunRecord]] = {group(point): [] for point in grid.points}
+    for row in rows:
+        if row.run is not None:
+            groups[group(row.point)].append(row.run)
+    columns: list[Column[tuple[str, list[RunRecord]]]] = [
+        Column("settings", lambda line: line[0]),
+        Column("runs", lambda line: len(line[1])),
+        Column("last loss", lambda line: _mean_and_deviation([run.losses[-1] for run in line[1]])),
+    ]
+    if any(run.evaluations for runs in groups.values() for run in runs):
+        columns.append(Column("validation", lambda line: _mean_and_deviation(list(_validation_losses(line[1])))))
+    return markdown(columns, groups.items())
+
+
+def _validation_losses(runs: Iterable[RunRecord]) -> Iterator[float]:
+    return (loss for run in runs if (loss := validation_loss(run)) is not None)
+
+
+def _mean_and_deviation(values: Sequence[float]) -> str | None:
+    if len(values) < 2:
+        return f"{values[0]:.4f}" if values else None
+    return f"{statistics.fmean(values):.4f} ± {statistics.stdev(values):.4f}"
 
 
 def _setting_column(heading: str, name: str) -> Column[Row]:
@@ -183,7 +214,8 @@ def styles(grid: Grid) -> dict[str, tuple[str, object]]:
 def sweep_plot(grid: Grid, rows: Sequence[Row], title: str) -> bytes:
     """Return a PNG of the training loss (nats a token) of every finished run over the step, both axes as in a run's.
 
-    From 50 logs on, a curve is the running mean. The legend gives the last logged loss, the mean over the seeds.
+    From 50 logs on, a curve is the running mean. The legend gives the last logged loss, mean ± standard deviation over
+    the seeds.
     """
     chosen, last = styles(grid), dict[str, list[float]]()
     runs = [(group(row.point), Curve(row.run.steps, row.run.losses)) for row in rows if row.run is not None]
@@ -194,16 +226,18 @@ def sweep_plot(grid: Grid, rows: Sequence[Row], title: str) -> bytes:
         colour, line = chosen[key]
         label = None
         if losses := last.pop(key, None):  # once for all seeds
-            seeds = f" (mean of {len(losses)} seeds)" if len(losses) > 1 else ""
-            label = f"{key}: {sum(losses) / len(losses):.4f}{seeds}"
+            seeds = f" ({len(losses)} seeds)" if len(losses) > 1 else ""
+            label = f"{key}: {_mean_and_deviation(losses)}{seeds}"
         curves.append(run.smoothed(color=colour, linestyle=line, linewidth=1.5, alpha=0.9, label=label))
-    figure, axes = draw_losses((10, 5.5), curves, vocab_size=grid.points[0].config.vocab_size, fontsize=8)
+    labels = [str(curve.style["label"]) for curve in curves if curve.style["label"]]
+    columns = legend_columns(labels, 125)
+    size = 10, 5 + 0.16 * -(-len(labels) // columns)
+    figure, axes = draw_losses(size, curves, vocab_size=grid.points[0].config.vocab_size, fontsize=8)
     if any(run.long for _, run in runs):
         axes.set_xlabel(f"{axes.get_xlabel()}; each point the {MEAN}")
     first, *rest = textwrap.wrap(title, 110)
     axes.set_title("\n".join([first, *rest[:1]]) + (" …" if rest[1:] else ""), fontsize=10, loc="left")
     if curves:
-        columns = -(-len(chosen) // 26)  # as many lines as the figure has room for
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8, ncols=columns,
-                    handlelength=3, title="last logged loss", title_fontsize=8, alignment="left")  # fmt: skip
+        figure.legend(loc="outside lower left", frameon=False, fontsize=8, ncols=columns, handlelength=4,
+                      title="last logged loss", title_fontsize=8, alignment="left")  # fmt: skip
     return png(figure)

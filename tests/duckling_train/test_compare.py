@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.plotting import COLOURS
@@ -124,12 +127,24 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
     assert [row["run"] for row in rows] == [str(place) for place in places]
 
 
-def test_labels_say_what_differs_or_else_the_name(tmp_path: Path) -> None:
+def test_labels_are_the_names_and_what_differs_and_shapes_learning(tmp_path: Path) -> None:
     places = [make_run(tmp_path / "a", seed=1), make_run(tmp_path / "b", seed=2, steps=10)]
     twins = [make_run(tmp_path / "c", seed=3), make_run(tmp_path / "d", seed=3, finished=False)]
-    assert plot_labels(records(*places)) == ["steps 1000, seed 1", "steps 10, seed 2"]
+    assert plot_labels(records(*places)) == ["a: steps 1000, seed 1", "b: steps 10, seed 2"]
     assert plot_labels(records(places[0])) == ["a"]
-    assert plot_labels(records(places[0], *twins)) == ["seed 1", "c", "d (not finished)"]
+    assert plot_labels(records(places[0], *twins)) == ["a: seed 1", "c: seed 3", "d: seed 3 (not finished)"]
+    slow = make_run(tmp_path / "e", seed=1, threads=1, logging_steps=5, checkpoint_steps=2)
+    assert plot_labels(records(places[0], slow)) == ["a", "e"]  # nothing that shapes what is learned differs
+
+
+def test_equal_curves_are_both_seen() -> None:
+    """The second is drawn over the first: were both solid, the picture would show one."""
+    run = Curve(range(1, 11), [9.0 - step / 10 for step in range(10)])
+    picture = np.asarray(Image.open(io.BytesIO(overlay([run, run], ["a", "b"], same_data=True))).convert("RGB"))
+    drawn = picture[: int(0.8 * len(picture))].reshape(-1, 3)  # not the legend
+    for colour in COLOURS[:2]:
+        wanted = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
+        assert np.all(drawn == wanted, axis=1).sum() > 100, colour
 
 
 def test_the_plot_is_of_the_losses_and_labels_alone(recwarn: pytest.WarningsRecorder) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,21 @@ def test_tables_are_these() -> None:
         "Validation: the mean loss of the first 128 validation rows.",
         "Steps/s: measured with one run at a time (--jobs 1); a run side by side with others is slower than one alone.",
         "Device: a CPU, CPU threads a run: 2; threads shape the bits of a CPU run.",
+    ]
+
+
+def test_a_sweep_over_seeds_has_means_and_deviations() -> None:
+    grid = make_grid({"n_layer": (2, 4), "seed": (1, 2), "steps": (60,)})
+    rows = [made(point) for point in grid.points]
+    rows[1] = Row(rows[1].point, replace(rows[1].run, losses=(9.0, 8.5, 8.75)), Outcome(1))
+    rows[2] = Row(rows[2].point, None, Outcome(1, "the loss is nan at step 2", 2))
+    lines = markdown_table(grid, rows).splitlines()
+    start = lines.index("Mean ± standard deviation over the seeds:")
+    assert lines[start + 2 : start + 6] == [
+        "| settings | runs | last loss | validation |",
+        "| --- | --- | --- | --- |",
+        "| layers 2 | 2 | 8.5000 ± 0.3536 | 8.1250 ± 0.0000 |",
+        "| layers 4 | 1 | 8.2500 | 8.1250 |",
     ]
 
 
