@@ -133,6 +133,21 @@ def compare(runs: tuple[str, ...], out: Path, workspace: Path, quiet: bool) -> N
         click.echo(f"losses plotted in {out}" if plotted else "nothing plotted: no loss is logged yet", err=True)
 
 
+@cli.command("list")
+@options.workspace
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.  [default: off]")
+@options.verbosity
+def list_runs(workspace: Path, as_json: bool, quiet: bool) -> None:
+    """List the workspace's runs, those of its sweeps, too: state, steps, losses, size."""
+    from duckling_train.compare.listing import json_of, runs_of, table_of
+
+    found = runs_of(workspace)
+    if as_json or found:
+        click.echo(json_of(found) if as_json else table_of(found))
+    elif not quiet:
+        click.echo(f"{workspace}: holds no runs; duckling-train --steps 10000 makes one", err=True)
+
+
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE.ipynb")
 @click.option("--overwrite", is_flag=True, help="Replace the file.  [default: off]")

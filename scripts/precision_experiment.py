@@ -159,9 +159,9 @@ def figure(outcomes: dict[str, Outcome]) -> bytes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_ylim(axes.get_ylim())  # fixed from here on: the labels' places are reckoned from it
         label_ends(axes, ends[axes], last, gap)
-    ignorance = math.log(TrainConfig.vocab_size)
-    above.axhline(ignorance, color="0.45", linestyle="--", linewidth=1)
-    above.annotate(f"ln {TrainConfig.vocab_size:,}", (1, ignorance), xytext=(4, 4), textcoords="offset points",
+    uniform = math.log(TrainConfig.vocab_size)
+    above.axhline(uniform, color="0.45", linestyle="--", linewidth=1)
+    above.annotate(f"ln {TrainConfig.vocab_size:,}", (1, uniform), xytext=(4, 4), textcoords="offset points",
                    color="0.35", fontsize=9)  # fmt: skip
     above.set_ylabel("training loss (nats per token),\nmean over the last tenth of the logs")
     below.set_ylabel(f"loss above fp32's (nats per token),\nlogarithmic beyond ±{SMALL:g}")

@@ -71,6 +71,16 @@ def wait_until_free(workspace: Path, waiting: Say) -> None:
         _lock(file.fileno(), workspace, waiting, shared=True)
 
 
+def holder(path: Path) -> str | None:
+    """Return who holds the lock file `path`, None where nobody does. Nothing is written, no one is waited for."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _holder(file.fileno())
+    return None
+
+
 def remove_leftovers(outputs: Iterable[Path]) -> None:
     """Remove what killed processes left beside these outputs; call it under the lock. Nothing else is touched."""
     for output in outputs:
