@@ -5,6 +5,7 @@ Only click and the standard library are imported here, so that `--help` answers 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -210,6 +211,21 @@ def inspect(workspace: Path, row: int, rows: int, validation: bool, text: str | 
     lines = mapped_tokens(workspace, text) if text is not None else decoded_rows(workspace, row, rows, validation)
     for line in lines:
         click.echo(line)
+
+
+@cli.command()
+@options(WORKSPACE)
+@flag("--json", "as_json", help="Print JSON instead of lines.")
+@options(DEBUG)
+def status(workspace: Path, as_json: bool) -> None:
+    """Show what there is: the source, and each stage.
+
+    Quick: files are looked for, not read. `verify` reads and checks them.
+    """
+    from duckling_data.status import status_lines, workspace_status
+
+    found = workspace_status(workspace)
+    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(status_lines(found)))
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
