@@ -78,6 +78,8 @@ class Stage(Generic[S, F]):
     """Writes the outputs."""
     summary: Callable[[F], str]
     """Returns the main figures in a few words."""
+    page: str | None = None
+    """The output that a person opens first."""
     line: Callable[[Resolved[S]], str] = Resolved.line
     """Returns the settings in one line for a person."""
 

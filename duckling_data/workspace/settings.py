@@ -34,7 +34,9 @@ class Resolved(Generic[S]):
 
     def line(self) -> str:
         """Return the settings and their origins in one line for a person."""
-        return ", ".join(f"{name} {value} ({self.origin[name]})" for name, value in self.to_json().items())
+        shown = {name: {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+                 for name, value in self.to_json().items()}  # fmt: skip
+        return ", ".join(f"{name} {value} ({self.origin[name]})" for name, value in shown.items())
 
 
 def resolve(kind: type[S], given: Mapping[str, Any], remembered: Mapping[str, Any]) -> Resolved[S]:

@@ -69,7 +69,7 @@ def test_given_remembered_and_default_values_are_told_apart(cli: Cli, stories: P
     first = cli("pack", "-w", tmp_path / "w", "--source", stories, *SMALL).stderr
     assert f"source       {stories} (given)\n" in first
     assert "sample all (given), seed 42 (default)\n" in first
-    assert "live 300 (given), dead 20 (given), unk most-frequent (default), eos False (default)\n" in first
+    assert "live 300 (given), dead 20 (given), unk most-frequent (default), eos no (default)\n" in first
     second = cli("pack", "-w", tmp_path / "w", "--group", "7").stderr
     assert f"source       {stories} (remembered)\n" in second
     assert "sample all (remembered), seed 42 (remembered)\n" in second

@@ -80,5 +80,6 @@ def _make(context: Context, settings: NoSettings) -> Made[NoFigures]:
 
 REPORT = Stage(
     name="report", needs=(COUNT.name, VOCAB.name), outputs=(REPORT_FOLDER,), settings=NoSettings, figures=NoFigures,
-    inputs=_inputs, make=_make, summary=lambda figures: "open report/index.html",
+    inputs=_inputs, make=_make, summary=lambda figures: "a page and its plots",
+    page=f"{REPORT_FOLDER}/index.html",
 )  # fmt: skip
