@@ -19,6 +19,12 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 """A number of things: 0 or more."""
 
 
+NAMED = 20
+"""How many files a line names behind the first."""
+LONGEST_NAME = 120
+"""Characters of a file's name in such a line."""
+
+
 class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What identifies a file's content."""
 
@@ -37,6 +43,12 @@ def file_fault(path: Path, expected: FileRecord, *, links: bool = True, content:
 
     Unless `links`, a symbolic link is a difference. Unless `content`, the size alone is compared, which is quick.
     """
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return "is missing"
+    except (OSError, ValueError) as error:  # a name longer than any file's, say
+        return f"cannot be a file ({getattr(error, 'strerror', None) or error})"
     if path.is_symlink() and not links:
         return f"is a link to {path.readlink()}, expected the file itself"
     if not path.is_file():
@@ -63,9 +75,15 @@ def file_faults(
 
 
 def first_fault(folder: Path, faults: Mapping[str, str]) -> str:
-    """Return the first of some files' differences as a line, which also names the other files."""
+    """Return the first of some files' differences as a line, which also names the other files, up to NAMED of them."""
     first, *others = faults
-    return f"{folder / first} {faults[first]}" + (f"; also {', '.join(others)}" if others else "")
+    named = [_cut(name) for name in others[:NAMED]]
+    named += [f"{len(others) - NAMED:,} more"] * (len(others) > NAMED)
+    return f"{folder / _cut(first)} {faults[first]}" + (f"; also {', '.join(named)}" if others else "")
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
 
 
 def added(found: Iterable[str], expected: Mapping[str, FileRecord]) -> list[str]:

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from duckling_data.base.errors import InputError
-from duckling_data.base.records import FileRecord, added, changed, decode, describe, file_fault, file_faults, plain
+from duckling_data.base.records import (
+    FileRecord,
+    added,
+    changed,
+    decode,
+    describe,
+    file_fault,
+    file_faults,
+    first_fault,
+    plain,
+)
 
 CONTENT = b"forty bytes of content, more or less: 40"
 
@@ -47,6 +57,18 @@ def test_another_size_is_a_fault_that_is_seen_without_hashing(file: Path, conten
     file.write_bytes(content)
     for hashed in (True, False):
         assert file_fault(file, record, content=hashed) == f"has {len(content):,} bytes, expected 40"
+
+
+@pytest.mark.parametrize("name", ["y" * 5000, "a\0b"])
+def test_a_name_that_no_file_can_have_is_a_fault(tmp_path: Path, name: str) -> None:
+    assert [found for found, _ in file_faults(tmp_path, {name: FileRecord(1, "0" * 64)})] == [name]
+
+
+def test_a_line_of_faults_is_short_however_many_and_long_the_names_are(tmp_path: Path) -> None:
+    line = first_fault(tmp_path, {f"{number}{'y' * 5000}": "is missing" for number in range(1000)})
+    assert len(line) < 3000
+    assert line.endswith(" more")
+    assert first_fault(tmp_path, {"a": "is missing", "b": "is missing"}) == f"{tmp_path / 'a'} is missing; also b"
 
 
 def test_what_is_no_file_is_a_fault(file: Path) -> None:
