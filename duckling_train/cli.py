@@ -10,6 +10,7 @@ import click
 
 from duckling_data.base.command_line import run_command
 from duckling_train import options
+from duckling_train.config import naming_flags
 from duckling_train.processes import exit_of_several, is_main_process
 from duckling_train.settings import make_config
 
@@ -51,7 +52,10 @@ def cli(
 
         if out is not None and name is not None:
             raise click.UsageError("--name does not go with --out, which is the whole path; leave one of them out.")
-        config = make_config(options.given_settings(context), preset=preset, file=config_file)
+        from duckling_train.data import fitting
+
+        sizes = fitting(workspace)
+        config = make_config(options.given_settings(context), preset=preset, file=config_file, sizes=sizes)
         run_dir = locate(workspace, out, name if name is not None else config.run_name())
         from duckling_train.runs.train import describe, train
 
@@ -240,7 +244,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its status."""
     resume = "resume an unfinished run with --resume RUN, a sweep with the same command."
     try:
-        run_command(cli, PROGRAM, arguments, resume=resume, prints=is_main_process())
+        with naming_flags():
+            run_command(cli, PROGRAM, arguments, resume=resume, prints=is_main_process())
     except SystemExit as request:
         exit_of_several(int(request.code or 0))
         raise

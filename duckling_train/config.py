@@ -6,8 +6,10 @@ Two runs with equal `TrainConfig`, equal data and equal library versions are the
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,8 +22,10 @@ PRECISIONS = ("bf16-mixed", "fp32", "bf16-pure", "bf16-weights", "bf16-stochasti
 CHOICES = {
     "engine": ("reference",),
     "device": ("auto", "cpu", "cuda", "mps"),
+    "optimizer": ("adamw", "sgd", "coupled-adam"),
     "schedule": ("linear", "constant", "cosine"),
     "precision": PRECISIONS,
+    "activation": ("gelu", "gelu_new", "relu", "relu2", "silu", "tanh"),
     "report_to": ("none", "tensorboard", "wandb"),
 }
 MAX_SEED = 2**32 - 1  # NumPy takes no larger seed
@@ -36,8 +40,12 @@ FROM_ZERO = ("warmup_steps", "eval_steps", "checkpoint_steps", "eval_rows")
 """Those of LIMITS that may be 0; the others are at least 1."""
 MAX_PARAMETERS = 10**10
 """The largest model: 40 GB in float32, and four times that with its gradients and AdamW's moments."""
-FIXED = {"optimizer": "adamw", "adam_epsilon": 1e-8, "activation": "gelu", "dropout": 0.0}
-"""What no flag changes, so that `config.json` states the whole recipe."""
+OF_ADAM = ("betas", "adam_epsilon")
+"""Settings that SGD has not."""
+FIRST = ("engine", "optimizer", "adam_epsilon", "activation", "dropout")
+"""The settings that come first in `config.json`."""
+ADDED = ("init_std",)
+"""Settings that `config.json` has only where they are not at their default: earlier versions had none of them."""
 NOT_IN_THE_NAME = ("steps", "seed", "device", "threads", "processes", "report_to", "checkpoint_steps",
                    "keep_checkpoints", "eval_steps", "eval_rows")  # fmt: skip
 """Settings that are not in the rest of a run's default name: in it already, or without effect on the numbers."""
@@ -57,6 +65,12 @@ class TrainConfig:
     """
 
     engine: str = setting("reference", "What trains: reference is the Hugging Face Trainer.")
+    optimizer: str = setting(
+        "adamw",
+        "AdamW; stochastic gradient descent without momentum; AdamW with the second moment of the embedding averaged "
+        "over the vocabulary.",
+    )
+    """`optimizers.py` has the formulas."""
     steps: int = setting(10_000, "Optimizer steps.")
     """The schedule is stretched over them."""
     batch_size: int = setting(2, "Rows a step, of all processes together.")
@@ -64,24 +78,29 @@ class TrainConfig:
     schedule: str = setting("linear", "Learning rate after the warm-up.")
     """Linear to 0, constant, or half a cosine to 0."""
     warmup_steps: int = setting(0, "Steps over which it first rises from 0.")
-    weight_decay: float = setting(0.01, "AdamW's decoupled weight decay.")
+    weight_decay: float = setting(0.01, "Decoupled weight decay.")
     """Biases and LayerNorm have none."""
     max_grad_norm: float = setting(1.0, "Largest global gradient norm; 0 clips nothing.")
     betas: tuple[float, float] = setting((0.9, 0.999), "AdamW's two decays.")
+    adam_epsilon: float = setting(1e-8, "AdamW's epsilon, added to the root of the second moment.")
     precision: str = setting(
         "bf16-mixed",
         "The seed's autocast; float32; all in bfloat16 (the loss stops falling); bfloat16 weights with "
         "float32 Adam state, rounded to nearest; the same, rounded stochastically.",
     )
     seed: int = setting(42, "Seed of the weights.")
-    """Of the rounding of bf16-stochastic, too."""
+    """Of the rounding of bf16-stochastic and of dropout, too."""
     data_seed: int | None = setting(None, "Seed of the order of the rows.  [default: --seed]")
     n_layer: int = setting(2, "Transformer blocks.")
     n_embd: int = setting(128, "Width of an embedding row; the feed-forward layer is 4 times as wide.")
     n_head: int = setting(2, "Attention heads a block.")
     tied: bool = setting(True, "Whether the softmax uses the embedding's own rows.")
-    n_positions: int = setting(512, "Context length; must be the dataset's.")
-    vocab_size: int = setting(8192, "Embedding rows, live and dead; must be the mapping's.")
+    n_positions: int = setting(512, "Context length; must be the dataset's, and is by default.")
+    vocab_size: int = setting(8192, "Embedding rows, live and dead; must be the mapping's, and are by default.")
+    activation: str = setting("gelu", "Of the feed-forward layer, by transformers' names.")
+    dropout: float = setting(0.0, "Dropout of the embedding, the attention weights and each layer's output.")
+    init_std: float = setting(0.02, "Standard deviation of the initial weights.")
+    """GPT-2 divides it by √(2 · blocks) for the layers that write to the residual stream."""
     logging_steps: int = setting(10, "Steps between two logged losses.")
     """Step 1 is logged, too. A logged loss is the mean since the last log."""
     eval_steps: int = setting(0, "Steps between two evaluations; 0 evaluates at the end alone.")
@@ -105,13 +124,16 @@ class TrainConfig:
                 least = 0 if name in FROM_ZERO else 1
                 _check(name, value, value >= least, f"at least {least}{more}")
                 _check(name, value, value <= most, f"at most {most:,}{more}")
-        for name in ("weight_decay", "max_grad_norm"):
+        for name in ("weight_decay", "max_grad_norm", "adam_epsilon"):
             value = getattr(self, name)
             _check(name, value, math.isfinite(value) and value >= 0, "a number, at least 0")
-        rate = self.learning_rate
-        _check("learning_rate", rate, 0 < rate <= MAX_RATE, f"a number above 0, at most {MAX_RATE:g}")
+        for name in ("learning_rate", "init_std"):
+            value = getattr(self, name)
+            _check(name, value, 0 < value <= MAX_RATE, f"a number above 0, at most {MAX_RATE:g}")
+        _check("dropout", self.dropout, 0 <= self.dropout < 1, "a number, at least 0 and below 1")
         if self.eval_steps and self.eval_rows == 0:
-            raise InputError(f"--eval-steps is {self.eval_steps} and --eval-rows 0, which evaluates never: give one")
+            steps, rows = named("eval_steps"), named("eval_rows")
+            raise InputError(f"{steps} is {self.eval_steps} and {rows} 0, which evaluates never: give one")
         for beta in self.betas:
             _check("betas", beta, 0 <= beta < 1, "two numbers, at least 0 and below 1")
         for name in ("seed", "data_seed"):
@@ -119,16 +141,21 @@ class TrainConfig:
             _check(name, value, value is None or 0 <= value <= MAX_SEED, f"between 0 and {MAX_SEED}")
         for name, known in CHOICES.items():
             _check(name, short(getattr(self, name)), getattr(self, name) in known, f"one of {', '.join(known)}")
+        for name in OF_ADAM if self.optimizer == "sgd" else ():
+            unset = getattr(self, name) == getattr(TrainConfig, name)
+            _check(name, getattr(self, name), unset, f"left out with {given('optimizer', 'sgd')}, which has none")
         if self.parameters > MAX_PARAMETERS:
+            sizes = [given(name, getattr(self, name)) for name in ("n_layer", "n_embd", "n_positions", "vocab_size")]
             raise InputError(
-                f"--layers {self.n_layer}, --width {self.n_embd}, --ctx {self.n_positions} and --vocab-size "
-                f"{self.vocab_size} make {self.parameters:,} parameters; at most {MAX_PARAMETERS:,} are taken"
+                f"{', '.join(sizes[:-1])} and {sizes[-1]} make {self.parameters:,} parameters; "
+                f"at most {MAX_PARAMETERS:,} are taken"
             )
         if self.n_embd % self.n_head:
-            raise InputError(f"--width is {self.n_embd} and --heads {self.n_head}; the heads must divide the width")
+            width, heads = named("n_embd"), named("n_head")
+            raise InputError(f"{width} is {self.n_embd} and {heads} {self.n_head}; the heads must divide the width")
         if self.batch_size % self.processes:
             started = f"torchrun started {self.processes} processes"
-            raise InputError(f"--batch-size is {self.batch_size} and {started}; they must divide the batch")
+            raise InputError(f"{named('batch_size')} is {self.batch_size} and {started}; they must divide the batch")
 
     @property
     def n_inner(self) -> int:
@@ -144,9 +171,11 @@ class TrainConfig:
         return self.n_embd * (tables + self.n_layer * (attention + feed_forward) + norms)
 
     def resolved(self) -> dict[str, Any]:
-        """Return the content of `config.json`: engine, fixed recipe, every setting in order; JSON types only."""
+        """Return the content of `config.json`: every setting, FIRST those, then in order; JSON types only."""
         derived = {"betas": list(self.betas), "n_inner": self.n_inner}
-        return {"engine": self.engine, **FIXED, **dataclasses.asdict(self), **derived}
+        content = {**dict.fromkeys(FIRST), **dataclasses.asdict(self), **derived}
+        unset = [name for name in ADDED if content[name] == getattr(TrainConfig, name)]
+        return {name: value for name, value in content.items() if name not in unset}
 
     def run_name(self) -> str:
         """Return the run's default name: steps, seed, and whatever differs from Duckling II and shapes the numbers."""
@@ -174,6 +203,30 @@ def flag(name: str) -> str:
     return f"--{word(name)}"
 
 
+_by_flag = False
+
+
+@contextlib.contextmanager
+def naming_flags() -> Iterator[None]:
+    """Let errors name a setting by its flag, as the command's user knows it; else they name the library's keyword."""
+    global _by_flag
+    before, _by_flag = _by_flag, True
+    try:
+        yield
+    finally:
+        _by_flag = before
+
+
+def named(name: str) -> str:
+    """Return what an error calls the setting `name`: `--ctx` in the command, `n_positions` in the library."""
+    return flag(name) if _by_flag else name
+
+
+def given(name: str, value: Any) -> str:
+    """Return how the setting is given: `--ctx 64` in the command, `n_positions=64` in the library."""
+    return f"{flag(name)} {value}" if _by_flag else f"{name}={value!r}"
+
+
 def number_text(value: float) -> str:
     """Return the shortest text of a number that says it exactly: six digits where they do."""
     rounded = f"{value:g}"
@@ -182,4 +235,4 @@ def number_text(value: float) -> str:
 
 def _check(name: str, value: Any, fine: bool, expected: str) -> None:
     if not fine:
-        raise InputError(f"{flag(name)} is {value}; it must be {expected}")
+        raise InputError(f"{named(name)} is {value}; it must be {expected}")

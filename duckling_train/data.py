@@ -19,7 +19,7 @@ from duckling_data.stages.pack import DATASET_NAMES, PACK, PackFigures
 from duckling_data.tokens.mapping import MAPPING_FILE as MAPPING
 from duckling_data.tokens.mapping import TokenMapping, read_mapping
 from duckling_data.workspace.manifest import Manifest, StageRecord
-from duckling_train.config import TrainConfig
+from duckling_train.config import TrainConfig, given, named
 
 DATASET, VALIDATION = DATASET_NAMES["train"], DATASET_NAMES["validation"]
 
@@ -59,6 +59,47 @@ class TrainingData:
         return record
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """What a workspace's files say about the model that fits them."""
+
+    context: int
+    """Tokens a row."""
+    live: int
+    """Ids that occur."""
+    vocabulary: int
+    """All ids."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that fit."""
+        return {"n_positions": self.context, "vocab_size": self.vocabulary}
+
+
+def sizes_of(workspace: Path) -> Sizes:
+    """Return the sizes of a workspace's data. Raises InputError where a file is missing or cannot be read."""
+    dataset_path, mapping_path = paths_of(workspace)
+    mapping = read_mapping(mapping_path)
+    return Sizes(open_rows(dataset_path).ctx, mapping["live_tokens"], mapping["total_vocab"])
+
+
+def fitting(workspace: Path) -> dict[str, Any]:
+    """Return the settings that a workspace's data ask for; none where they cannot be read: opening them tells why."""
+    try:
+        return sizes_of(workspace).settings()
+    except InputError:
+        return {}
+
+
+def paths_of(workspace: Path) -> tuple[Path, Path]:
+    """Return the paths of a workspace's dataset and mapping. Raises InputError where one is missing."""
+    dataset_path, mapping_path = workspace / DATASET, workspace / MAPPING
+    if not dataset_path.is_dir():
+        raise InputError(f"no {DATASET} in {workspace}: run duckling-data pack")
+    if not mapping_path.is_file():
+        raise InputError(f"no {MAPPING} in {workspace}: run duckling-data build-vocab")
+    return dataset_path, mapping_path
+
+
 def open_workspace(workspace: Path, config: TrainConfig) -> TrainingData:
     """Open and check `workspace`'s dataset and mapping.
 
@@ -66,16 +107,12 @@ def open_workspace(workspace: Path, config: TrainConfig) -> TrainingData:
     mapping's vocabulary is not the model's, when a row holds an id that the mapping calls dead, or when dataset and
     mapping are not the ones that the workspace's manifest records.
     """
-    dataset_path, mapping_path = workspace / DATASET, workspace / MAPPING
-    if not dataset_path.is_dir():
-        raise InputError(f"no {DATASET} in {workspace}: run duckling-data pack")
-    if not mapping_path.is_file():
-        raise InputError(f"no {MAPPING} in {workspace}: run duckling-data build-vocab")
+    dataset_path, mapping_path = paths_of(workspace)
     mapping = read_mapping(mapping_path)
     if mapping["total_vocab"] != config.vocab_size:
         raise InputError(
             f"{mapping_path} has total_vocab {mapping['total_vocab']}, the model {config.vocab_size} rows: "
-            f"give --vocab-size {mapping['total_vocab']}, or run duckling-data build-vocab --live 6144 --dead 2048"
+            f"leave {named('vocab_size')} out, or run duckling-data build-vocab with other --live and --dead"
         )
     rows = _read_rows(dataset_path, mapping, config)
     mapping_sha256 = sha256_file(mapping_path)
@@ -96,9 +133,9 @@ def open_validation(workspace: Path, config: TrainConfig, mapping: TokenMapping)
         return None
     if not path.is_dir():
         if config.eval_steps:
+            asked = given("eval_steps", config.eval_steps)
             raise InputError(
-                f"no {VALIDATION} in {workspace} for --eval-steps {config.eval_steps}: the stories' source has no "
-                "validation split; leave the option out"
+                f"no {VALIDATION} in {workspace} for {asked}: the stories' source has no validation split; leave it out"
             )
         return None
     rows = _read_rows(path, mapping, config)
@@ -114,7 +151,7 @@ def _read_rows(path: Path, mapping: TokenMapping, config: TrainConfig) -> Packed
     if any(chunk.shape[1] != config.n_positions for chunk in rows.chunks):
         raise InputError(
             f"{path} holds rows of {rows.ctx} tokens, expected {config.n_positions}: "
-            f"run duckling-data pack --ctx {config.n_positions}, or give the dataset's --ctx"
+            f"leave {named('n_positions')} out, or run duckling-data pack --ctx {config.n_positions}"
         )
     highest, live = rows.max_id(), mapping["live_tokens"]
     if highest >= live:

@@ -28,11 +28,11 @@ from duckling_data.rows.layout import COLUMN, schema
 from duckling_data.tokens.mapping import TokenMapping
 from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_train.config import TrainConfig
-from duckling_train.data import PackedRows, open_workspace
-from duckling_train.engines.reference.callbacks import LossTracker, ProgressLines
+from duckling_train.data import PackedRows, fitting, open_workspace
+from duckling_train.engines.reference.callbacks import DropoutSeeds, LossTracker, ProgressLines
 from duckling_train.engines.reference.engine import CausalLMCollator, arguments_of
 from duckling_train.model import build_model, resolve_device
-from duckling_train.precision import optimizer_class
+from duckling_train.optimizers import optimizer_class
 
 OF_A_RUN = ("engine", "steps", "eval_steps", "eval_rows", "checkpoint_steps", "keep_checkpoints", "processes")
 """Settings of `duckling-train` alone: here the Trainer trains, and `train` is given the steps."""
@@ -82,9 +82,10 @@ class Experiment:
         return arguments_of(config, Path(output_dir), **{"disable_tqdm": False, **extras})
 
     def optimizer(self, args: TrainingArguments) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
-        """Return what a Trainer needs as `optimizer_cls_and_kwargs`: None but for bf16-weights and bf16-stochastic."""
+        """Return what a Trainer needs as `optimizer_cls_and_kwargs`: None where that is the Trainer's own AdamW."""
         arguments = {"lr": args.learning_rate, "betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
-        return optimizer_class(self.config.precision, self.config.seed, **arguments)
+        config = self.config
+        return optimizer_class(config.precision, config.seed, config.optimizer, self.model, **arguments)
 
     def train(self, num_steps: int, callbacks: Sequence[TrainerCallback] = (), **extras: Any) -> LossTracker:
         """Train `model` on `dataset` for `num_steps` steps, as the seed does, and return the logged losses.
@@ -99,6 +100,8 @@ class Experiment:
             callbacks=[tracker, ProgressLines(), *callbacks], optimizer_cls_and_kwargs=self.optimizer(args),
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)  # it prints every log
+        if self.config.dropout:
+            trainer.add_callback(DropoutSeeds(args.seed))
         trainer.train()
         return tracker
 
@@ -126,7 +129,7 @@ def duckling_ii(workspace: str | Path = "artifacts", **settings: Any) -> Experim
             raise InputError(f"{name} is no setting of an open experiment: {instead}")
         if name not in known:
             raise InputError(f"{name} is an unknown setting; known are {', '.join(known)}")
-    config = TrainConfig(**settings)
+    config = TrainConfig(**fitting(Path(workspace)) | settings)
     config = dataclasses.replace(config, device=resolve_device(config.device))
     if config.threads is not None:
         torch.set_num_threads(config.threads)

@@ -10,20 +10,21 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.loss.loss_utils import ForCausalLMLoss
 
 from duckling_data.base.errors import InputError
-from duckling_train.config import TrainConfig
+from duckling_train.config import TrainConfig, named
 from duckling_train.precision import RECIPES
 
 SIZES = ("vocab_size", "n_embd", "n_head", "n_layer", "n_positions", "n_inner")
 
 
 def model_config(config: TrainConfig) -> GPT2Config:
-    """Return the seed's model configuration in `config`'s sizes: no dropout, `gelu`, no cache.
+    """Return the seed's model configuration in `config`'s sizes and with its activation, dropout and spread.
 
     GPT-2's begin and end tokens (50256) are unset: they are outside the compact vocabulary, and `generate` would warn.
     """
     sizes: dict[str, Any] = {name: getattr(config, name) for name in SIZES}
-    fixed: dict[str, Any] = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
-    fixed |= {"activation_function": "gelu", "layer_norm_epsilon": 1e-5, "initializer_range": 0.02, "use_cache": False}
+    fixed: dict[str, Any] = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), config.dropout)
+    fixed |= {"activation_function": config.activation, "initializer_range": config.init_std}
+    fixed |= {"layer_norm_epsilon": 1e-5, "use_cache": False}
     fixed |= {"bos_token_id": None, "eos_token_id": None, "tie_word_embeddings": config.tied}
     return GPT2Config(**sizes, **fixed)
 
@@ -50,7 +51,8 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return next(name for name, here in present.items() if here)
     if not present[device]:
-        raise InputError(f"--device is {device}, but torch {torch.__version__} finds none here; use auto or cpu")
+        absent = f"but torch {torch.__version__} finds none here; use auto or cpu"
+        raise InputError(f"{named('device')} is {device}, {absent}")
     return device
 
 

@@ -82,6 +82,8 @@ config = options(
 SPECIAL: dict[str, dict[str, Any]] = {
     "betas": {"type": (float, float), "metavar": "B1 B2"},
     "eval_rows": {"type": str, "metavar": "N|all", "callback": number_or_all, "default": str(TrainConfig.eval_rows)},
+    "n_positions": {"type": int, "default": None},
+    "vocab_size": {"type": int, "default": None},
     "tied": {"is_flag": True},
     "keep_checkpoints": {"is_flag": True},
     **{name: _choice(choices) for name, choices in CHOICES.items()},
@@ -106,8 +108,8 @@ def _list(name: str) -> Command:
     if option.is_flag and not option.secondary_opts:  # nothing to choose from
         return click.option(*names, is_flag=True, help=option.help)
     shown = "|".join(TIED) if option.secondary_opts else (option.metavar or NUMBERS[option.type.name]).replace(" ", ":")
-    default = FIELDS[name].default
-    attributes = {} if default is None else {"default": text(name, default)}  # else in its help
+    default = attributes.get("default")
+    attributes = {} if default is None else {"default": text(name, FIELDS[name].default)}  # else in its help
     flags = [*option.opts, *(["--seeds"] if name == "seed" else [])]
     return click.option(*flags, name, type=CommaList(option), metavar=f"{shown}[,...]", help=option.help, **attributes)
 

@@ -23,14 +23,11 @@ step: the same on every device and after a resumption.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch.optim.adamw import adamw
 
 
 @dataclass(frozen=True)
@@ -55,8 +52,6 @@ RECIPES = {
     "bf16-stochastic": Recipe(torch.bfloat16, torch.float32, autocast=False, rounding="stochastic"),
 }
 """One for each of `config.PRECISIONS`."""
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""The names of the first and second moment in torch's AdamW state."""
 UPPER_HALF = ~0xFFFF
 """A mask of the bits of a float32 that are a bf16: sign, exponent, and the upper 7 bits of the mantissa."""
 
@@ -75,16 +70,6 @@ def native_bf16() -> bool:
         return False
     mkldnn: Any = torch.backends.mkldnn  # it has no types
     return bool(mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def optimizer_class(
-    precision: str, seed: int, **arguments: Any
-) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
-    """Return an optimizer's class and keywords: `arguments` and the seed of its rounding; None is torch's AdamW."""
-    recipe = RECIPES[precision]
-    if recipe.state == recipe.weights:  # as torch has it
-        return None
-    return Float32StateAdamW, {**arguments, "rounding_seed": seed if recipe.rounding == "stochastic" else None}
 
 
 def random_halves(shape: torch.Size, seed: int, step: int, number: int) -> torch.Tensor:
@@ -109,57 +94,3 @@ def round_stochastically(values: torch.Tensor, halves: torch.Tensor) -> torch.Te
     rounded = ((bits + halves) & UPPER_HALF).view(torch.float32)
     # A NaN's bits may carry into the sign, or lose their mantissa and become an infinity.
     return torch.where(values.isnan(), values, rounded).to(torch.bfloat16)
-
-
-class Float32StateAdamW(torch.optim.AdamW):
-    """AdamW with float32 moments for weights of any floating dtype; on float32 weights torch's AdamW to the last bit.
-
-    `rounding_seed` None rounds bf16 weights to nearest even, a number stochastically. The other arguments are torch's.
-    """
-
-    def __init__(self, params: Iterable[Any], *, rounding_seed: int | None = None, **arguments: Any) -> None:
-        super().__init__(params, foreach=False, **arguments)
-        self.rounding_seed = rounding_seed
-
-    def step(self, closure: Any = None) -> Any:
-        """Update every weight that has a gradient. Returns the closure's loss, or None without one."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        grouped = ((group, parameter) for group in self.param_groups for parameter in group["params"])
-        with torch.no_grad():
-            for number, (group, parameter) in enumerate(grouped):
-                if parameter.grad is not None:
-                    self._update(parameter, group, number)
-        return loss
-
-    def _update(self, parameter: torch.Tensor, group: dict[str, Any], number: int) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["step"] = torch.tensor(0.0)
-            for name in MOMENTS:
-                state[name] = torch.zeros_like(parameter, dtype=torch.float32, memory_format=torch.preserve_format)
-        assert parameter.grad is not None
-        weight = parameter.detach().float()  # the weight itself, where it is float32 already
-        beta1, beta2 = group["betas"]
-        adamw(
-            [weight], [parameter.grad.float()], [state["exp_avg"]], [state["exp_avg_sq"]], [], [state["step"]],
-            foreach=False, amsgrad=False, maximize=False,
-            beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"], eps=group["eps"],
-        )  # fmt: skip
-        if parameter.dtype == torch.bfloat16 and self.rounding_seed is not None:
-            halves = random_halves(weight.shape, self.rounding_seed, int(state["step"]), number)
-            weight = round_stochastically(weight, halves.to(weight.device))
-        if parameter.dtype != torch.float32:
-            parameter.copy_(weight)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Copy a saved state, its moments in float32: torch's own loading casts them to the weights' dtype."""
-        saved = copy.deepcopy(state_dict)
-        super().load_state_dict(saved)
-        for group, saved_group in zip(self.param_groups, saved["param_groups"], strict=True):
-            for parameter, number in zip(group["params"], saved_group["params"], strict=True):
-                for name in MOMENTS if number in saved["state"] else ():
-                    moment = saved["state"][number][name]
-                    self.state[parameter][name] = moment.to(device=parameter.device, dtype=torch.float32)

@@ -31,6 +31,11 @@ def is_main_process() -> bool:
     return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
+def process_rank() -> int:
+    """Return this process's number among those that share each batch, from 0."""
+    return 0 if os.environ.get("WORLD_SIZE", "1") == "1" else int(os.environ.get("RANK", "0"))
+
+
 def exit_of_several(status: int) -> None:
     """Exit without finalizing the interpreter where several processes share a run; elsewhere do nothing.
 

@@ -105,7 +105,7 @@ class StepView(ABC):
     @property
     @abstractmethod
     def moments(self) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """AdamW's first and second moment of W after the step, [vocabulary, width]. None before the first step."""
+        """AdamW's two moments of W after the step, [vocabulary, width]. None before the first step, and for SGD."""
 
     @property
     @abstractmethod

@@ -13,7 +13,7 @@ from typing import Any
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.records import read_record
-from duckling_train.config import TrainConfig, flag
+from duckling_train.config import TrainConfig, named
 from duckling_train.data import DATASET
 from duckling_train.model import resolve_device
 from duckling_train.processes import is_main_process, process_count
@@ -35,7 +35,7 @@ def resume(run_dir: Path, workspace: Path, given: Mapping[str, Any], *, quiet: b
     for name, value in given.items():
         if value != (before := getattr(config, name)) and not (name == "device" and value == "auto"):
             raise InputError(
-                f"{flag(name)} is {value}, but {run_dir} was started with {before}, and a run keeps its settings: "
+                f"{named(name)} is {value}, but {run_dir} was started with {before}, and a run keeps its settings: "
                 "leave the option out, or start another run"
             )
     with alone(run_dir):

@@ -23,7 +23,7 @@ from duckling_data.base.locks import beside, held, wait_until_free
 from duckling_data.base.progress import Reporter
 from duckling_data.base.strict_json import write_json
 from duckling_data.tokens.tokenizer import DucklingTokenizer
-from duckling_train.config import TrainConfig
+from duckling_train.config import TrainConfig, named
 from duckling_train.data import PackedRows, TrainingData, open_validation, open_workspace
 from duckling_train.engines import load_engine
 from duckling_train.engines.base import Checkpoint, DivergedError, Hook, Job
@@ -91,7 +91,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
     Raises InputError for an absent device, a missing reporter, and processes that do not divide the batch.
     """
     if config.report_to != "none" and find_spec(config.report_to) is None:
-        raise InputError(f"--report-to is {config.report_to}, which is not installed: pip install {config.report_to}")
+        package = config.report_to
+        raise InputError(f"{named('report_to')} is {package}, which is not installed: pip install {package}")
     device, threads = resolve_device(config.device), config.threads or torch.get_num_threads()
     return replace(config, device=device, threads=threads, processes=process_count())
 
@@ -154,7 +155,8 @@ def _fit(prepared: PreparedRun, job: Job) -> float:
     except DivergedError as error:
         last = checkpoints.newest()
         kept = f"the checkpoint of step {last.step} is kept in {job.run_dir}" if last else "no checkpoint was written"
-        raise InputError(f"{error}: try a lower --learning-rate, or --warmup-steps; {kept}") from error
+        advice = f"try a lower {named('learning_rate')}, or {named('warmup_steps')}"
+        raise InputError(f"{error}: {advice}; {kept}") from error
     finally:
         progress.close()
     return progress.seconds

@@ -58,14 +58,16 @@ class Grid:
         return self.swept.get(name, (getattr(self.points[0].config, name),))
 
 
-def make_grid(lists: Lists, *, preset: str = "duckling-ii", file: Path | None = None) -> Grid:
-    """Return the grid of the given values over the file's settings over the preset's. Raises as `make_config`."""
+def make_grid(
+    lists: Lists, *, preset: str = "duckling-ii", file: Path | None = None, sizes: Mapping[str, Any] | None = None
+) -> Grid:
+    """Return the grid of the given values, over the rest of `make_config`'s sources. Raises as it does."""
     fixed = {name: values[0] for name, values in lists.items() if len(values) == 1}
     swept = {name: tuple(lists[name]) for name in ORDER if name in lists and len(lists[name]) > 1}
     points = []
     for number, values in enumerate(itertools.product(*swept.values()), 1):
         own = dict(zip(swept, values, strict=True))
-        config = make_config(fixed | own, preset=preset, file=file)
+        config = make_config(fixed | own, preset=preset, file=file, sizes=sizes)
         points.append(Point(number, point_name(config), config, own))
     return Grid(swept, tuple(points))
 

@@ -21,7 +21,7 @@ from duckling_data.base.locks import beside, held
 from duckling_data.base.progress import Reporter
 from duckling_data.base.records import plain
 from duckling_data.base.strict_json import write_json
-from duckling_train.data import open_workspace
+from duckling_train.data import fitting, open_workspace
 from duckling_train.processes import process_count
 from duckling_train.runs.layout import CONFIG, RUNS, locate, read_manifest
 from duckling_train.runs.read import RunRecord, read_run
@@ -93,7 +93,8 @@ def plan(
         raise InputError("a sweep starts processes of its own: call it without torchrun, with --jobs")
     if jobs < 1:
         raise InputError(f"--jobs is {jobs}; it must be at least 1")
-    grid = make_grid(lists, preset=preset, file=file)
+    sizes = fitting(workspace)
+    grid = make_grid(lists, preset=preset, file=file, sizes=sizes)
     folder = out or locate(workspace, None, grid_name(grid) if name is None else name, "sweeps")
     earlier = None if overwrite else layout.read_sweep(folder)
     if grid.values("threads") == (None,):
@@ -101,7 +102,7 @@ def plan(
         side_by_side = min(jobs, len(grid.points))
         share = max(1, default_workers() // side_by_side) if side_by_side > 1 else None
         threads = share if earlier is None else earlier.fixed.get("threads")
-        grid = make_grid({**lists, "threads": (threads,)}, preset=preset, file=file)
+        grid = make_grid({**lists, "threads": (threads,)}, preset=preset, file=file, sizes=sizes)
     sweep = Sweep(grid, workspace, folder, jobs, _inputs(workspace, grid))
     if reason := layout.refusal(folder, earlier, layout.record_of(grid, sweep.inputs)):
         raise InputError(reason)

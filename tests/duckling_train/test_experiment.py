@@ -16,7 +16,7 @@ import torch
 import duckling_train
 from duckling_data.base.errors import InputError
 from duckling_train import Experiment, LossTracker, WRecorder, duckling_ii
-from duckling_train.precision import Float32StateAdamW
+from duckling_train.optimizers import Float32StateAdamW
 from tests.support import seed_cells
 from tests.support.train import environment
 

@@ -12,13 +12,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from duckling_train.precision import (
-    MOMENTS,
-    Float32StateAdamW,
-    optimizer_class,
-    random_halves,
-    round_stochastically,
-)
+from duckling_train.optimizers import MOMENTS, Float32StateAdamW, optimizer_class
+from duckling_train.precision import random_halves, round_stochastically
 
 BF16, FP32 = torch.bfloat16, torch.float32
 HALVES = torch.arange(1 << 16, dtype=torch.int32)
@@ -56,7 +51,7 @@ def test_bf16_conversion_rounds_to_nearest_even(bits: int) -> None:
     assert bits_of(value.to(BF16))[0] == upper + up
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @special_values
 @given(UINT32)
 def test_stochastic_rounding_takes_the_neighbour_away_from_zero_as_often_as_the_value_is_near_it(bits: int) -> None:

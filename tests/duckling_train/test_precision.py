@@ -13,13 +13,8 @@ from transformers import GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArgu
 
 from duckling_train.config import PRECISIONS, TrainConfig
 from duckling_train.model import build_model
-from duckling_train.precision import (
-    MOMENTS,
-    RECIPES,
-    Float32StateAdamW,
-    optimizer_class,
-    uses_autocast,
-)
+from duckling_train.optimizers import MOMENTS, Float32StateAdamW, optimizer_class
+from duckling_train.precision import RECIPES, uses_autocast
 
 BF16, FP32 = torch.bfloat16, torch.float32
 TINY = TrainConfig(n_layer=1, n_embd=16, n_head=2, n_positions=32, vocab_size=64, device="cpu")

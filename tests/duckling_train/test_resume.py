@@ -175,9 +175,19 @@ def test_a_finished_run_keeps_no_checkpoints_unless_asked(run: Ran, undisturbed:
     assert names == [f"step-{step:08d}" for step in range(4, STEPS + 1, 4)]
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-pure", "bf16-weights", "bf16-stochastic"])
-def test_every_precision_resumes_to_the_same_bits(arguments: list[str], tmp_path: Path, precision: str) -> None:
-    settings = ("--precision", precision, "--steps", "12")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *(("--precision", name) for name in ("bf16-mixed", "bf16-pure", "bf16-weights", "bf16-stochastic")),
+        ("--dropout", "0.1", "--optimizer", "coupled-adam"),
+        ("--optimizer", "sgd", "--precision", "bf16-stochastic"),
+    ],
+    ids=" ".join,
+)
+def test_whatever_keeps_or_draws_something_resumes_to_the_same_bits(
+    arguments: list[str], tmp_path: Path, settings: tuple[str, ...]
+) -> None:
+    settings = (*settings, "--steps", "12")
     whole = train(tmp_path / "whole", arguments, *settings)
     assert whole.status == 0, whole.stderr
     killed(tmp_path / "run", arguments, "checkpoints/step-00000008", *settings)

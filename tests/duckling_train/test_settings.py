@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from duckling_data.base.errors import InputError
-from duckling_train.config import TrainConfig
-from duckling_train.settings import PRESETS, make_config, read_settings
+from duckling_train.config import TrainConfig, word
+from duckling_train.settings import FIELDS, PRESETS, make_config, read_settings
 
 
 def written(path: Path, content: Any) -> Path:
@@ -43,6 +43,26 @@ def test_a_runs_own_config_gives_the_same_run_again(tmp_path: Path) -> None:
     assert make_config(file=file) == config
 
 
+def test_a_file_may_name_every_setting_as_the_flag_does(tmp_path: Path) -> None:
+    config = TrainConfig(
+        n_layer=4, n_embd=32, n_head=4, n_positions=64, max_grad_norm=0.5, batch_size=3, vocab_size=256, tied=False,
+        init_std=0.1, adam_epsilon=1e-6,
+    )  # fmt: skip
+    content = {word(name): value for name, value in config.resolved().items() if name in FIELDS}
+    assert {"layers", "ctx", "clip", "batch-size", "adam-epsilon"} <= set(content)
+    assert make_config(file=written(tmp_path / "c.json", content)) == config
+    del content["tied"]
+    assert make_config(file=written(tmp_path / "c.json", content | {"untied": True})) == config
+
+
+def test_the_workspaces_sizes_come_last(tmp_path: Path) -> None:
+    sizes = {"n_positions": 64, "vocab_size": 512}
+    file = written(tmp_path / "c.json", {"ctx": 128})
+    config = make_config({"vocab_size": 1024}, file=file, sizes=sizes)
+    assert (config.n_positions, config.vocab_size) == (128, 1024)
+    assert make_config(sizes=sizes) == TrainConfig(n_positions=64, vocab_size=512)
+
+
 @pytest.mark.parametrize(
     ("content", "named"),
     [
@@ -54,9 +74,12 @@ def test_a_runs_own_config_gives_the_same_run_again(tmp_path: Path) -> None:
         ({"steps": None}, "steps"),
         ({"betas": [0.9]}, "betas"),
         ({"betas": "0.9 0.99"}, "betas"),
-        ({"optimizer": "sgd"}, "optimizer"),
+        ({"optimizer": "lion"}, "optimizer"),
+        ({"layers": 2, "n_layer": 2}, "both layers and n_layer"),
+        ({"layers": "2"}, "n_layer is '2'"),
+        ({"untied": True, "tied": True}, "untied"),
         ({"n_inner": 7}, "n_inner"),
-        ({"steps": -1}, "--steps"),
+        ({"steps": -1}, "steps is -1"),
         ([1, 2], "list"),
         ("{", "not JSON"),
         ("[" * 100_000, "not JSON"),

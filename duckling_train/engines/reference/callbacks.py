@@ -6,13 +6,15 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import GPT2LMHeadModel
 from transformers.trainer_callback import TrainerCallback
 
 from duckling_data.base.errors import InputError
 from duckling_train.engines.base import GRADIENT, HIDDEN, EngineState, Hook, StepView
-from duckling_train.precision import MOMENTS
+from duckling_train.optimizers import MOMENTS
+from duckling_train.processes import process_rank
 
 REPORTS = 10
 """`ProgressLines` prints about this many lines."""
@@ -66,7 +68,7 @@ class TrainerView(StepView):
         """AdamW's moments of W."""
         optimizer = getattr(self._optimizer, "optimizer", self._optimizer)  # accelerate wraps it
         kept = optimizer.state.get(self.model.transformer.wte.weight) if optimizer is not None else None
-        return (kept[MOMENTS[0]], kept[MOMENTS[1]]) if kept else None
+        return (kept[MOMENTS[0]], kept[MOMENTS[1]]) if kept and MOMENTS[0] in kept else None
 
     def state(self) -> EngineState:
         """Raise InputError: checkpoints of a Trainer of one's own are its own."""
@@ -106,6 +108,21 @@ class TrainerHook(HookCallback, Hook):
         """Show the step."""
         self.view.step = state.global_step
         self.step(self.view)
+
+
+class DropoutSeeds(TrainerCallback):
+    """Seeds what dropout draws at each step, from the run's seed, the step and the process: the same when resumed.
+
+    The order of the rows is drawn from the seed and the epoch alone, and stays as it is without dropout.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Seed torch's global streams, of every device, by the generator Philox4x64-10."""
+        counter = [0, 0, 1, process_rank()]  # stochastic rounding has a 0 in place of the 1
+        torch.manual_seed(int(np.random.Philox(key=[self.seed, state.global_step], counter=counter).random_raw()))
 
 
 class LossTracker(TrainerCallback):

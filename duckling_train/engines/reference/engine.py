@@ -20,15 +20,17 @@ from transformers import logging as transformers_logging
 from transformers.trainer_callback import PrinterCallback
 
 from duckling_data.base.errors import InputError
-from duckling_train.config import FIXED, TrainConfig
+from duckling_train.config import TrainConfig
 from duckling_train.data import COLUMN
 from duckling_train.engines.base import Hook, Job
+from duckling_train.engines.reference.callbacks import DropoutSeeds
 from duckling_train.engines.reference.trainer import DucklingTrainer, load_weights
-from duckling_train.precision import optimizer_class, uses_autocast
+from duckling_train.optimizers import optimizer_class
+from duckling_train.precision import uses_autocast
 from duckling_train.processes import is_main_process
 
 AS_THEY_ARE = ("logging_steps", "learning_rate", "warmup_steps", "weight_decay", "max_grad_norm", "seed", "data_seed",
-               "report_to")  # fmt: skip
+               "report_to", "adam_epsilon")  # fmt: skip
 """The settings that TrainingArguments has under the same names."""
 
 
@@ -95,7 +97,7 @@ def arguments_of(config: TrainConfig, output_dir: Path, **extras: Any) -> Traini
         "lr_scheduler_type": constant if config.schedule == "constant" else config.schedule,
         "adam_beta1": config.betas[0],
         "adam_beta2": config.betas[1],
-        "adam_epsilon": FIXED["adam_epsilon"],
+        "optim": "sgd" if config.optimizer == "sgd" else "adamw_torch",
         "bf16": uses_autocast(config.precision),
         "save_strategy": "no",  # checkpoints are a hook's
         "save_steps": config.checkpoint_steps or 1,
@@ -145,12 +147,15 @@ def _fit(job: Job, hooks: Sequence[Hook]) -> None:
         load_weights(model, start.path)
         return
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(job.run_dir / "tensorboard"))
-    own = optimizer_class(config.precision, config.seed)  # None: the Trainer's AdamW
-    adamw = {"lr": config.learning_rate, "betas": config.betas, "eps": FIXED["adam_epsilon"]}
     trainer = DucklingTrainer(
         job=job, hooks=hooks, args=arguments_of(config, job.run_dir), data_collator=CausalLMCollator(),
-        optimizer_cls_and_kwargs=(own[0], adamw | own[1]) if own is not None else None,
+        optimizer_cls_and_kwargs=optimizer_class(
+            config.precision, config.seed, config.optimizer, model,
+            lr=config.learning_rate, betas=config.betas, eps=config.adam_epsilon,
+        ),
     )  # fmt: skip
+    if config.dropout:
+        trainer.add_callback(DropoutSeeds(config.seed))
     trainer.remove_callback(PrinterCallback)
     if start is not None and config.report_to == "tensorboard" and is_main_process():
         _purge_events(trainer, start.step)

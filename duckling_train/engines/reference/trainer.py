@@ -7,8 +7,8 @@ What the Trainer computes is untouched. A checkpoint keeps of it
     trainer_state.json       the Trainer's own counters
     values                   the sum of the losses since the last log, which the Trainer's own checkpoints leave out
 
-and no random state: no dropout draws, an epoch's order of rows follows from the seed and the epoch, stochastic rounding
-from the seed and the step. Loading is strict: other tensors than the run's own are refused.
+and no random state: an epoch's order of rows follows from the seed and the epoch, dropout and stochastic rounding from
+the seed and the step. Loading is strict: other tensors than the run's own are refused.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from duckling_data.base.errors import InputError
 from duckling_data.base.records import Count, decode
 from duckling_train.engines.base import DivergedError, EngineState, Hook, Job, LogLine
 from duckling_train.engines.reference.callbacks import HookCallback, TrainerView
-from duckling_train.precision import MOMENTS, RECIPES
+from duckling_train.optimizers import STATE, STEP
+from duckling_train.precision import RECIPES
 
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 TRAINER_STATE = "trainer_state.json"  # the name that the Trainer reads
-STEP = "step"  # AdamW's own count of its steps, a float32 beside the moments of each parameter
 ADVICE = "remove this checkpoint to resume from the one before it, or start again with --overwrite"
 
 Tensors = dict[str, torch.Tensor]
@@ -136,12 +136,12 @@ class DucklingTrainer(Trainer):
         if start is None:
             return
         names, schedule, dtype = self._names(), self.lr_scheduler, RECIPES[self.job.config.precision].state
+        kinds = STATE[self.job.config.optimizer]
         expected = {f"{STEP}/{name}": torch.empty((), device="meta") for name in names}
         for name, parameter in self.job.model.named_parameters():
             moment = torch.empty_like(parameter, dtype=dtype, device="meta")
-            expected |= {f"{kind}/{name}": moment for kind in MOMENTS}
+            expected |= {f"{kind}/{name}": moment for kind in kinds if kind != STEP}
         tensors = _read_tensors(start.path / OPTIMIZER, expected)
-        kinds = (STEP, *MOMENTS)
         moments = {number: {kind: tensors[f"{kind}/{name}"] for kind in kinds} for number, name in enumerate(names)}
         rates = [rate * of(start.step) for rate, of in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
         own = self.optimizer.state_dict()["param_groups"]
