@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from duckling_train.engines.reference.engine import make_training_args as make_training_args
     from duckling_train.experiment import Experiment as Experiment
     from duckling_train.experiment import duckling_ii as duckling_ii
+    from duckling_train.opened import Run as Run
+    from duckling_train.opened import open_run as open_run
     from duckling_train.recording.memory import WRecorder as WRecorder
-    from duckling_train.runs.open import Run as Run
-    from duckling_train.runs.open import open_run as open_run
 
     __version__: str
 
@@ -29,6 +29,6 @@ __all__, __getattr__, __dir__ = lazy_names(
         "experiment": ("Experiment", "duckling_ii"),
         "recording.memory": ("WRecorder",),
         "engines.reference.callbacks": ("LossTracker",),
-        "runs.open": ("Run", "open_run"),
+        "opened": ("Run", "open_run"),
     },
 )

@@ -161,8 +161,10 @@ def template(file: Path, workspace: Path, overwrite: bool, quiet: bool) -> None:
     """Write a notebook to start an experiment from: Duckling II, set up and explained, with three worked examples."""
     from duckling_train.template import write_template
 
-    write_template(file, workspace, overwrite=overwrite)
+    lacks = write_template(file, workspace, overwrite=overwrite)
     if not quiet:
+        if lacks is not None:
+            click.echo(f"{PROGRAM}: the notebook does not run yet: {lacks}", err=True)
         click.echo(f"{file}: open it with jupyter lab, or run it with jupyter execute")
 
 

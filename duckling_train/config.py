@@ -189,8 +189,9 @@ class TrainConfig:
         return "-".join(parts)
 
 
-WORDS = {"n_layer": "layers", "n_embd": "width", "n_head": "heads", "n_positions": "ctx", "max_grad_norm": "clip"}
-"""The flags whose names are not their field's, without the dashes in front."""
+WORDS = {"n_layer": "layers", "n_embd": "width", "n_head": "heads", "n_positions": "ctx", "max_grad_norm": "clip",
+         "run": "name"}  # fmt: skip
+"""The flags whose names are not their field's or keyword's, without the dashes in front."""
 
 
 def word(name: str) -> str:
@@ -224,7 +225,8 @@ def named(name: str) -> str:
 
 def given(name: str, value: Any) -> str:
     """Return how the setting is given: `--ctx 64` in the command, `n_positions=64` in the library."""
-    return f"{flag(name)} {value}" if _by_flag else f"{name}={value!r}"
+    in_command = flag(name) if value is True else f"{flag(name)} {value}"
+    return in_command if _by_flag else f"{name}={value!r}"
 
 
 def number_text(value: float) -> str:

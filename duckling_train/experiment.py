@@ -10,6 +10,8 @@ On a CPU, the losses and weights are bitwise those of the seed's cells, by `lab.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,10 +31,16 @@ from duckling_data.tokens.mapping import TokenMapping
 from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_train.config import TrainConfig
 from duckling_train.data import PackedRows, fitting, open_workspace
+from duckling_train.engines.base import Hook
 from duckling_train.engines.reference.callbacks import DropoutSeeds, LossTracker, ProgressLines
 from duckling_train.engines.reference.engine import CausalLMCollator, arguments_of
 from duckling_train.model import build_model, resolve_device
 from duckling_train.optimizers import optimizer_class
+from duckling_train.runs.layout import locate
+from duckling_train.runs.open import open_model
+from duckling_train.runs.read import read_run
+from duckling_train.runs.train import train
+from duckling_train.settings import FIELDS
 
 OF_A_RUN = ("engine", "steps", "eval_steps", "eval_rows", "checkpoint_steps", "keep_checkpoints", "processes")
 """Settings of `duckling-train` alone: here the Trainer trains, and `train` is given the steps."""
@@ -63,6 +71,11 @@ class Experiment:
     """Where a Trainer trains: mps, cuda or cpu."""
     config: TrainConfig
     """Every setting, the device resolved."""
+    workspace: Path
+    """Where the data are."""
+
+    def __post_init__(self) -> None:
+        self._rows = self.dataset  # what a run directory would record
 
     @property
     def W(self) -> torch.nn.Parameter:  # noqa: N802  # the field's name for it
@@ -74,12 +87,16 @@ class Experiment:
     ) -> TrainingArguments:
         """Return the TrainingArguments of this experiment's settings for `num_steps` steps.
 
-        `extras` are further keywords of that class and override the settings. The Trainer shows its progress and leaves
-        `output_dir` empty. Raises InputError for a number out of range and where the device has no bf16.
+        `extras` are further keywords of that class and override the settings. The Trainer shows its progress. It makes
+        the folder `output_dir`; a new one that is still empty when Python exits is removed. Raises InputError for a
+        number out of range and where the device has no bf16.
         """
         logging_steps = self.config.logging_steps if logging_steps is None else logging_steps
         config = dataclasses.replace(self.config, steps=num_steps, logging_steps=logging_steps, checkpoint_steps=0)
-        return arguments_of(config, Path(output_dir), **{"disable_tqdm": False, **extras})
+        args = arguments_of(config, Path(output_dir), **{"disable_tqdm": False, **extras})
+        if not (folder := Path(output_dir).absolute()).exists():
+            atexit.register(_remove_empty, folder)
+        return args
 
     def optimizer(self, args: TrainingArguments) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
         """Return what a Trainer needs as `optimizer_cls_and_kwargs`: None where that is the Trainer's own AdamW."""
@@ -87,14 +104,25 @@ class Experiment:
         config = self.config
         return optimizer_class(config.precision, config.seed, config.optimizer, self.model, **arguments)
 
-    def train(self, num_steps: int, callbacks: Sequence[TrainerCallback] = (), **extras: Any) -> LossTracker:
+    def train(
+        self, num_steps: int, callbacks: Sequence[TrainerCallback] = (), *, run: str | None = None,
+        overwrite: bool = False, **extras: Any,
+    ) -> LossTracker:  # fmt: skip
         """Train `model` on `dataset` for `num_steps` steps, as the seed does, and return the logged losses.
 
         `extras` are those of `make_training_args`. A second call continues from the weights of the first, with a fresh
         optimizer and schedule.
+
+        `run` is the name of a run to write, as `duckling-train --name` does, to `runs/` in the workspace; `overwrite`
+        replaces one that is there. All that it trains by is recorded: `extras` are then fields of `TrainConfig`,
+        `callbacks` only watch (`WRecorder`, or any `Hook`), and model and dataset are as `duckling_ii` opened them.
+        Raises InputError where one is not, and as `duckling-train` does.
         """
+        if run is not None:
+            return self._train_run(run, num_steps, callbacks, extras, overwrite=overwrite)
         args = self.make_training_args(num_steps, **{"disable_tqdm": True, **extras})
-        tracker = LossTracker()
+        tracker, folder = LossTracker(), Path(args.output_dir or ".")
+        is_new = not folder.exists()
         trainer = Trainer(
             model=self.model, args=args, train_dataset=self.dataset, data_collator=self.collator,
             callbacks=[tracker, ProgressLines(), *callbacks], optimizer_cls_and_kwargs=self.optimizer(args),
@@ -103,6 +131,33 @@ class Experiment:
         if self.config.dropout:
             trainer.add_callback(DropoutSeeds(args.seed))
         trainer.train()
+        if is_new:
+            _remove_empty(folder)
+        return tracker
+
+    def _train_run(
+        self, name: str, num_steps: int, callbacks: Sequence[Any], extras: dict[str, Any], *, overwrite: bool
+    ) -> LossTracker:
+        """Train a run of this name from the beginning, and take its weights."""
+        for setting in extras:
+            if setting not in FIELDS:
+                raise InputError(f"{setting} is no field of TrainConfig, which run={name!r} records: leave one out")
+        for callback in callbacks:
+            if not isinstance(callback, Hook):
+                kind = type(callback).__name__
+                raise InputError(f"callback {kind} could change what run={name!r} records; give hooks, as WRecorder")
+        config = dataclasses.replace(self.config, steps=num_steps, **extras)
+        set_seed(config.seed)
+        fresh, now = build_model(config).state_dict(), self.model.state_dict()
+        same = fresh.keys() == now.keys() and all(torch.equal(fresh[key], now[key].cpu()) for key in fresh)
+        if not same or self.dataset is not self._rows:
+            what = "dataset is not the workspace's" if same else "model is not the untrained one of these settings"
+            raise InputError(f"{what}, which run={name!r} records: open a fresh one with duckling_ii, or leave run out")
+        run_dir = locate(self.workspace, None, name)
+        train(config, self.workspace, run_dir, overwrite=overwrite, hooks=callbacks)
+        self.model.load_state_dict(open_model(run_dir)[0].state_dict())
+        record, tracker = read_run(run_dir), LossTracker()
+        tracker.losses, tracker.steps = record.losses, record.steps
         return tracker
 
     def __repr__(self) -> str:
@@ -130,17 +185,32 @@ def duckling_ii(workspace: str | Path = "artifacts", **settings: Any) -> Experim
         if name not in known:
             raise InputError(f"{name} is an unknown setting; known are {', '.join(known)}")
     config = TrainConfig(**fitting(Path(workspace)) | settings)
-    config = dataclasses.replace(config, device=resolve_device(config.device))
+    return open_experiment(dataclasses.replace(config, device=resolve_device(config.device)), Path(workspace))[0]
+
+
+def open_experiment(config: TrainConfig, workspace: Path) -> tuple[Experiment, dict[str, Any]]:
+    """Return the experiment of a config, its device resolved, and what a run would record about its training data.
+
+    Raises InputError for an unfit workspace.
+    """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    data = open_workspace(Path(workspace), config)
+    data = open_workspace(workspace, config)
     tokenizer = DucklingTokenizer(data.mapping)
     set_seed(config.seed)
-    return Experiment(
+    lab = Experiment(
         model=build_model(config), dataset=dataset_of(data.rows, config.n_positions, data.payload_sha256),
         collator=CausalLMCollator(), tokenizer=tokenizer, token_mapping=data.mapping,
         dead_token_ids=tokenizer.dead_token_ids, device=config.device, config=config,
+        workspace=workspace,
     )  # fmt: skip
+    return lab, data.record()
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder, unless something is in it or it is not there."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def dataset_of(rows: PackedRows, context: int, payload_sha256: str) -> Dataset:

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import write_bytes
-from duckling_train.config import NOT_IN_THE_NAME, word
+from duckling_train.config import ADDED, NOT_IN_THE_NAME, word
 from duckling_train.plot import DATA_DIFFER, Curve, overlay, running_mean
 from duckling_train.runs.read import RunRecord, dataset_digest, read_run, same_data
 from duckling_train.settings import FIELDS
@@ -159,11 +159,15 @@ def plot_labels(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def _differs(runs: Sequence[RunRecord], name: str) -> bool:
-    return any(run.settings.get(name) != runs[0].settings.get(name) for run in runs)
+    return any(_setting(run, name) != _setting(runs[0], name) for run in runs)
+
+
+def _setting(run: RunRecord, name: str) -> Any:
+    return run.settings.get(name, FIELDS[name].default if name in ADDED else None)
 
 
 def _setting_text(name: str, run: RunRecord) -> str:
-    value = run.settings.get(name)
+    value = _setting(run, name)
     parts = value if isinstance(value, list) else [value]
     return " ".join(
         NOTHING if part is None else f"{part:g}" if isinstance(part, float) else str(part) for part in parts

@@ -23,6 +23,7 @@ from duckling_data.base.errors import InputError
 from duckling_data.base.files import PARTIAL, replace_directory, sync_directory
 from duckling_data.base.records import FileRecord, added, describe, file_faults, first_fault, plain, read_record, short
 from duckling_data.base.strict_json import write_json
+from duckling_train.config import flag, given, named
 
 FORMAT_VERSION = 1
 """The version of a run directory's layout and of the files in it."""
@@ -138,23 +139,25 @@ def locate(workspace: Path, out: Path | None, name: str, folder: str = RUNS) -> 
     if out is not None:
         return out
     if Path(name).name != name or name in ("", ".", ".."):
-        raise InputError(f"--name is {name!r}; it must be one file name (--out takes a path)")
+        raise InputError(f"{named('run')} is {name!r}; it must be one file name")
     return workspace / folder / name
 
 
 def refusal(run_dir: Path, *, overwrite: bool) -> str | None:
     """Return why a run may not be written to `run_dir`, or None where it may: nothing there, or a run to overwrite."""
+    another = f"give another {named('run')}" + (" or --out" if named("run") == flag("run") else "")
     if not run_dir.is_dir():
         present = run_dir.is_symlink() or run_dir.exists()
-        return f"{run_dir} is not a directory: give another --out or --name" if present else None
+        return f"{run_dir} is not a directory: {another}" if present else None
     entries = {entry.name for entry in run_dir.iterdir()} - {CONFIG + PARTIAL}  # of a run killed before its start
     if entries and CONFIG not in entries:
-        return f"{run_dir} exists and is not a run (no {CONFIG}): give another --out or --name"
+        return f"{run_dir} exists and is not a run (no {CONFIG}): {another}"
     if not entries or overwrite:
         return None
     if MANIFEST in entries:
-        return f"{run_dir} already holds a run: give another --name or --out, or --overwrite"
-    return f"{run_dir} already holds an unfinished run: --resume {run_dir} finishes it, --overwrite replaces it"
+        return f"{run_dir} already holds a run: {another}, or {given('overwrite', True)}"
+    unfinished = f"duckling-train --resume {run_dir} finishes it, {given('overwrite', True)} replaces it"
+    return f"{run_dir} already holds an unfinished run: {unfinished}"
 
 
 def make_folder(folder: Path, run_dir: Path) -> None:

@@ -1,17 +1,15 @@
-"""A run and its model, opened by the run's path or name: for `generate`, a notebook or a script."""
+"""A run's model, opened for `generate`, `verify`, a notebook or a script."""
 
 from __future__ import annotations
 
-import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.records import Count, decode, read_record
 from duckling_train.runs.layout import AGAIN, CONFIG, MODEL, read_manifest
-from duckling_train.runs.read import RunRecord, check_written, find_run, read_run
+from duckling_train.runs.read import check_written
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -25,40 +23,6 @@ MODEL_FILE = re.compile(
 """The files of a model's directory."""
 NO_MODEL = (OSError, ValueError, RuntimeError, TypeError, AttributeError, LookupError, ArithmeticError)
 """What transformers and torch raise over settings and weights that make no model."""
-
-
-@dataclass(frozen=True)
-class Run(RunRecord):
-    """What a run directory says about its run, and its model.
-
-    >>> run = open_run("first")
-    >>> run.finished, run.settings["n_embd"] == run.model().config.n_embd
-    (True, True)
-    """
-
-    directory: Path
-    """The run's directory."""
-
-    def model(self) -> GPT2LMHeadModel:
-        """Return the trained model, on the CPU in its weights' dtype. Raises InputError for none or a damaged one."""
-        return open_model(self.directory)[0]
-
-    def tokenizer(self) -> DucklingTokenizer:
-        """Return the tokenizer saved with the model. Raises InputError as `model` does."""
-        return open_model(self.directory)[1]
-
-
-def open_run(run: str | os.PathLike[str], workspace: str | os.PathLike[str] = "artifacts") -> Run:
-    """Return a run's settings, losses, evaluations and summary. `run` is its name in the workspace, or its directory.
-
-    Raises InputError where there is no such run, and for a damaged one.
-
-    >>> run = open_run("first")
-    >>> run.steps[-1], len(run.losses) == len(run.steps)
-    (2, True)
-    """
-    directory = find_run(Path(workspace), os.fspath(run))
-    return Run(**vars(read_run(directory)), directory=directory)
 
 
 def open_model(run_dir: Path) -> tuple[GPT2LMHeadModel, DucklingTokenizer]:

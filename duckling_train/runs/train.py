@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -51,6 +51,8 @@ class PreparedRun:
     """What the run's records say about its data."""
     run_dir: Path
     quiet: bool
+    hooks: Sequence[Hook] = ()
+    """What else watches it."""
 
     def checkpoints(self) -> Checkpoints:
         """Return the run's checkpoints."""
@@ -58,16 +60,19 @@ class PreparedRun:
 
 
 def train(
-    config: TrainConfig, workspace: Path, run_dir: Path, *, overwrite: bool = False, quiet: bool = False
-) -> dict[str, Any]:
+    config: TrainConfig, workspace: Path, run_dir: Path, *, overwrite: bool = False, quiet: bool = False,
+    hooks: Sequence[Hook] = (),
+) -> dict[str, Any]:  # fmt: skip
     """Train on `workspace`'s dataset and write the run to `run_dir`. Returns the summary; beside the main process {}.
+
+    `hooks` watch it besides the run's own.
 
     Raises InputError for a missing or unfit workspace, device or run directory, for one in which another process trains
     and for a loss that is not finite, OutsideError when the disk fails.
     """
     if is_main_process() and (refused := layout.refusal(run_dir, overwrite=overwrite)):
         raise InputError(refused)
-    prepared = prepare(resolve(config), workspace, run_dir, quiet=quiet)
+    prepared = replace(prepare(resolve(config), workspace, run_dir, quiet=quiet), hooks=hooks)
     with alone(run_dir):
         if is_main_process():
             layout.prepare(run_dir, overwrite=overwrite)
@@ -145,7 +150,7 @@ def _fit(prepared: PreparedRun, job: Job) -> float:
     config, checkpoints, start = job.config, prepared.checkpoints(), job.start
     earlier = float(start.state.get("seconds", 0.0)) if start is not None else 0.0
     progress = Progress(config.steps, quiet=prepared.quiet, start=start.step if start else 0, seconds=earlier)
-    hooks: list[Hook] = [MetricsWriter(job.run_dir / layout.METRICS), progress]
+    hooks: list[Hook] = [MetricsWriter(job.run_dir / layout.METRICS), progress, *prepared.hooks]
     if prepared.validation is not None:
         log = job.run_dir / layout.EVALUATIONS
         hooks.append(Evaluator(prepared.validation, config, prepared.data.mapping["unk_id"], log, progress))

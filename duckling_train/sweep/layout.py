@@ -45,7 +45,7 @@ class SweepRecord(msgspec.Struct, frozen=True):
     swept: dict[str, Annotated[list[Any], msgspec.Meta(min_length=1)]]
     """The settings that take several values."""
     fixed: dict[str, Any]
-    """All other settings, and the parts of the recipe that no setting changes."""
+    """All other settings."""
     inputs: dict[str, Any]
     """The digests of the data."""
 

@@ -50,6 +50,11 @@ def records(*places: Path) -> list[RunRecord]:
     return [read_run(place) for place in places]
 
 
+def test_a_setting_that_a_run_leaves_out_at_its_default_is_shown_with_it(tmp_path: Path) -> None:
+    places = [make_run(tmp_path / "a"), make_run(tmp_path / "b", init_std=0.1)]
+    assert [row["init-std"] for row in cells(comparison(places, tmp_path / "plot.png")[0])] == ["0.02", "0.1"]
+
+
 def test_only_what_differs_has_a_column(tmp_path: Path) -> None:
     places = [
         make_run(tmp_path / "a", learning_rate=1e-3),

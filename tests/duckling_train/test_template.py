@@ -71,6 +71,12 @@ def test_a_workspace_that_is_not_unicode_is_refused() -> None:
         notebook_bytes("\udcff")
 
 
+def test_a_workspace_without_rows_is_told_and_the_notebook_written(tmp_path: Path) -> None:
+    lacks = write_template(tmp_path / "mine.ipynb", tmp_path / "none")
+    assert lacks == f"no tokenized_dataset in {tmp_path / 'none'}: run duckling-data pack"
+    assert (tmp_path / "mine.ipynb").exists()
+
+
 def test_a_relative_workspace_is_relative_to_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notebooks").mkdir()
@@ -120,7 +126,8 @@ def test_writing_needs_neither_jupyter_nor_torch(tmp_path: Path) -> None:
         main(["template", "mine.ipynb", "-w", "/data"])
     """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    lacks = "the notebook does not run yet: no tokenized_dataset in /data: run duckling-data pack\n"
+    assert (done.returncode, done.stderr) == (0, f"duckling-train: {lacks}")
     assert done.stdout.startswith("mine.ipynb: ")
     assert (tmp_path / "mine.ipynb").read_bytes() == notebook_bytes("/data")
 
