@@ -70,7 +70,7 @@ def test_missing_files_name_the_command_that_makes_them(copy: Path) -> None:
 def test_another_context_is_refused(copy: Path) -> None:
     features = Features({"input_ids": Sequence(Value("uint16"), 256)})
     put_dataset(copy, features, {"input_ids": np.zeros((3, 256), dtype=np.uint16)})
-    refused(copy, r"rows of 256 tokens, expected 512: run duckling-data pack --ctx 512")
+    refused(copy, r"rows of 256 tokens, expected 512: leave n_positions out, or run duckling-data pack --ctx 512")
 
 
 def test_another_type_is_refused(copy: Path) -> None:
