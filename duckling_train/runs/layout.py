@@ -139,7 +139,8 @@ def locate(workspace: Path, out: Path | None, name: str, folder: str = RUNS) -> 
     if out is not None:
         return out
     if Path(name).name != name or name in ("", ".", ".."):
-        raise InputError(f"{named('run')} is {name!r}; it must be one file name")
+        path = " (--out takes a path)" if named("run") == flag("run") else ""
+        raise InputError(f"{named('run')} is {name!r}; it must be one file name{path}")
     return workspace / folder / name
 
 

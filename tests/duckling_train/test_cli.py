@@ -85,6 +85,15 @@ def test_dry_run_says_everything_and_writes_nothing(capsys: pytest.CaptureFixtur
     assert sorted(workspace.rglob("*")) == before
 
 
+@pytest.mark.parametrize("command", [[], ["sweep", "--layers", "1,2"]])
+def test_context_and_vocabulary_are_by_default_the_workspaces_own(
+    capsys: pytest.CaptureFixture[str], tiny_workspace: Path, command: list[str]
+) -> None:
+    status, out, _ = invoke(capsys, *command, "--dry-run", "-w", tiny_workspace)
+    assert (status, "would be refused" in out) == (0, False)
+    assert "ctx-64-vocab-size-512" in out
+
+
 def test_dry_run_tells_what_would_be_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     status, out, _ = invoke(capsys, "--dry-run", "-w", tmp_path)
     assert status == 0
