@@ -9,12 +9,17 @@ from typing import Any, NoReturn
 import click
 
 from duckling_data.base.command_line import run_command
+from duckling_data.base.errors import InputError
 from duckling_train import options
 from duckling_train.config import naming_flags
 from duckling_train.processes import exit_of_several, is_main_process
-from duckling_train.settings import make_config
+from duckling_train.settings import make_config, read_settings
 
 PROGRAM = "duckling-train"
+
+
+YES = click.option("-y", "--yes", is_flag=True, help="Train without --steps: as many as is their default.  [default: "
+                   "off]")  # fmt: skip
 
 
 @click.group(
@@ -29,13 +34,15 @@ PROGRAM = "duckling-train"
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run there.  [default: off]")
 @options.config
 @options.settings
-@click.option("--dry-run", is_flag=True, help="Print what would be trained and written, and stop.  [default: off]")
+@YES
+@click.option("-n", "--dry-run", is_flag=True, help="Print what would be trained and written, and stop: exit status 2 "
+              "where it would be refused.  [default: off]")  # fmt: skip
 @options.verbosity
 @click.version_option(package_name="duckling", prog_name=PROGRAM)
 @click.pass_context
 def cli(
     context: click.Context, /, workspace: Path, out: Path | None, name: str | None, resume: str | None,
-    overwrite: bool, preset: str, config_file: Path | None, dry_run: bool, quiet: bool, **_settings: object,
+    overwrite: bool, preset: str, config_file: Path | None, yes: bool, dry_run: bool, quiet: bool, **_settings: object,
 ) -> None:  # fmt: skip
     """Train Duckling II on the workspace's dataset and write a run directory.
 
@@ -57,11 +64,20 @@ def cli(
         sizes = fitting(workspace)
         config = make_config(options.given_settings(context), preset=preset, file=config_file, sizes=sizes)
         run_dir = locate(workspace, out, name if name is not None else config.run_name())
-        from duckling_train.runs.train import describe, train
+        asks = not (yes or says_steps(context, config_file))
+        from duckling_train.runs.plan import plan
+        from duckling_train.runs.train import train
 
-        if dry_run:
-            click.echo(describe(config, workspace, run_dir, overwrite=overwrite))
-            return
+        if dry_run or asks:
+            planned = plan(config, workspace, run_dir, overwrite=overwrite)
+            if asks and not dry_run:
+                if planned.refused:
+                    raise InputError(planned.refused[0])
+                steps = f"would train {config.steps:,} steps on {planned.dataset}"
+                click.echo(f"{steps}, {config.parameters:,} parameters, and write {run_dir}")
+                raise click.UsageError(f"Give --steps, or -y for these {config.steps:,}.")
+            click.echo(planned)
+            context.exit(InputError.exit_status if planned.refused else 0)
         summary = train(config, workspace, run_dir, overwrite=overwrite, quiet=quiet)
     if not quiet and is_main_process():
         losses = f"loss {summary['first_loss']:.4f} to {summary['last_loss']:.4f}"
@@ -71,7 +87,7 @@ def cli(
 
 def _resume(context: click.Context, workspace: Path, run: str, *, quiet: bool) -> tuple[Path, dict[str, Any]]:
     """Finish the run that `--resume` names. Returns its directory and summary."""
-    refused = {"out", "name", "overwrite", "preset", "config_file", "dry_run"}
+    refused = {"out", "name", "overwrite", "preset", "config_file", "yes", "dry_run"}
     _refuse(context, refused, "does not go with --resume, which takes the run as it is.")
     from duckling_train.runs.read import find_run
     from duckling_train.runs.resume import resume, workspace_of
@@ -82,11 +98,16 @@ def _resume(context: click.Context, workspace: Path, run: str, *, quiet: bool) -
     return run_dir, resume(run_dir, workspace, options.given_settings(context), quiet=quiet)
 
 
+def says_steps(context: click.Context, file: Path | None) -> bool:
+    """Return whether the user says how many steps: by the flag, or in the file of settings."""
+    return options.given(context, "steps") or (file is not None and "steps" in read_settings(file))
+
+
 def _refuse(context: click.Context, names: Collection[str | None], why: str) -> None:
     """Raise click.UsageError for the first of these options that was given: it would be ignored."""
     for parameter in context.command.params:
         if parameter.name in names and options.given(context, parameter.name):
-            raise click.UsageError(f"{parameter.opts[0]} {why}")
+            raise click.UsageError(f"{max(parameter.opts, key=len)} {why}")
 
 
 @cli.command()
@@ -179,10 +200,11 @@ def template(file: Path, workspace: Path, overwrite: bool, quiet: bool) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace an earlier sweep there.  [default: off]")
 @options.config
 @options.setting_lists
-@click.option("--dry-run", is_flag=True, help="Print what would be trained and where, and stop.  [default: off]")
+@YES
+@click.option("-n", "--dry-run", is_flag=True, help="Print what would be trained and where, and stop.  [default: off]")
 @options.verbosity
 @click.pass_context
-def sweep(context: click.Context, /, overwrite: bool, dry_run: bool, quiet: bool, **given: Any) -> None:
+def sweep(context: click.Context, /, overwrite: bool, yes: bool, dry_run: bool, quiet: bool, **given: Any) -> None:
     """Train every combination of the values given: a run each, and one table and one plot of them all.
 
     Any setting of a run takes a list of values between commas; one value holds for all runs. The two sweeps by which
@@ -204,8 +226,11 @@ def sweep(context: click.Context, /, overwrite: bool, dry_run: bool, quiet: bool
     lists = options.given_lists(context)
     where = given["workspace"], given["out"], given["name"], given["jobs"]
     planned = runner.plan(lists, *where, preset=given["preset"], file=given["config_file"], overwrite=overwrite)
-    if dry_run:
+    asks = not (yes or says_steps(context, given["config_file"]))
+    if dry_run or asks:
         click.echo(runner.describe(planned))
+        if asks and not dry_run:
+            raise click.UsageError("Give --steps, or -y for their default.")
         return
     rows = runner.run(planned, Reporter(quiet), overwrite=overwrite)
     if not quiet:

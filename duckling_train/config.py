@@ -170,6 +170,15 @@ class TrainConfig:
         norms = 2 * (2 * self.n_layer + 1)
         return self.n_embd * (tables + self.n_layer * (attention + feed_forward) + norms)
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether a finished run can go on to more steps: its learning rate does not depend on their number."""
+        return self.schedule == "constant"
+
+    def is_due(self, step: int, every: int) -> bool:
+        """Return whether what is done after the last step, and every so many (0: no others), is done after this one."""
+        return step >= self.steps or (every > 0 and step % every == 0)
+
     def resolved(self) -> dict[str, Any]:
         """Return the content of `config.json`: every setting, FIRST those, then in order; JSON types only."""
         derived = {"betas": list(self.betas), "n_inner": self.n_inner}

@@ -123,6 +123,15 @@ def open_workspace(workspace: Path, config: TrainConfig) -> TrainingData:
     return TrainingData(rows, mapping, payload_sha256, mapping_sha256)
 
 
+def refuse_short(config: TrainConfig, data: TrainingData) -> None:
+    """Raise InputError where a batch takes more rows than there are."""
+    if config.batch_size > len(data.rows):
+        raise InputError(
+            f"{named('batch_size')} is {config.batch_size:,}, but {DATASET} has {len(data.rows):,} rows: "
+            "give at most as many, or pack more stories"
+        )
+
+
 def open_validation(workspace: Path, config: TrainConfig, mapping: TokenMapping) -> PackedRows | None:
     """Open and check the validation rows; None where the workspace has none or `config` takes none of them.
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import platform
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
-from transformers.loss.loss_utils import ForCausalLMLoss
 
 from duckling_data.base.errors import InputError
 from duckling_train.config import TrainConfig, named
 from duckling_train.precision import RECIPES
+
+if TYPE_CHECKING:
+    from transformers import GPT2Config, GPT2LMHeadModel
 
 SIZES = ("vocab_size", "n_embd", "n_head", "n_layer", "n_positions", "n_inner")
 
@@ -21,6 +22,8 @@ def model_config(config: TrainConfig) -> GPT2Config:
 
     GPT-2's begin and end tokens (50256) are unset: they are outside the compact vocabulary, and `generate` would warn.
     """
+    from transformers import GPT2Config
+
     sizes: dict[str, Any] = {name: getattr(config, name) for name in SIZES}
     fixed: dict[str, Any] = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), config.dropout)
     fixed |= {"activation_function": config.activation, "initializer_range": config.init_std}
@@ -34,6 +37,9 @@ def build_model(config: TrainConfig) -> GPT2LMHeadModel:
 
     The weights are drawn from torch's global random stream: seed it first.
     """
+    from transformers import GPT2LMHeadModel
+    from transformers.loss.loss_utils import ForCausalLMLoss
+
     model = GPT2LMHeadModel(model_config(config))
     # The loss that transformers falls back to for this class, with a warning unless it is set. Setting `loss_type`
     # instead would change the run: the Trainer would divide a batch's summed loss by 511 predictions a row, not by 512.

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from duckling_data.base.command_line import STOPS, Stopped
+from duckling_data.base.signals import STOPS, Stopped
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -30,8 +30,8 @@ AHEAD = 2
 """Results in order, beyond one a worker: enough to hide an uneven task, few enough to keep memory flat."""
 POLL = 0.05
 """Seconds between two looks at a child."""
-GRACE = 10.0
-"""Seconds in which children that the terminal has interrupted itself may end."""
+GRACE = 60.0
+"""Seconds in which children that the terminal has interrupted itself may end: after a step, and its evaluation."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Results = Generator[tuple[int, R], None, None]

@@ -10,6 +10,6 @@ if TYPE_CHECKING:
 
 
 def load_engine(name: str) -> Engine:
-    """Return the engine of one of `config.CHOICES`. Imports it now: the libraries behind one take seconds."""
+    """Return the engine of one of `config.CHOICES`. The libraries behind it are imported when it trains: seconds."""
     engine: Engine = import_module(f"duckling_train.engines.{name}.engine").ENGINE
     return engine

@@ -10,14 +10,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
-from transformers import GPT2LMHeadModel
 
 from duckling_data.base.errors import InputError
 from duckling_train.config import TrainConfig
 from duckling_train.data import PackedRows
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
 
 GRADIENT, HIDDEN = "gradient", "hidden"
 """What an engine keeps of a step only for a hook that needs it (`Hook.needs`)."""

@@ -7,8 +7,11 @@ checkpoint.json          the step, the engine's values, what run it belongs to, 
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,11 @@ from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import PARTIAL, replace_directory, sync_directory, write_bytes
 from duckling_data.base.records import FileRecord, added, decode, describe, file_faults, first_fault, plain, short
+from duckling_data.base.signals import keep
 from duckling_data.base.strict_json import digest_json, read_json, write_json
-from duckling_train.config import TrainConfig
+from duckling_train.config import CHOICES, TrainConfig
 from duckling_train.engines.base import Checkpoint
-from duckling_train.runs.layout import CHECKPOINTS, LOGS, refuse_outside, remove
+from duckling_train.runs.layout import CHECKPOINTS, EVALUATIONS, LOGS, refuse_outside, remove
 
 CHECKPOINT = "checkpoint.json"
 RECORD_DIGEST = "record_sha256"
@@ -39,17 +43,29 @@ def checkpoints_of(run_dir: Path) -> list[tuple[int, Path]]:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of one run; `identity` is what it is (settings and data): a checkpoint of another is refused."""
+    """The checkpoints of the run with these settings and inputs; a checkpoint of another run is refused."""
 
     run_dir: Path
-    identity: dict[str, Any]
-    keep_all: bool
+    config: TrainConfig
+    inputs: dict[str, Any]
 
-    @classmethod
-    def of(cls, run_dir: Path, config: TrainConfig, inputs: dict[str, Any]) -> Checkpoints:
-        """Return the checkpoints of the run with these settings and inputs."""
-        identity = {"config_sha256": digest_json(config.resolved()), "inputs": inputs}
-        return cls(run_dir, identity, keep_all=config.keep_checkpoints)
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint says of its run."""
+        return {"config_sha256": digest_json(self.config.resolved()), "inputs": self.inputs}
+
+    @cached_property
+    def _equivalent(self) -> set[str]:
+        """The digests of the settings under which a checkpoint is one of this run, too.
+
+        Where it reports to changes no number. Under a constant schedule the number of steps changes nothing before: the
+        run may have gone on, and then one of its checkpoints was the last before.
+        """
+        steps = {self.config.steps, *(step for step, _ in checkpoints_of(self.run_dir) if self.config.goes_on)}
+        settings = (
+            replace(self.config, steps=number, report_to=where) for number in steps for where in CHOICES["report_to"]
+        )
+        return {digest_json(config.resolved()) for config in settings}
 
     def write(self, step: int, files: dict[str, bytes], state: dict[str, Any]) -> None:
         """Write the checkpoint of `step` from the engine's files and values (JSON), and remove those too old.
@@ -73,7 +89,7 @@ class Checkpoints:
         except BaseException:
             remove(partial)
             raise
-        if not self.keep_all:
+        if not self.config.keep_checkpoints:
             for _step, old in checkpoints_of(self.run_dir)[:-KEPT]:
                 remove(old)
 
@@ -94,7 +110,8 @@ class Checkpoints:
         if content.pop(RECORD_DIGEST, None) != digest_json(content):
             raise InputError(f"{path}: {CHECKPOINT} is damaged (not its own SHA-256); {advice}")
         for name, value in self.identity.items():
-            if (found := content.get(name)) != value:
+            found = content.get(name)
+            if found != value and not (isinstance(found, str) and found in self._equivalent):
                 difference = f"{short(found)}, expected {short(value)}"
                 raise InputError(f"{path} is from a run with other {name}: {difference}; {advice}")
         files = decode(content.get("files"), dict[str, FileRecord], f"{file}: files", advice)
@@ -107,15 +124,38 @@ class Checkpoints:
         return Checkpoint(path, step, decode(content.get("state"), dict[str, Any], str(path), advice))
 
     def restore_logs(self, checkpoint: Checkpoint | None) -> None:
-        """Set the run's logs back to what they were at the checkpoint; without one, there are none."""
+        """Set the run's logs back to what they were at the checkpoint; without one, there are none.
+
+        An evaluation after the last step of a shorter run is left out: a longer one makes none there.
+        """
         for name in LOGS:
             if checkpoint is not None and (checkpoint.path / name).exists():
-                write_bytes(self.run_dir / name, (checkpoint.path / name).read_bytes())
+                content = (checkpoint.path / name).read_bytes()
+                if name == EVALUATIONS and not self.config.is_due(checkpoint.step, self.config.eval_steps):
+                    lines = content.splitlines(keepends=True)
+                    content = b"".join(line for line in lines if json.loads(line)["step"] != checkpoint.step)
+                write_bytes(self.run_dir / name, content)
             else:
                 remove(self.run_dir / name)
 
     def finish(self) -> None:
-        """Remove what a finished run needs no more: every checkpoint unless all are kept, and partial ones."""
-        folder = self.run_dir / CHECKPOINTS
-        for entry in folder.glob("*" + PARTIAL) if self.keep_all else [folder]:
-            remove(entry)
+        """Remove what a finished run needs no more: partial ones, and every checkpoint unless all are kept.
+
+        The last one stays where the run can go on from it.
+        """
+        folder, last = self.run_dir / CHECKPOINTS, NAME.format(self.config.steps)
+        stays = {last} if self.config.goes_on and (folder / last).is_dir() else set()
+        if self.config.keep_checkpoints:
+            stays = {path.name for _, path in checkpoints_of(self.run_dir)}
+        for entry in list(folder.glob("*")) if stays else [folder]:
+            if entry.name not in stays:
+                remove(entry)
+
+    def say_kept(self, step: int = 0) -> None:
+        """Have the program say, if a signal ends it, what is kept: the checkpoint of this step; 0 is none."""
+        resume = shlex.join(["duckling-train", "--resume", str(self.run_dir)])
+        if step:
+            keep(f"the checkpoint of step {step:,} is kept: {resume} goes on from it")
+        else:
+            none = "--checkpoint-steps is 0" if not self.config.checkpoint_steps else "none was written yet"
+            keep(f"no checkpoint is kept ({none}): {resume} starts at step 1")

@@ -10,16 +10,19 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import GPT2LMHeadModel
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.records import short
-from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_train.config import MAX_SEED
 from duckling_train.runs.open import open_model
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
+
+    from duckling_data.tokens.tokenizer import DucklingTokenizer
 
 COLDEST = 1e-6
 """The lowest temperature: logits divided by much less overflow float32."""

@@ -10,19 +10,22 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import GPT2LMHeadModel
 
 from duckling_data.base.disk import disk_errors
+from duckling_data.base.signals import Stopped, noted_stop
 from duckling_train.config import TrainConfig
 from duckling_train.data import COLUMN, PackedRows
 from duckling_train.engines.base import DivergedError, Hook, LogLine, StepView
 from duckling_train.precision import uses_autocast
 from duckling_train.runs.checkpoint import Checkpoints
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
 
 ROWS_A_BATCH = 4
 """4 × 512 × 8,192 float32 logits are 67 MB."""
@@ -141,8 +144,7 @@ class Evaluator(Hook):
 
     def step(self, view: StepView) -> None:
         """Evaluate where it is due. Raises DivergedError where the loss is not finite."""
-        every = self.config.eval_steps
-        if view.step < self.config.steps and not (every and view.step % every == 0):
+        if not self.config.is_due(view.step, self.config.eval_steps):
             return
         with self.clock.paused():
             autocast = uses_autocast(self.config.precision)
@@ -155,7 +157,8 @@ class Evaluator(Hook):
 class CheckpointWriter(Hook):
     """Writes a checkpoint every `config.checkpoint_steps` steps and after the last; the run's clock stops meanwhile.
 
-    It comes after the hooks that write logs: a checkpoint holds the logs up to its step.
+    It comes after the hooks that write logs: a checkpoint holds the logs up to its step. Where a signal waits for the
+    end of the step (`held_stops`), it writes one and raises Stopped.
     """
 
     def __init__(self, checkpoints: Checkpoints, config: TrainConfig, clock: Progress) -> None:
@@ -164,9 +167,12 @@ class CheckpointWriter(Hook):
         self.clock = clock
 
     def step(self, view: StepView) -> None:
-        """Write one where it is due."""
-        every = self.config.checkpoint_steps
-        if every and (view.step % every == 0 or view.step >= self.config.steps):
+        """Write one where it is due, or asked for by a signal. Raises Stopped after the latter."""
+        signalled, every = noted_stop(), self.config.checkpoint_steps
+        if every and (signalled or self.config.is_due(view.step, every)):
             with self.clock.paused():
                 state = view.state()
                 self.checkpoints.write(view.step, state.files, {**state.values, "seconds": self.clock.seconds})
+            self.checkpoints.say_kept(view.step)
+        if signalled:
+            raise Stopped(signalled)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import set_seed
 
 from duckling_data.base import plotting
 from duckling_data.base.disk import check_room
@@ -21,10 +19,10 @@ from duckling_data.base.errors import InputError
 from duckling_data.base.files import write_bytes
 from duckling_data.base.locks import beside, held, wait_until_free
 from duckling_data.base.progress import Reporter
+from duckling_data.base.signals import held_stops, keep
 from duckling_data.base.strict_json import write_json
-from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_train.config import TrainConfig, named
-from duckling_train.data import PackedRows, TrainingData, open_validation, open_workspace
+from duckling_train.data import PackedRows, TrainingData, open_validation, open_workspace, refuse_short
 from duckling_train.engines import load_engine
 from duckling_train.engines.base import Checkpoint, DivergedError, Hook, Job
 from duckling_train.model import build_model, device_name, resolve_device
@@ -56,7 +54,7 @@ class PreparedRun:
 
     def checkpoints(self) -> Checkpoints:
         """Return the run's checkpoints."""
-        return Checkpoints.of(self.run_dir, self.config, self.inputs)
+        return Checkpoints(self.run_dir, self.config, self.inputs)
 
 
 def train(
@@ -73,10 +71,12 @@ def train(
     if is_main_process() and (refused := layout.refusal(run_dir, overwrite=overwrite)):
         raise InputError(refused)
     prepared = replace(prepare(resolve(config), workspace, run_dir, quiet=quiet), hooks=hooks)
+    refuse_short(prepared.config, prepared.data)
     with alone(run_dir):
         if is_main_process():
             layout.prepare(run_dir, overwrite=overwrite)
             write_json(run_dir / layout.CONFIG, {**prepared.config.resolved(), INPUTS: prepared.inputs})
+            prepared.checkpoints().say_kept()
         return run(prepared, None)
 
 
@@ -95,11 +95,16 @@ def resolve(config: TrainConfig) -> TrainConfig:
 
     Raises InputError for an absent device, a missing reporter, and processes that do not divide the batch.
     """
+    check_reporter(config)
+    device, threads = resolve_device(config.device), config.threads or torch.get_num_threads()
+    return replace(config, device=device, threads=threads, processes=process_count())
+
+
+def check_reporter(config: TrainConfig) -> None:
+    """Raise InputError for a reporter that is not installed."""
     if config.report_to != "none" and find_spec(config.report_to) is None:
         package = config.report_to
         raise InputError(f"{named('report_to')} is {package}, which is not installed: pip install {package}")
-    device, threads = resolve_device(config.device), config.threads or torch.get_num_threads()
-    return replace(config, device=device, threads=threads, processes=process_count())
 
 
 def prepare(config: TrainConfig, workspace: Path, run_dir: Path, *, quiet: bool) -> PreparedRun:
@@ -120,6 +125,10 @@ def prepare(config: TrainConfig, workspace: Path, run_dir: Path, *, quiet: bool)
 
 def run(prepared: PreparedRun, start: Checkpoint | None) -> dict[str, Any]:
     """Train from `start` (None: the beginning) to the end and finish the run directory. Returns the summary."""
+    from transformers import set_seed
+
+    from duckling_data.tokens.tokenizer import DucklingTokenizer
+
     config, run_dir = prepared.config, prepared.run_dir
     plotting.load()  # a fault in matplotlib is reported before the training, not after it
     tokenizer = DucklingTokenizer.for_model(prepared.data.mapping, config.n_positions)
@@ -141,6 +150,7 @@ def run(prepared: PreparedRun, start: Checkpoint | None) -> dict[str, Any]:
     summary = _summary(prepared, record, seconds)
     write_json(run_dir / layout.SUMMARY, summary)
     layout.write_manifest(run_dir, prepared.inputs)
+    keep("the run is finished and kept")
     prepared.checkpoints().finish()
     return summary
 
@@ -155,8 +165,11 @@ def _fit(prepared: PreparedRun, job: Job) -> float:
         log = job.run_dir / layout.EVALUATIONS
         hooks.append(Evaluator(prepared.validation, config, prepared.data.mapping["unk_id"], log, progress))
     hooks.append(CheckpointWriter(checkpoints, config, progress))
+    # Of several processes one would wait for the others: each is stopped where it is.
+    one = held_stops("it ends after this step") if config.processes == 1 else contextlib.nullcontext()
     try:
-        load_engine(config.engine).fit([job], [hooks])
+        with one:
+            load_engine(config.engine).fit([job], [hooks])
     except DivergedError as error:
         last = checkpoints.newest()
         kept = f"the checkpoint of step {last.step} is kept in {job.run_dir}" if last else "no checkpoint was written"
@@ -199,20 +212,3 @@ def _summary(prepared: PreparedRun, record: RunRecord, seconds: float) -> dict[s
         "dataset_payload_sha256": prepared.data.payload_sha256,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
     }
-
-
-def describe(config: TrainConfig, workspace: Path, run_dir: Path, *, overwrite: bool = False) -> str:
-    """Return what `train` would do: the resolved configuration, parameters, data, and files."""
-    config = resolve(config)
-    load_engine(config.engine).check(config)
-    try:
-        data = open_workspace(workspace, config)
-        open_validation(workspace, config, data.mapping)
-        dataset = f"{len(data.rows):,} rows of {config.n_positions} tokens, payload {data.payload_sha256[:12]}"
-    except InputError as error:
-        dataset = f"would be refused: {error}"
-    refused = layout.refusal(run_dir, overwrite=overwrite)
-    written = [artifact.name for artifact in layout.ARTIFACTS if artifact.name != layout.TENSORBOARD]
-    outcome = f"would write {run_dir}: {', '.join(written)}" if not refused else f"would be refused: {refused}"
-    settings = json.dumps(config.resolved(), indent=2)
-    return f"{settings}\nparameters: {config.parameters:,}\ndataset: {dataset}\n{outcome}"

@@ -36,7 +36,7 @@ def verify_run(run_dir: Path, workspace: Path) -> Iterator[str]:
         if manifest is not None:
             _expect_all(run_dir / layout.MANIFEST, inputs, manifest.inputs())
         yield f"{'config':<12} ok: {config.steps:,} steps, seed {config.seed}"
-        checkpoints, found = Checkpoints.of(run_dir, config, inputs), checkpoints_of(run_dir)
+        checkpoints, found = Checkpoints(run_dir, config, inputs), checkpoints_of(run_dir)
         for step, folder in found:
             checkpoints.read(step, folder)
         if manifest is None and not found and (run_dir / layout.SUMMARY).is_file():

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from duckling_data.rows.read import open_rows
 from duckling_train.cli import cli, main
-from tests.support import HANG
-from tests.support.train import FP32, STEPS, TINY_SHAPE, Ran, command, duckling_train, environment
+from tests.support.train import STEPS, TINY_SHAPE, Ran, duckling_train
 
 HEAVY = ("torch", "transformers", "datasets", "numpy", "pyarrow", "matplotlib")
 
@@ -95,9 +93,67 @@ def test_context_and_vocabulary_are_by_default_the_workspaces_own(
 
 
 def test_dry_run_tells_what_would_be_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    status, out, _ = invoke(capsys, "--dry-run", "-w", tmp_path)
-    assert status == 0
-    assert f"dataset: would be refused: no tokenized_dataset in {tmp_path}: run duckling-data pack" in out
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "a file").touch()
+    status, out, err = invoke(capsys, "--dry-run", "-w", tmp_path, "--out", taken)
+    assert (status, err) == (2, "")
+    assert out.splitlines()[:3] == [
+        f"would be refused: {taken} exists and is not a run (no config.json): give another --out or --name",
+        f"would be refused: no tokenized_dataset in {tmp_path}: run duckling-data pack",
+        "dataset: none that fits",
+    ]
+
+
+def test_a_batch_of_more_rows_than_there_are_is_refused(
+    capsys: pytest.CaptureFixture[str], tiny_workspace: Path, tmp_path: Path
+) -> None:
+    rows = len(open_rows(tiny_workspace / "tokenized_dataset"))
+    given = ["-w", tiny_workspace, *TINY_SHAPE, "--steps", "1", "--out", tmp_path / "run", "--batch-size"]
+    expected = f"--batch-size is {rows + 1}, but tokenized_dataset has {rows} rows: give at most as many"
+    for more in ([], ["--dry-run"]):
+        status, out, err = invoke(capsys, *given, str(rows + 1), *more)
+        assert (status, expected in out + err) == (2, True)
+    assert not (tmp_path / "run").exists()
+    assert invoke(capsys, *given, str(rows), "--dry-run")[0] == 0
+
+
+def test_without_steps_it_says_what_it_would_train_and_asks(
+    capsys: pytest.CaptureFixture[str], tiny_workspace: Path, tmp_path: Path
+) -> None:
+    given = ["-w", tiny_workspace, *TINY_SHAPE, "--out", tmp_path / "run"]
+    status, out, err = invoke(capsys, *given)
+    assert (status, err) == (2, "duckling-train: Give --steps, or -y for these 10,000. See duckling-train --help.\n")
+    assert out.startswith("would train 10,000 steps on ")
+    assert out.endswith(f", and write {tmp_path / 'run'}\n")
+    status, out, err = invoke(capsys, "sweep", *given)
+    assert (status, "Give --steps, or -y" in err) == (2, True)
+    assert not (tmp_path / "run").exists()
+    settings = tmp_path / "settings.json"
+    settings.write_text('{"steps": 10000, "batch_size": 65536}')
+    for enough in (["-y"], ["--config", settings]):
+        status, _, err = invoke(capsys, *given, *enough, "--batch-size", "65536")
+        assert (status, "--batch-size is 65,536, but" in err) == (2, True), "the next thing that is wrong"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--steps", "3"], ["-w"], ["sweep"]])
+def test_a_shell_that_completes_is_answered_and_nothing_is_trained(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setenv("_DUCKLING_TRAIN_COMPLETE", "zsh_source")
+    status, out, err = invoke(capsys, *arguments)
+    assert (status, err) == (0, "")
+    assert out.startswith("#compdef duckling-train\n")
+    monkeypatch.setenv("_DUCKLING_TRAIN_COMPLETE", "fish_complete")
+    monkeypatch.setenv("COMP_WORDS", " ".join(["duckling-train", *arguments]))
+    monkeypatch.setenv("COMP_CWORD", "gen")
+    status, out, err = invoke(capsys)
+    assert (status, err) == (0, "")
+    if not arguments:
+        assert out == "plain,generate\tContinue a prompt with RUN's model.\n"
+    monkeypatch.setenv("_DUCKLING_TRAIN_COMPLETE", "bash")
+    status, out, err = invoke(capsys, *arguments)
+    assert (status, out, err.count("\n"), "expected bash_source" in err) == (2, "", 1, True)
 
 
 @pytest.mark.parametrize(
@@ -107,8 +163,7 @@ def test_dry_run_tells_what_would_be_refused(capsys: pytest.CaptureFixture[str],
 def test_dry_run_of_a_preset_counts_the_originals_parameters(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, preset: str, parameters: str
 ) -> None:
-    status, out, _ = invoke(capsys, "-w", tmp_path, "--preset", preset, "--dry-run")
-    assert status == 0
+    _, out, _ = invoke(capsys, "-w", tmp_path, "--preset", preset, "--dry-run")
     assert f"parameters: {parameters}\n" in out
 
 
@@ -179,30 +234,8 @@ def test_existing_run_is_refused(capsys: pytest.CaptureFixture[str], run: Ran, w
     assert (run.run_dir / "manifest.json").read_bytes() == before
 
 
-def test_ctrl_c_exits_130_with_one_line_and_leaves_no_manifest(workspace: Path, tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
-    process = subprocess.Popen(
-        command("--out", run_dir, "-w", workspace, "--steps", "100000", "--quiet", "--device", "cpu", *FP32),
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-    metrics = run_dir / "metrics.jsonl"
-    deadline = time.monotonic() + HANG
-    while not (metrics.exists() and metrics.read_text().endswith("\n")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=HANG)
-    assert process.returncode == 130
-    resume = "resume an unfinished run with --resume RUN, a sweep with the same command."
-    assert err == f"duckling-train: interrupted; {resume}\n"
-    assert metrics.read_text().startswith('{"step": 1, "loss": ')
-    assert not (run_dir / "manifest.json").exists()
-
-
 def test_every_validation_row_can_be_asked_for(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    status, out, err = invoke(capsys, "-w", tmp_path, "--eval-rows", "all", "--dry-run")
-    assert (status, err) == (0, "")
+    _, out, _ = invoke(capsys, "-w", tmp_path, "--eval-rows", "all", "--dry-run")
     assert '"eval_rows": null' in out
 
 

@@ -147,7 +147,7 @@ def test_a_model_larger_than_its_weights_is_refused_before_it_is_built(run_dir: 
     refused(model_directory, run_dir)
 
 
-IDENTITY = {"settings": {"steps": 100}}
+IDENTITY = Checkpoints(Path(), TrainConfig(), {}).identity
 STATE = {"running_loss": 1.5, "last_logged": 10, "seconds": 2.0, "groups": [], "schedule": {}}
 
 
@@ -171,7 +171,7 @@ def described_as(content: bytes) -> dict[str, Any]:
 
 
 def newest(run_dir: Path) -> object:
-    return Checkpoints(run_dir, IDENTITY, keep_all=True).newest()
+    return Checkpoints(run_dir, TrainConfig(), {}).newest()
 
 
 def test_a_whole_checkpoint_is_read(run_dir: Path) -> None:

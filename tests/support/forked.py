@@ -20,7 +20,13 @@ from pathlib import Path
 from tests.support import HANG
 
 TRAINER = ["duckling_train.cli", "duckling_train.runs.train", "duckling_train.runs.resume"]
-LATER = ["duckling_train.engines.reference.engine", "gigatoken", "matplotlib.backends.backend_agg", "matplotlib.figure"]
+LATER = [
+    "duckling_train.engines.reference.trainer",
+    "duckling_data.tokens.tokenizer",
+    "gigatoken",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
+]
 """What those import only when they need it."""
 PRELOADED = ["tests.support.forked", *TRAINER, *LATER, "datasets"]
 SERVER = multiprocessing.get_context("forkserver")

@@ -10,24 +10,23 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
-from transformers import TrainingArguments
-from transformers import logging as transformers_logging
-from transformers.trainer_callback import PrinterCallback
 
-from duckling_data.base.errors import InputError
-from duckling_train.config import TrainConfig
+from duckling_data.base.errors import InputError, OutsideError
+from duckling_train.config import TrainConfig, named
 from duckling_train.data import COLUMN
 from duckling_train.engines.base import Hook, Job
-from duckling_train.engines.reference.callbacks import DropoutSeeds
-from duckling_train.engines.reference.trainer import DucklingTrainer, load_weights
 from duckling_train.optimizers import optimizer_class
 from duckling_train.precision import uses_autocast
 from duckling_train.processes import is_main_process
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+    from duckling_train.engines.reference.trainer import DucklingTrainer
 
 AS_THEY_ARE = ("logging_steps", "learning_rate", "warmup_steps", "weight_decay", "max_grad_norm", "seed", "data_seed",
                "report_to", "adam_epsilon")  # fmt: skip
@@ -60,6 +59,8 @@ def make_training_args(
     >>> make_training_args(100, learning_rate=1e-3).max_steps
     100
     """
+    from transformers import TrainingArguments
+
     accelerator = torch.cuda.is_available() or torch.backends.mps.is_available()
     seed_arguments: dict[str, Any] = {
         "output_dir": output_dir,
@@ -127,10 +128,14 @@ class ReferenceEngine:
         foreign = sorted(name for name in os.environ if name.startswith("ACCELERATE_"))
         if foreign:
             raise InputError(f"{foreign[0]} is set in the environment and would change the run unrecorded: unset it")
-        arguments_of(config, Path("run"))
+        if config.device != "cpu":  # which has bf16 in any case; the Trainer's libraries take seconds to import
+            arguments_of(config, Path("run"))
 
     def fit(self, jobs: Sequence[Job], hooks: Sequence[Sequence[Hook]]) -> None:
         """Train each job's model in place. The first process of several calls the hooks."""
+        from accelerate import PartialState
+        from transformers import logging as transformers_logging
+
         transformers_logging.disable_progress_bar()
         for job, watching in zip(jobs, hooks, strict=True):
             _fit(job, watching if is_main_process() else ())
@@ -142,6 +147,11 @@ ENGINE = ReferenceEngine()
 
 
 def _fit(job: Job, hooks: Sequence[Hook]) -> None:
+    from transformers.trainer_callback import PrinterCallback
+
+    from duckling_train.engines.reference.callbacks import DropoutSeeds
+    from duckling_train.engines.reference.trainer import DucklingTrainer, load_weights
+
     model, start, config = job.model, job.start, job.config
     if start is not None and start.step >= config.steps:  # the Trainer would train one step more
         load_weights(model, start.path)
@@ -159,7 +169,14 @@ def _fit(job: Job, hooks: Sequence[Hook]) -> None:
     trainer.remove_callback(PrinterCallback)
     if start is not None and config.report_to == "tensorboard" and is_main_process():
         _purge_events(trainer, start.step)
-    trainer.train(resume_from_checkpoint=str(start.path) if start is not None else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(start.path) if start is not None else None)
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] != config.report_to:
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        advice = f"mend that, or go on without it: --resume {job.run_dir} --report-to none"
+        raise OutsideError(f"{named('report_to')} {config.report_to} failed: {reason}; {advice}") from error
     for name in ("forward", "_original_forward"):  # accelerate's autocast around the class's own forward
         model.__dict__.pop(name, None)
 

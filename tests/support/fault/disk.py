@@ -28,6 +28,7 @@ PRELOADED = (
     "duckling_data.pipeline",
     "duckling_data.stages.report.plots",
     "duckling_train.runs.resume",
+    "duckling_train.engines.reference.trainer",
     "datasets",
     "gigatoken",
 )

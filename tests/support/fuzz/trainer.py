@@ -55,13 +55,17 @@ def read_run(folder: Path, name: str) -> None:
 
 def checkpoint() -> dict[str, bytes]:
     """Return a checkpoint's files."""
+    from duckling_train.config import TrainConfig
+    from duckling_train.runs.checkpoint import Checkpoints
+
     files = {
         **{"weights.safetensors": b"w" * 99, "optimizer.safetensors": b"o" * 99, "metrics.jsonl": b""},
         "trainer_state.json": b'{"global_step": 10, "max_steps": 100}',
     }
     groups = [{"lr": 1e-4, "betas": [0.9, 0.999]}]
     state = {"running_loss": 1.5, "last_logged": 10, "seconds": 2.5, "groups": groups, "schedule": {"last_epoch": 10}}
-    content = {"format": 1, "step": 10, "settings": {"steps": 100}, "files": described(files), "state": state}
+    identity = Checkpoints(Path(), TrainConfig(), {}).identity
+    content = {"format": 1, "step": 10, **identity, "files": described(files), "state": state}
     files["checkpoint.json"] = signed(json.dumps(content).encode())
     return {f"checkpoints/step-00000010/{name}": content for name, content in files.items()}
 
@@ -82,11 +86,12 @@ def signed(record: bytes) -> bytes:
 
 def read_checkpoint(folder: Path, name: str) -> None:
     """Read a checkpoint whose own digest is right."""
+    from duckling_train.config import TrainConfig
     from duckling_train.runs.checkpoint import Checkpoints
 
     if name.endswith("checkpoint.json"):
         (folder / name).write_bytes(signed((folder / name).read_bytes()))
-    Checkpoints(folder, {"settings": {"steps": 100}}, keep_all=True).newest()
+    Checkpoints(folder, TrainConfig(), {}).newest()
 
 
 def sweep() -> bytes:

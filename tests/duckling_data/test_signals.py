@@ -1,0 +1,56 @@
+"""Signals to a program that holds them back: the first is honoured when it is ready, a second one at once."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import HANG
+
+PROGRAM = """
+import os, sys, time
+import click
+from duckling_data.base.command_line import run_command
+from duckling_data.base.signals import held_stops, keep, noted_stop
+
+@click.command()
+@click.argument("until")
+def work(until):
+    keep("half of it is kept")
+    with held_stops("it ends after this step"):
+        print("begun", flush=True)
+        while not (os.path.exists(until) and noted_stop()):
+            time.sleep(0.01)
+        keep("all of it is kept")
+    print("never printed", flush=True)
+
+run_command(work, "work", resume="call again")
+"""
+
+
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "stopped by SIGTERM")])
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_first_signal_waits_for_the_program_and_a_second_does_not(
+    tmp_path: Path, number: signal.Signals, word: str, twice: bool
+) -> None:
+    ready = tmp_path / "ready"
+    work = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(ready)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert work.stdout is not None
+    assert work.stderr is not None
+    assert work.stdout.readline() == "begun\n"
+    work.send_signal(number)
+    # It is longer at work than a program that holds nothing back may be, and says what it waits for.
+    assert work.stderr.readline() == f"work: {word}; it ends after this step; once more ends it at once\n"
+    if twice:
+        work.send_signal(number)
+    else:
+        ready.touch()
+    out, err = work.communicate(timeout=HANG)
+    kept = "half of it is kept" if twice else "all of it is kept"
+    assert (work.returncode, out, err) == (128 + number, "", f"work: {word}; {kept}\n")
