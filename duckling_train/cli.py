@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from duckling_data.base.command_line import run_command
-from duckling_data.base.errors import InputError
+from duckling_data.base.errors import InputError, printable
 from duckling_train import options
 from duckling_train.config import naming_flags
 from duckling_train.processes import exit_of_several, is_main_process
@@ -155,7 +155,9 @@ def compare(runs: tuple[str, ...], out: Path, workspace: Path, quiet: bool) -> N
     table, plotted = comparison([find_run(workspace, run) for run in runs], out)
     click.echo(table)
     if not quiet:
-        click.echo(f"losses plotted in {out}" if plotted else "nothing plotted: no loss is logged yet", err=True)
+        click.echo(
+            printable(f"losses plotted in {out}" if plotted else "nothing plotted: no loss is logged yet"), err=True
+        )
 
 
 @cli.command("list")

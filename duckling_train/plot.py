@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from duckling_data.base.errors import printable
 from duckling_data.base.plotting import COLOURS, default_settings, png
 
 LINES: tuple[Any, ...] = ("solid", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
@@ -141,7 +142,7 @@ def overlay(runs: Sequence[Curve], labels: Sequence[str], *, same_data: bool) ->
     legend = figure.legend(loc="outside lower left", frameon=False, fontsize=9, handlelength=4, ncols=columns)
     for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set_parse_math(False)
-        text.set_text(label)
+        text.set_text(printable(label))
     return png(figure, warn=False)
 
 

@@ -18,12 +18,19 @@ RUN = WORKSPACE / "runs" / "demo"
 
 
 def command(*words: object) -> None:
-    """Print a command, run it, and stop with its exit status if it fails."""
+    """Print a command, run it, and stop with its exit status if it fails, or after it on Ctrl-C."""
     print(f"\n$ {' '.join(map(str, words))}", flush=True)
     program, *rest = map(str, words)
-    done = subprocess.run([str(Path(sys.executable).with_name(program)), *rest], check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
+    interrupted = 0
+    child = subprocess.Popen([str(Path(sys.executable).with_name(program)), *rest])
+    while True:
+        try:
+            status = child.wait() or interrupted
+            break
+        except KeyboardInterrupt:  # the terminal sends it to the command, too, which then ends by itself
+            interrupted = 130
+    if status:
+        sys.exit(status)
 
 
 def precision() -> list[str]:
@@ -85,4 +92,7 @@ and everything is made in artifacts/."""
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

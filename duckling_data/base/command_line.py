@@ -5,6 +5,7 @@ Only click and the standard library are imported here: `--help` is quick.
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ from typing import Any, NoReturn
 
 import click
 
-from duckling_data.base.errors import DucklingError, InputError, OutsideError, printable
+from duckling_data.base.errors import STRIPPED, DucklingError, InputError, OutsideError, printable
 from duckling_data.base.signals import SIGNALLED, STOPS, Stopped, heeding_signals, keep, what_is_kept
 
 Command = Callable[..., Any]
@@ -59,6 +60,8 @@ def run_command(
         if prints:
             click.echo(f"{program}: {STOPS[signal.Signals(number)]}; {first}; once more ends it at once", err=True)
 
+    if sys.flags.optimize > 1:
+        fail(STRIPPED, InputError.exit_status)
     variable = f"_{program}_COMPLETE".replace("-", "_").upper()
     if completing := os.environ.get(variable):
         from click.shell_completion import shell_complete
@@ -66,6 +69,8 @@ def run_command(
         if shell_complete(command, {}, program, variable, completing):
             fail(f"{variable} is {completing!r}; expected bash_source, zsh_source or fish_source", 2)
         sys.exit(0)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold what cannot be printed, as with sys.stderr
     keep("")
     with heeding_signals(lambda number: say(stop(number)), notice):
         try:
@@ -87,4 +92,9 @@ def run_command(
         except OSError as error:
             status = InputError.exit_status if isinstance(error, USERS_FAULT) else OutsideError.exit_status
             fail(printable(f"{error.filename or 'input or output'}: {error.strerror or error}"), status)
+        except UnicodeEncodeError as error:  # a name or a text from outside, where it is written
+            around = ascii(error.object[max(error.start - 20, 0) : error.end + 20])
+            fail(f"{around}: {error.encoding} cannot write it; use another name or text", InputError.exit_status)
+        except MemoryError:
+            fail("the memory is full; use smaller settings, or a machine with more", OutsideError.exit_status)
         sys.exit(0)

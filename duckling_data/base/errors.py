@@ -5,6 +5,8 @@ It names the bad value, what was expected and what to do.
 
 from __future__ import annotations
 
+STRIPPED = "Python runs with PYTHONOPTIMIZE=2 or -OO, without the docstrings that the libraries read; leave it out"
+
 
 class DucklingError(Exception):
     """The root of every error that a user can meet; never raised itself.

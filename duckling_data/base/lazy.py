@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+from duckling_data.base.errors import STRIPPED, InputError
+
 
 def lazy_names(
     package: str, names: Mapping[str, tuple[str, ...]]
@@ -23,6 +25,8 @@ def lazy_names(
             return import_module("importlib.metadata").version("duckling")
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        if sys.flags.optimize > 1:
+            raise InputError(STRIPPED)
         with warnings.catch_warnings():
             # tqdm warns in a notebook without ipywidgets that its bars are plain text: transformers imports it.
             warnings.filterwarnings("ignore", message="IProgress not found")

@@ -71,7 +71,11 @@ class _GigatokenEncoder:
     def encode(self, text: str) -> list[int]:
         if re.search(NEW_IN_UNICODE_17, text):
             return self._fallback.encode(text)
-        ids: list[int] = self._tokenizer.encode(text).tolist()
+        try:
+            ids: list[int] = self._tokenizer.encode(text).tolist()
+        except TypeError:
+            _refuse_lone_surrogate(text)
+            raise
         return ids
 
     def encode_batch(self, texts: pa.LargeStringArray) -> TokenBatch:
@@ -102,7 +106,11 @@ class _TokenizersEncoder:
         self._tokenizer = Tokenizer.from_str(GPT2.tokenizer_json)
 
     def encode(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        try:
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        except TypeError:
+            _refuse_lone_surrogate(text)
+            raise
         return ids
 
     def encode_batch(self, texts: pa.LargeStringArray) -> TokenBatch:
@@ -116,7 +124,8 @@ class _TokenizersEncoder:
 Encoder = _GigatokenEncoder | _TokenizersEncoder
 """Text to GPT-2 ids: `encode(text)` gives a list, `encode_batch` a TokenBatch of a `large_string` array without nulls.
 
-One encoder serves one thread: threads that share one wait for each other."""
+One encoder serves one thread: threads that share one wait for each other. `encode` raises InputError for a text that
+holds half of a surrogate pair: such a text, often bytes that are no UTF-8, has no tokens."""
 
 
 def load_encoder(kind: str = "gigatoken") -> Encoder:
@@ -124,6 +133,14 @@ def load_encoder(kind: str = "gigatoken") -> Encoder:
     if kind not in ENCODERS:
         raise InputError(f"no encoder {kind!r}; --encoder takes {' or '.join(ENCODERS)}")
     return _GigatokenEncoder() if kind == "gigatoken" else _TokenizersEncoder()
+
+
+def _refuse_lone_surrogate(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        around = ascii(text[max(error.start - 20, 0) : error.end + 20])
+        raise InputError(f"text {around}: character {error.start:,} is no character of UTF-8; remove it") from error
 
 
 def _without_validity(texts: pa.LargeStringArray) -> pa.LargeStringArray:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import transformers
 from tokenizers import decoders
@@ -134,14 +134,16 @@ class DucklingTokenizer(PythonBackend):
     def _convert_id_to_token(self, index: int) -> str:
         return self._tokens.get(index, "")  # an id beyond the vocabulary is skipped too, as the seed does
 
-    @cached_property
+    @property
     def _encoder(self) -> Encoder:
-        return load_encoder(self._encoder_kind)
+        if self not in _ENCODERS:
+            _ENCODERS[self] = load_encoder(self._encoder_kind)
+        return _ENCODERS[self]
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the encoder behind: a copy in another process or thread makes its own."""
-        return {name: value for name, value in self.__dict__.items() if name != "_encoder"}
 
+_ENCODERS: WeakKeyDictionary[DucklingTokenizer, Encoder] = WeakKeyDictionary()
+"""The encoder of each tokenizer that was used. It is no attribute: a copy in another process or thread makes its own,
+and datasets, which hashes a tokenizer's attributes, finds again what `map` made with it."""
 
 # AutoTokenizer, and so `pipeline`, looks for a saved tokenizer's class as an attribute of the module `transformers`.
 # The library replaces that module by a new one while it imports others, so the attribute is put on the module's type:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from duckling_data.base.errors import InputError
+from duckling_data.base.errors import InputError, printable
 from duckling_data.base.files import write_bytes
 from duckling_train.config import ADDED, NOT_IN_THE_NAME, word
 from duckling_train.plot import DATA_DIFFER, Curve, overlay, running_mean
@@ -102,6 +102,7 @@ def comparison(run_dirs: Sequence[Path], out: Path) -> tuple[str, bool]:
         run if counts[run.name] == 1 else dataclasses.replace(run, name=str(path))
         for run, path in zip(runs, run_dirs, strict=True)
     ]
+    runs = [dataclasses.replace(run, name=printable(run.name)) for run in runs]
     drawn = [run for run in runs if run.losses]
     if drawn:
         labels = [label for run, label in zip(runs, plot_labels(runs), strict=True) if run.losses]

@@ -272,3 +272,16 @@ def test_gpt2s_decoder_and_ours_agree_on_broken_utf8() -> None:
     for _ in range(500):
         ids = rng.integers(0, bytes_alone.mapping["live_tokens"], 6).tolist()
         assert bytes_alone.decode(ids) == base.decode([gpt2_of[i] for i in ids])
+
+
+def test_its_hash_for_datasets_is_the_same_after_use(mapping: dict[str, Any]) -> None:
+    """`datasets.map` hashes it to find what it made before: one that is used stays the same."""
+    from datasets.fingerprint import Hasher
+
+    tokenizer = DucklingTokenizer(mapping)
+    fresh = Hasher.hash(tokenizer)
+    ids = tokenizer.encode("One day, a dog.")
+    tokenizer([tokenizer.decode(ids), "The dog."], truncation=True, max_length=3)
+    tokenizer.convert_ids_to_tokens(ids)
+    assert Hasher.hash(tokenizer) == fresh == Hasher.hash(DucklingTokenizer(mapping))
+    assert copy.deepcopy(tokenizer).encode("One day, a dog.") == ids

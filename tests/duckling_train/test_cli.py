@@ -11,7 +11,7 @@ import pytest
 
 from duckling_data.rows.read import open_rows
 from duckling_train.cli import cli, main
-from tests.support.train import STEPS, TINY_SHAPE, Ran, duckling_train
+from tests.support.train import STEPS, TINY_SHAPE, Ran, duckling_train, environment
 
 HEAVY = ("torch", "transformers", "datasets", "numpy", "pyarrow", "matplotlib")
 
@@ -281,3 +281,20 @@ def test_help_of_a_sweep_shows_every_setting_with_its_default_and_imports_nothin
         "duckling-train sweep --layers 2,4,8 --batch-size 16 --steps 2000",
     ):
         assert expected in words, expected
+
+
+@pytest.mark.parametrize("command", ["dry-run", "generate"])
+def test_a_quick_command_imports_no_trainer(command: str, run: Ran, workspace: Path, tmp_path: Path) -> None:
+    """Each of these libraries takes a second or more to import. (`run` is trained anyway, for other tests.)"""
+    unused = ["datasets", "matplotlib", "transformers.trainer", "transformers.training_args"]
+    arguments = ["generate", str(run.run_dir), "--tokens", "5"]
+    if command == "dry-run":
+        unused += ["transformers", "accelerate", "sympy", "torch._dynamo"]
+        arguments = ["--steps", "5", "-w", str(workspace), "--out", str(tmp_path / "run"), "--dry-run"]
+    code = (
+        "import sys\nfrom duckling_train.cli import main\n"
+        f"try: main({arguments!r})\nexcept SystemExit as end: print(end.code)\n"
+        f"print([name for name in {unused!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=False)
+    assert done.stdout.splitlines()[-2:] == ["0", "[]"], done.stdout + done.stderr
