@@ -30,7 +30,7 @@ from duckling_data.rows.layout import COLUMN, schema
 from duckling_data.tokens.mapping import TokenMapping
 from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_train.config import TrainConfig
-from duckling_train.data import PackedRows, fitting, open_workspace
+from duckling_train.data import PackedRows, fitting, open_workspace, refuse_short
 from duckling_train.engines.base import Hook
 from duckling_train.engines.reference.callbacks import DropoutSeeds, LossTracker, ProgressLines
 from duckling_train.engines.reference.engine import CausalLMCollator, arguments_of
@@ -196,6 +196,7 @@ def open_experiment(config: TrainConfig, workspace: Path) -> tuple[Experiment, d
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     data = open_workspace(workspace, config)
+    refuse_short(config, data)
     tokenizer = DucklingTokenizer(data.mapping)
     set_seed(config.seed)
     lab = Experiment(
