@@ -26,6 +26,7 @@ from duckling_train.engines.base import Checkpoint
 from duckling_train.runs.layout import CHECKPOINTS, EVALUATIONS, LOGS, refuse_outside, remove
 
 CHECKPOINT = "checkpoint.json"
+CONFIG_DIGEST = "config_sha256"
 RECORD_DIGEST = "record_sha256"
 """The digest, in `checkpoint.json`, of all else in it."""
 FORMAT_VERSION = 1
@@ -52,10 +53,10 @@ class Checkpoints:
     @property
     def identity(self) -> dict[str, Any]:
         """What a checkpoint says of its run."""
-        return {"config_sha256": digest_json(self.config.resolved()), "inputs": self.inputs}
+        return {CONFIG_DIGEST: digest_json(self.config.resolved()), "inputs": self.inputs}
 
     @cached_property
-    def _equivalent(self) -> set[str]:
+    def _equivalent(self) -> list[str]:
         """The digests of the settings under which a checkpoint is one of this run, too.
 
         Where it reports to changes no number. Under a constant schedule the number of steps changes nothing before: the
@@ -65,7 +66,7 @@ class Checkpoints:
         settings = (
             replace(self.config, steps=number, report_to=where) for number in steps for where in CHOICES["report_to"]
         )
-        return {digest_json(config.resolved()) for config in settings}
+        return [digest_json(config.resolved()) for config in settings]
 
     def write(self, step: int, files: dict[str, bytes], state: dict[str, Any]) -> None:
         """Write the checkpoint of `step` from the engine's files and values (JSON), and remove those too old.
@@ -111,7 +112,7 @@ class Checkpoints:
             raise InputError(f"{path}: {CHECKPOINT} is damaged (not its own SHA-256); {advice}")
         for name, value in self.identity.items():
             found = content.get(name)
-            if found != value and not (isinstance(found, str) and found in self._equivalent):
+            if found != value and not (name == CONFIG_DIGEST and found in self._equivalent):
                 difference = f"{short(found)}, expected {short(value)}"
                 raise InputError(f"{path} is from a run with other {name}: {difference}; {advice}")
         files = decode(content.get("files"), dict[str, FileRecord], f"{file}: files", advice)

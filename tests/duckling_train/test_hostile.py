@@ -190,8 +190,8 @@ def test_a_whole_checkpoint_is_read(run_dir: Path) -> None:
         {"files": {"more": {"bytes": "1", "sha256": ""}}},
         {"state": None},
         {"state": []},
-        {"settings": {"steps": "y" * 10_000}},
-        {"settings": [[]]},
+        {"inputs": {"dataset": "y" * 10_000}},
+        {"config_sha256": [[]]},
     ],
 )
 def test_a_hostile_checkpoint_is_refused(run_dir: Path, changes: dict[str, Any]) -> None:
