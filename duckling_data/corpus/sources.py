@@ -16,8 +16,9 @@ from duckling_data.base.executor import LocalExecutor
 from duckling_data.base.files import sha256_file
 from duckling_data.base.progress import Reporter
 from duckling_data.corpus import hub
+from duckling_data.corpus.files import CorpusFile, file_state
 from duckling_data.corpus.readers import READABLE, count_stories, file_format
-from duckling_data.corpus.splits import Corpus, CorpusFile, DemoSplit, FileSplit
+from duckling_data.corpus.splits import Corpus, DemoSplit, FileSplit
 from duckling_data.workspace.source_record import SOURCE_RECORD, SourceRecord, read_source, write_source
 
 DEFAULT_SOURCE = "tinystories"
@@ -179,14 +180,16 @@ def _measure(
     def measure(named: tuple[Path, str]) -> CorpusFile:
         path, name = named
         try:
-            file = CorpusFile(path, name, path.stat().st_size, sha256_file(path), 0)
+            state = file_state(path)
+            file = CorpusFile(path, name, sha256_file(path), 0, state)
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
         if hashes.get(name, file.sha256) != file.sha256:
             return file
-        stories = counted.get(_count_key(file, text_field))
-        if stories is None:
-            stories = count_stories(path, text_field)
+        with file.unchanged():
+            stories = counted.get(_count_key(file, text_field))
+            if stories is None:
+                stories = count_stories(path, text_field)
         if stories == 0:
             raise InputError(f"{path}: empty, it holds no story. Leave it out, or check how it was made.")
         return replace(file, stories=stories)

@@ -9,28 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.strict_json import digest_json
-from duckling_data.corpus.readers import file_format, read_blocks
+from duckling_data.corpus.files import CorpusFile
+from duckling_data.corpus.readers import file_format
 from duckling_data.corpus.readers.blocks import Block
 from duckling_data.workspace.manifest import CorpusRecord, SplitRecord, StoryFile
 
 DEMO_BLOCK, DEMO_STORY_BYTES = 4096, 900
 """Demo stories generated at a time, and the text of one on average."""
-
-
-@dataclass(frozen=True)
-class CorpusFile:
-    """One file of stories, hashed and counted."""
-
-    path: Path
-    name: str
-    """Its name in the manifest: relative to the folder given, or to the hub's repository."""
-    bytes: int
-    sha256: str
-    stories: int
 
 
 @dataclass(frozen=True)
@@ -62,7 +50,7 @@ class FileSplit:
     def blocks(self) -> Iterator[Block]:
         """Yield the parts that threads parse side by side."""
         for file in self.files:
-            yield from read_blocks(file.path, self.text_field)
+            yield from file.blocks(self.text_field)
 
 
 @dataclass(frozen=True)

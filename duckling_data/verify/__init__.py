@@ -16,6 +16,7 @@ from typing import Any
 from duckling_data.base.errors import CheckFailed, DucklingError, InputError
 from duckling_data.base.progress import Reporter
 from duckling_data.base.records import changed, file_faults, plain
+from duckling_data.corpus.files import SourceChanged
 from duckling_data.corpus.sources import counted_stories, open_corpus
 from duckling_data.corpus.splits import Corpus, FileSplit, Split
 from duckling_data.stages import NAMES, STAGES
@@ -115,11 +116,13 @@ def _open_manifest(workspace: Path) -> Manifest:
 
 
 def _found(faults: Iterator[str]) -> list[str]:
-    """Return what a check finds; what it cannot read is a fault as well."""
+    """Return what a check finds; what it cannot read is a fault as well. Raises SourceChanged: that is no damage."""
     found = []
     try:
         for fault in faults:
             found.append(fault)
+    except SourceChanged:
+        raise
     except (DucklingError, OSError, ValueError) as error:
         found.append(str(error))
     return found
@@ -236,6 +239,8 @@ def open_remembered(workspace: Path, workers: int, reporter: Reporter) -> Corpus
         return open_corpus(
             workspace, record.sources, record.text_field, workers=workers, offline=True, reporter=reporter
         )
+    except SourceChanged:
+        raise
     except DucklingError as error:
         raise CheckFailed(f"{error} (named by {SOURCE_RECORD})") from error
 

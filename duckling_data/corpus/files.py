@@ -1,0 +1,94 @@
+"""One file of a corpus, and the proof that it did not change while it was read.
+
+The file's state (size, modification time, change time, inode) is taken before the file is hashed, and compared after
+the count of its stories, after each block that is parsed, and at the end of each pass. A user cannot set the change
+time, and every write, rename and `utime` moves it, so what a stage read is what its record's SHA-256 says, also where
+an edit was put back with the old modification time. Hashing again after a pass would miss that, and cost as much as
+reading the file; a state costs microseconds. Where a file system keeps no change time, an edit is missed only if size,
+modification time and inode are the old ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from duckling_data.base.errors import InputError
+from duckling_data.base.files import open_regular
+from duckling_data.corpus.readers import read_blocks
+from duckling_data.corpus.readers.blocks import Block
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class SourceChanged(InputError):
+    """A file of the source was written to, replaced or removed while a command read it."""
+
+
+class FileState(NamedTuple):
+    """What changes when a file does; the times in nanoseconds."""
+
+    size: int
+    modified: int
+    changed: int
+    inode: int
+
+
+def file_state(path: Path) -> FileState:
+    """Return a regular file's state. Raises InputError for another kind of file, OSError."""
+    with open_regular(path) as file:  # opened: a network file system then asks its server
+        found = os.fstat(file.fileno())
+    return FileState(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+
+
+@dataclass(frozen=True)
+class CorpusFile:
+    """One file of stories, hashed and counted."""
+
+    path: Path
+    name: str
+    """Its name in the manifest: relative to the folder given, or to the hub's repository."""
+    sha256: str
+    stories: int
+    state: FileState
+    """Its state before it was hashed."""
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+        return self.state.size
+
+    def blocks(self, text_field: str) -> Iterator[Block]:
+        """Yield its parts. Raises SourceChanged, here or where a part is parsed, if the file is not what was hashed."""
+        with self.unchanged():
+            for block in read_blocks(self.path, text_field):
+                yield replace(block, parse=partial(self._parse, block))
+
+    def _parse(self, block: Block) -> pa.Array:
+        with self.unchanged():
+            return block.parse()
+
+    @contextlib.contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Raise SourceChanged at the end if the file has another state; it explains a refusal of what was read."""
+        try:
+            yield
+        except InputError:
+            self._compare()
+            raise
+        self._compare()
+
+    def _compare(self) -> None:
+        with contextlib.suppress(InputError, OSError):
+            if file_state(self.path) == self.state:
+                return
+        raise SourceChanged(
+            f"{self.path}: changed while it was read; expected it to stay as it is until the command ends; "
+            "run the command again."
+        )
