@@ -17,6 +17,7 @@ from duckling_data.base.files import sha256_file
 from duckling_data.base.progress import Reporter
 from duckling_data.corpus import hub
 from duckling_data.corpus.files import CorpusFile, file_state
+from duckling_data.corpus.folders import Files, identity, listed, story_files
 from duckling_data.corpus.readers import READABLE, count_stories, file_format
 from duckling_data.corpus.splits import Corpus, DemoSplit, FileSplit
 from duckling_data.workspace.source_record import SOURCE_RECORD, SourceRecord, read_source, write_source
@@ -26,8 +27,6 @@ VALIDATION_SHARE, LEAST_VALIDATION = 100, 10
 """The demo has one validation story to so many stories, as TinyStories has; and so many at least, to fill some rows."""
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-Files = list[tuple[Path, str]]
-"""(path, name in the manifest) of each file."""
 
 
 def absolute_sources(sources: Iterable[str]) -> list[str]:
@@ -64,7 +63,7 @@ def open_corpus(
     if builtin:
         named, known = _hub_files(workspace, record, offline, reporter)
     else:
-        named, known = {"train": _local_files(sources)}, {}
+        named, known = {"train": _local_files(sources, workspace, reporter)}, {}
     splits = {
         name: _measure(files, text_field, record.counted, known, workers, reporter) for name, files in named.items()
     }
@@ -138,20 +137,29 @@ def _demo_stories(source: str) -> int:
     return int(number)
 
 
-def _local_files(sources: list[str]) -> Files:
-    """Return each file that the sources name, folders in sorted order."""
+def _local_files(sources: list[str], workspace: Path, reporter: Reporter) -> Files:
+    """Return each file that the sources name, folders in sorted order; say what is not read, and which links lead out.
+
+    A workspace inside a folder is not read.
+    """
+    own = identity(workspace)
     files: Files = []
-    for source in sources:
-        path = Path(source)
+    for path in map(Path, sources):
         if path.is_dir():
-            found = [inside for inside in path.rglob("*") if inside.is_file() and file_format(inside)]
-            named = [(inside, inside.relative_to(path).as_posix()) for inside in found]
-            named = [(inside, name) for inside, name in named if not re.search(r"(^|/)\.", name)]  # none hidden
-            if not named:
-                raise InputError(f"{path}: holds no stories ({READABLE}).")
-            for inside, _ in named:
-                check_utf8(str(inside), "--source")
-            files += sorted(named, key=lambda pair: pair[1].encode())
+            if identity(path) == own:
+                raise InputError(
+                    f"{path}: the workspace itself; expected stories that are kept apart from what is made of them; "
+                    "name files in it or a folder in it, or another --workspace."
+                )
+            found = story_files(path, {own: "the workspace"} if own else {})
+            if found.not_read:
+                reporter.say(f"source       {len(found.not_read):,} not read in {path}: {listed(found.not_read)}")
+            if count := len(found.outside):
+                links = (
+                    f"{count:,} links lead out of {path} and are" if count > 1 else f"1 link leads out of {path} and is"
+                )
+                reporter.say(f"source       {links} followed: {listed(found.outside)}")
+            files += found.files
         elif not path.exists():
             raise InputError(
                 f"{path}: no such file or folder. --source takes a path, `tinystories` or `demo[:STORIES]`."
