@@ -57,6 +57,10 @@ COMMON = (
     option("--source", multiple=True, default=(), metavar="SOURCE", default_is="the workspace's own, else tinystories",
            help="tinystories (the hub), demo[:STORIES] (built in, no network), or a path: .parquet, .jsonl, .txt, each "
            "also .gz/.zst, or a folder of them. Paths may be repeated."),
+    option("--validation", multiple=True, default=(), metavar="PATH", default_is="the files so named",
+           help="A file or folder of validation stories. May be repeated."),
+    option("--validation-share", type=float, metavar="SHARE", default_is="none",
+           help="The share of the stories, such as 0.01, that is validation: a hash of each story decides."),
     option("--text-field", default_is="text", metavar="NAME", help="The column or field that holds a story."),
     WORKERS,
     option("--encoder", type=ENCODER, default="gigatoken", help="What encodes; changes no byte."),
@@ -172,6 +176,10 @@ def report(**given: Any) -> None:
 
 @cli.command()
 @options(WORKSPACE)
+@option("--source", multiple=True, default=(), metavar="SOURCE", default_is="the workspace's own",
+        help="Where the same stories are now, if they were moved. May be repeated.")  # fmt: skip
+@option("--validation", multiple=True, default=(), metavar="PATH", default_is="the workspace's own",
+        help="Where the validation stories are now, if they were named and moved.")  # fmt: skip
 @flag("--deep", help="Make every row again with --encoder, not a sample.")
 @option("--encoder", type=ENCODER, default="tokenizers", help="What encodes the sample: not what made the rows.")
 @option("--golden", type=FILE, default_is="no comparison", help="Also compare the digests with those in this file.")
@@ -179,7 +187,7 @@ def report(**given: Any) -> None:
 @option("--reference", type=click.Choice(["duckling-ii"]), default_is="no comparison",
         help="Also compare the figures with this original's, which has the real TinyStories.")  # fmt: skip
 @options(WORKERS, QUIET, DEBUG)
-def verify(workspace: Path, workers: int | None, quiet: bool, **given: Any) -> None:
+def verify(workspace: Path, source: tuple[str, ...], workers: int | None, quiet: bool, **given: Any) -> None:
     """Check that everything is whole and fits.
 
     Every file is hashed again, the source's too; counts, mapping and rows are derived again from the stories. Exit
@@ -189,7 +197,8 @@ def verify(workspace: Path, workers: int | None, quiet: bool, **given: Any) -> N
     from duckling_data.base.progress import Reporter
     from duckling_data.verify import VerifyRequest, verify_workspace
 
-    for line in verify_workspace(VerifyRequest(workspace, workers or default_workers(), **given), Reporter(quiet)):
+    request = VerifyRequest(workspace, workers or default_workers(), sources=source, **given)
+    for line in verify_workspace(request, Reporter(quiet)):
         if not quiet:
             click.echo(line)
 

@@ -26,9 +26,12 @@ def decoded_rows(workspace: Path, first: int, rows: int, validation: bool) -> It
     from duckling_data.tokens.tokenizer import DucklingTokenizer
 
     folder = workspace / DATASET_NAMES["validation" if validation else "train"]
-    if not folder.is_dir():
-        raise InputError(f"{folder}: not there; make it with `duckling-data pack`.")
     manifest = Manifest(workspace)
+    if not folder.is_dir():
+        none = validation and manifest.corpus is not None and "validation" not in manifest.corpus.splits
+        why = ": the source has no validation split" if none else ""
+        how = " --validation PATH` or `--validation-share 0.01" if none else ""
+        raise InputError(f"{folder}: not there{why}; make it with `duckling-data pack{how}`.")
     manifest.refuse_changed(PACK.name, folder.name)
     manifest.refuse_changed(VOCAB.name, MAPPING_FILE)
     tokenizer = DucklingTokenizer(workspace / MAPPING_FILE)

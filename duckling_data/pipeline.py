@@ -18,7 +18,7 @@ from duckling_data.base.errors import InputError
 from duckling_data.base.locks import LOCK, held, remove_leftovers
 from duckling_data.base.progress import Reporter
 from duckling_data.base.records import plain
-from duckling_data.corpus.sources import DEFAULT_SOURCE, absolute_sources, open_corpus, remember_source, to_download
+from duckling_data.corpus.sources import open_corpus, remember_source, to_download, wanted_source
 from duckling_data.corpus.splits import Corpus
 from duckling_data.stages import NAMES, STAGES
 from duckling_data.stages.base import Context, Stage
@@ -29,7 +29,7 @@ from duckling_data.tokens.encoding import EncodedSplit, EncoderPool
 from duckling_data.tokens.mapping import MAPPING_FILE
 from duckling_data.workspace.manifest import MANIFEST_NAME, SUMS_NAME, Manifest, StageRecord
 from duckling_data.workspace.settings import Resolved, resolve
-from duckling_data.workspace.source_record import DEFAULT_TEXT_FIELD, SOURCE_RECORD, read_source
+from duckling_data.workspace.source_record import SOURCE_RECORD, read_source
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,10 @@ class Request:
     workers: int
     sources: tuple[str, ...] = ()
     text_field: str | None = None
+    validation: tuple[str, ...] = ()
+    """Files or folders of validation stories."""
+    validation_share: float | None = None
+    """The share of the sources' stories that is validation; 0 for none."""
     mapping: Path | None = None
     """A mapping of the user's own, in place of counting and building one."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -127,8 +131,9 @@ class Pipeline:
         """Return the corpus, or None in a dry run that would have to download it."""
         request = self.request
         record = read_source(request.workspace)
-        sources = absolute_sources(request.sources) or record.sources or [DEFAULT_SOURCE]
-        text_field = request.text_field or record.text_field or DEFAULT_TEXT_FIELD
+        validation, share = request.validation, request.validation_share
+        wanted = wanted_source(record, request.sources, request.text_field, validation, share)
+        sources = wanted.sources
         origin = "given" if request.sources else "remembered" if record.sources else "default"
         self.reporter.say(f"source       {', '.join(sources)} ({origin})")
         if request.dry_run and not request.offline and (files := to_download(request.workspace, sources)):
@@ -136,8 +141,12 @@ class Pipeline:
             return None
         offline = request.offline or request.dry_run
         workspace, workers = request.workspace, request.workers
-        corpus = open_corpus(workspace, sources, text_field, workers=workers, offline=offline, reporter=self.reporter)
-        self._remember = partial(remember_source, request.workspace, sources, text_field, corpus)
+        corpus = open_corpus(workspace, wanted, workers=workers, offline=offline, reporter=self.reporter)
+        if corpus.validation is None:
+            self.reporter.say(
+                "source       no validation split; --validation PATH or --validation-share 0.01 gives one"
+            )
+        self._remember = partial(remember_source, request.workspace, wanted, corpus)
         return corpus
 
     def _adopt_corpus(self, context: Context) -> None:

@@ -6,9 +6,11 @@ A file of the hub whose SHA-256 is no longer the one that the hub gave with the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import msgspec
 
 from duckling_data.base.disk import check_utf8, make_directory
 from duckling_data.base.errors import InputError
@@ -17,10 +19,17 @@ from duckling_data.base.files import sha256_file
 from duckling_data.base.progress import Reporter
 from duckling_data.corpus import hub
 from duckling_data.corpus.files import CorpusFile, file_state
-from duckling_data.corpus.folders import Files, identity, listed, story_files
-from duckling_data.corpus.readers import READABLE, count_stories, file_format
-from duckling_data.corpus.splits import Corpus, DemoSplit, FileSplit
-from duckling_data.workspace.source_record import SOURCE_RECORD, SourceRecord, read_source, write_source
+from duckling_data.corpus.folders import Files
+from duckling_data.corpus.local import split_files
+from duckling_data.corpus.readers import count_stories, file_format
+from duckling_data.corpus.splits import Corpus, DemoSplit, FileSplit, Part
+from duckling_data.workspace.source_record import (
+    DEFAULT_TEXT_FIELD,
+    SOURCE_RECORD,
+    SourceRecord,
+    read_source,
+    write_source,
+)
 
 DEFAULT_SOURCE = "tinystories"
 VALIDATION_SHARE, LEAST_VALIDATION = 100, 10
@@ -29,28 +38,53 @@ VALIDATION_SHARE, LEAST_VALIDATION = 100, 10
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
-def absolute_sources(sources: Iterable[str]) -> list[str]:
-    """Return the sources with paths made absolute. Raises InputError for a path that is not UTF-8, and for a URL."""
-    found = []
-    for source in sources:
-        if (url := URL.match(source)) and not Path(source).exists():  # only its kind is shown: it may hold a password
-            raise InputError(
-                f"--source {url[0]}…: a URL, expected a path, `tinystories` or `demo[:STORIES]`. "
-                "Download what it leads to, and give that."
-            )
-        found.append(source if _builtin(source) else str(Path(source).expanduser().absolute()))
-        check_utf8(found[-1], "--source")
+def wanted_source(
+    remembered: SourceRecord, sources: Sequence[str], text_field: str | None, validation: Sequence[str] = (),
+    share: float | None = None,
+) -> SourceRecord:  # fmt: skip
+    """Return what is wanted: what is given, else what is remembered, else the default; paths made absolute.
+
+    What is remembered of the validation split is that of the sources remembered. Raises InputError for a path that is
+    not UTF-8, a URL, a share out of range, and both kinds of validation.
+    """
+    if validation and share:
+        raise InputError("--validation and --validation-share exclude each other: the stories are given or divided.")
+    if share is not None and not 0 <= share < 1:
+        raise InputError(f"--validation-share {share}: expected a share from 0 (none) to less than 1, such as 0.01.")
+    named = [_absolute(source, "--source") for source in sources] or remembered.sources or [DEFAULT_SOURCE]
+    wanted = SourceRecord(1, named, text_field or remembered.text_field or DEFAULT_TEXT_FIELD, {})
+    if validation or share is not None:
+        wanted.validation = [_absolute(path, "--validation") for path in validation]
+        wanted.validation_share = share or 0.0
+    elif named == remembered.sources:
+        wanted.validation, wanted.validation_share = remembered.validation, remembered.validation_share
+    if (option := _validation_option(wanted)) and _builtin(named[0]):
+        raise InputError(f"{option}: {named[0]} has a validation split of its own; leave the option out.")
+    return wanted
+
+
+def _absolute(path: str, option: str) -> str:
+    if (url := URL.match(path)) and not Path(path).exists():  # only its kind is shown: it may hold a password
+        raise InputError(
+            f"{option} {url[0]}…: a URL, expected a path, `tinystories` or `demo[:STORIES]`. "
+            "Download what it leads to, and give that."
+        )
+    found = path if option == "--source" and _builtin(path) else str(Path(path).expanduser().absolute())
+    check_utf8(found, option)
     return found
 
 
-def open_corpus(
-    workspace: Path, sources: list[str], text_field: str, *, workers: int, offline: bool, reporter: Reporter
-) -> Corpus:
-    """Return the corpus that the sources name, its files present, hashed and counted.
+def _validation_option(wanted: SourceRecord) -> str | None:
+    return "--validation" if wanted.validation else "--validation-share" if wanted.validation_share else None
+
+
+def open_corpus(workspace: Path, wanted: SourceRecord, *, workers: int, offline: bool, reporter: Reporter) -> Corpus:
+    """Return the corpus that is wanted, its files present, hashed and counted.
 
     Raises InputError for a source that is not there or cannot be read, OutsideError if the hub fails, CheckFailed for
     a file of the hub that is not as it was downloaded.
     """
+    sources, text_field = wanted.sources, wanted.text_field
     check_utf8(text_field, "--text-field")
     record = read_source(workspace)
     builtin = [source for source in sources if _builtin(source)]
@@ -63,16 +97,31 @@ def open_corpus(
     if builtin:
         named, known = _hub_files(workspace, record, offline, reporter)
     else:
-        named, known = {"train": _local_files(sources, workspace, reporter)}, {}
+        named, known = split_files(workspace, wanted, reporter), {}
     splits = {
         name: _measure(files, text_field, record.counted, known, workers, reporter) for name, files in named.items()
     }
+    if wanted.validation_share:
+        splits = _divided(splits["train"], wanted.validation_share, record.counted, workers, reporter)
     corpus = Corpus("tinystories" if builtin else "files", splits["train"], splits.get("validation"))
     for file in corpus.files():
         if (expected := known.get(file.name, file.sha256)) != file.sha256:
             where = workspace / SOURCE_RECORD
             hub.refuse(file.path, f"SHA-256 {file.sha256}, expected {expected} ({where})", offline=offline)
+    if "validation" in splits and not wanted.validation_share:
+        _refuse_shared(splits["train"], splits["validation"])
     return corpus
+
+
+def _refuse_shared(train: FileSplit, validation: FileSplit) -> None:
+    """Raise InputError for a file that is in both splits."""
+    trained = {file.sha256: file.path for file in train.files}
+    for file in validation.files:
+        if file.sha256 in trained:
+            raise InputError(
+                f"{file.path}: a file of validation with the content of {trained[file.sha256]}, which is trained on; "
+                "expected other stories; leave one of them out."
+            )
 
 
 def to_download(workspace: Path, sources: list[str]) -> dict[str, int]:
@@ -80,25 +129,28 @@ def to_download(workspace: Path, sources: list[str]) -> dict[str, int]:
     return hub.missing(hub.TINYSTORIES, workspace / "corpus") if sources == ["tinystories"] else {}
 
 
-def remember_source(workspace: Path, sources: list[str], text_field: str, corpus: Corpus) -> None:
+def remember_source(workspace: Path, wanted: SourceRecord, corpus: Corpus) -> None:
     """Write `corpus/source.json`, if it does not say so already."""
     remembered = read_source(workspace)
     hashes = dict(remembered.hub)
     if corpus.source == "tinystories":
         hashes |= {f"{hub.TINYSTORIES.revision}/{file.name}": file.sha256 for file in corpus.files()}
-    record = SourceRecord(1, sources, text_field, counted_stories(corpus), hashes)
+    record = msgspec.structs.replace(wanted, counted=counted_stories(corpus), hub=hashes)
     if record != remembered:
         write_source(workspace, record)
 
 
 def counted_stories(corpus: Corpus) -> dict[str, int]:
-    """Return the stories of each of the corpus's files, as the source's record keeps them."""
-    return {
-        _count_key(file, split.text_field): file.stories
-        for split in corpus.splits().values()
-        if isinstance(split, FileSplit)
-        for file in split.files
-    }
+    """Return the stories of each of the corpus's files, and of each part, as the source's record keeps them."""
+    counted: dict[str, int] = {}
+    for split in corpus.splits().values():
+        if isinstance(split, FileSplit):
+            own = {_count_key(file, split.text_field): file.stories for file in split.files}
+            if split.part:
+                counted |= {f"{key} {split.part}": stories for key, stories in own.items()}
+                own = {key: counted.get(key, 0) + stories for key, stories in own.items()}
+            counted |= own
+    return counted
 
 
 def _hub_files(
@@ -135,40 +187,6 @@ def _demo_stories(source: str) -> int:
     if not re.fullmatch("[0-9]{1,12}", number) or int(number) == 0:
         raise InputError(f"--source {source}: expected demo:STORIES with a number of stories from 1 up.")
     return int(number)
-
-
-def _local_files(sources: list[str], workspace: Path, reporter: Reporter) -> Files:
-    """Return each file that the sources name, folders in sorted order; say what is not read, and which links lead out.
-
-    A workspace inside a folder is not read.
-    """
-    own = identity(workspace)
-    files: Files = []
-    for path in map(Path, sources):
-        if path.is_dir():
-            if identity(path) == own:
-                raise InputError(
-                    f"{path}: the workspace itself; expected stories that are kept apart from what is made of them; "
-                    "name files in it or a folder in it, or another --workspace."
-                )
-            found = story_files(path, {own: "the workspace"} if own else {})
-            if found.not_read:
-                reporter.say(f"source       {len(found.not_read):,} not read in {path}: {listed(found.not_read)}")
-            if count := len(found.outside):
-                links = (
-                    f"{count:,} links lead out of {path} and are" if count > 1 else f"1 link leads out of {path} and is"
-                )
-                reporter.say(f"source       {links} followed: {listed(found.outside)}")
-            files += found.files
-        elif not path.exists():
-            raise InputError(
-                f"{path}: no such file or folder. --source takes a path, `tinystories` or `demo[:STORIES]`."
-            )
-        elif file_format(path) is None:
-            raise InputError(f"{path}: not a kind of file that holds stories ({READABLE}).")
-        else:
-            files.append((path, path.name))
-    return files
 
 
 def _count_key(file: CorpusFile, text_field: str) -> str:
@@ -208,3 +226,23 @@ def _measure(
             measured.append(file)
             bar.update(file.bytes)
     return FileSplit(tuple(measured), text_field)
+
+
+def _divided(
+    whole: FileSplit, share: float, counted: Mapping[str, int], workers: int, reporter: Reporter
+) -> dict[str, FileSplit]:
+    """Return the two parts of the stories, those of validation counted if they were not before."""
+    train, validation = (
+        FileSplit((), whole.text_field, Part(split, share, workers)) for split in ("train", "validation")
+    )
+    with reporter.bar("divide", whole.stories, "stories") as bar:
+        for file in whole.files:
+            stories = counted.get(f"{_count_key(file, whole.text_field)} {validation.part}")
+            if stories is None:
+                one = replace(validation, files=(file,))
+                stories = sum(block.stories for block in one.blocks())
+            bar.update(file.stories)
+            train = replace(train, files=(*train.files, replace(file, stories=file.stories - stories)))
+            validation = replace(validation, files=(*validation.files, replace(file, stories=stories)))
+    reporter.say(f"source       {validation.stories:,} of {whole.stories:,} stories are validation, by their hash")
+    return {"train": train, "validation": validation}

@@ -6,19 +6,55 @@ A split gives blocks, and the thread that takes one parses it. What identifies a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 from duckling_data.base.errors import InputError
+from duckling_data.base.executor import LocalExecutor
 from duckling_data.base.strict_json import digest_json
 from duckling_data.corpus.files import CorpusFile
 from duckling_data.corpus.readers import file_format
 from duckling_data.corpus.readers.blocks import Block
 from duckling_data.workspace.manifest import CorpusRecord, SplitRecord, StoryFile
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 DEMO_BLOCK, DEMO_STORY_BYTES = 4096, 900
 """Demo stories generated at a time, and the text of one on average."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of two parts that stories are divided into by a hash of their text: more stories move none to the other."""
+
+    split: str
+    """`train` or `validation`."""
+    share: float
+    """The share of validation, about: between 0 and 1."""
+    workers: int
+    """Threads; they change no result."""
+
+    def __str__(self) -> str:
+        return f"{self.split} of validation-share {self.share!r}"
+
+    def choose(self, texts: pa.Array) -> pa.Array:
+        """Return the stories of this part. A null counts as the empty story."""
+        import pyarrow as pa
+
+        limit, validation = round(self.share * 2**64), self.split == "validation"
+        stories = texts.cast(pa.large_binary()).fill_null(b"").to_pylist()
+        hashes = (int.from_bytes(blake2b(story, digest_size=8).digest(), "big") for story in stories)
+        return texts.filter(pa.array([(number < limit) == validation for number in hashes], pa.bool_()))
+
+    def blocks(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """Yield this part of each block, parsed: only then its stories can be numbered."""
+        chosen = LocalExecutor(self.workers).map(lambda block: self.choose(block.parse()), blocks, ordered=True)
+        for _, texts in chosen:
+            yield Block(len(texts), partial(lambda parsed: parsed, texts))
 
 
 @dataclass(frozen=True)
@@ -27,6 +63,8 @@ class FileSplit:
 
     files: tuple[CorpusFile, ...]
     text_field: str
+    part: Part | None = None
+    """Which of the files' stories; None for all."""
 
     @property
     def stories(self) -> int:
@@ -41,16 +79,18 @@ class FileSplit:
     def describe(self) -> SplitRecord:
         """Return the files' names, sizes, hashes and counts."""
         files = tuple(StoryFile(f.name, f.bytes, f.sha256, f.stories) for f in self.files)
-        return SplitRecord(self.stories, text_field=self.text_field, files=files)
+        share = self.part.share if self.part else None
+        return SplitRecord(self.stories, text_field=self.text_field, files=files, validation_share=share)
 
     def identity(self) -> object:
-        """Return what decides the stories' text: each file's hash and kind, and the field read."""
-        return [self.text_field, [[f.sha256, file_format(f.path)] for f in self.files]]
+        """Return what decides the stories' text: each file's hash and kind, the field read, and which part it is."""
+        part = [str(self.part)] if self.part else []
+        return [self.text_field, [[f.sha256, file_format(f.path)] for f in self.files], *part]
 
     def blocks(self) -> Iterator[Block]:
         """Yield the parts that threads parse side by side."""
-        for file in self.files:
-            yield from file.blocks(self.text_field)
+        blocks = (block for file in self.files for block in file.blocks(self.text_field))
+        yield from self.part.blocks(blocks) if self.part else blocks
 
 
 @dataclass(frozen=True)

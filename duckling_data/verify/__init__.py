@@ -6,7 +6,7 @@ file that was asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -17,7 +17,8 @@ from duckling_data.base.errors import CheckFailed, DucklingError, InputError
 from duckling_data.base.progress import Reporter
 from duckling_data.base.records import changed, file_faults, plain
 from duckling_data.corpus.files import SourceChanged
-from duckling_data.corpus.sources import counted_stories, open_corpus
+from duckling_data.corpus.local import SourceMissing
+from duckling_data.corpus.sources import counted_stories, open_corpus, wanted_source
 from duckling_data.corpus.splits import Corpus, FileSplit, Split
 from duckling_data.stages import NAMES, STAGES
 from duckling_data.stages.base import Context, Stage
@@ -35,6 +36,8 @@ __all__ = ["VerifyRequest", "golden_digests", "verify_workspace", "write_golden"
 
 CACHES = "cache-*.arrow"
 """What `datasets` leaves in a dataset's directory when a notebook calls `map`, `filter` or `shuffle`."""
+
+ELSEWHERE = "`duckling-data verify --source PATH` checks with a source that is elsewhere"
 
 DERIVED: dict[str, Callable[[Path, Any, Any, Stories], Iterator[str]]] = {
     COUNT.name: count_faults,
@@ -60,6 +63,10 @@ class VerifyRequest:
     """Whether the other encoder encodes every story, instead of a sample."""
     encoder: str = "tokenizers"
     """The other encoder: not the one that made the rows."""
+    sources: tuple[str, ...] = ()
+    """Where the source is now; empty where it is where it was."""
+    validation: tuple[str, ...] = ()
+    """Where its validation files are now."""
 
 
 def verify_workspace(request: VerifyRequest, reporter: Reporter) -> Iterator[str]:
@@ -82,7 +89,7 @@ def verify_workspace(request: VerifyRequest, reporter: Reporter) -> Iterator[str
             yield f"{name:<12} ok: {len(record.outputs)} files{check.how(name, derived=whole)}"
     if not faults["corpus"]:
         splits = manifest.corpus.splits if manifest.corpus else {}
-        files = sum(len(split.files) for split in splits.values())
+        files = len({(file.name, file.sha256) for split in splits.values() for file in split.files})
         stories = ", ".join(f"{split.stories:,} stories ({name})" for name, split in splits.items())
         yield f"{'corpus':<12} ok: {stories}, {f'{files} files' if files else 'generated'}"
     if not faults["sums"]:
@@ -98,8 +105,10 @@ def verify_workspace(request: VerifyRequest, reporter: Reporter) -> Iterator[str
         yield from lines
     named = [f"{part}: {fault}" for part, found in faults.items() for fault in found]
     if named:
-        failed = f"{request.workspace}: {len(named)} of its checks failed; an output that you remove is made again by "
-        raise CheckFailed("\n".join([f"{failed}its command.", *named]))
+        advice = "; an output that you remove is made again by its command"
+        damaged = any(faults[name] for name in manifest.stages)
+        failed = f"{request.workspace}: {len(named)} of its checks failed{advice * damaged}."
+        raise CheckFailed("\n".join([failed, *named]))
     if request.write_golden:
         write_golden(manifest, request.write_golden)
         yield f"{'golden':<12} wrote {request.write_golden}"
@@ -141,7 +150,9 @@ class _Check:
 
     def corpus_faults(self) -> Iterator[str]:
         """Yield what differs between the source's files, their record and the manifest: the first of each split."""
-        corpus = open_remembered(self._request.workspace, self._request.workers, self._reporter)
+        request = self._request
+        elsewhere = request.sources, request.validation
+        corpus = open_remembered(self._manifest, request.workers, self._reporter, *elsewhere)
         found, recorded = corpus.describe(), self._manifest.corpus or CorpusRecord("no source", {})
         if found.source != recorded.source or found.splits.keys() != recorded.splits.keys():
             names = (f"{c.source} with {', '.join(c.splits) or 'no split'}" for c in (found, recorded))
@@ -152,8 +163,8 @@ class _Check:
             for fault in islice(_split_faults(name, split, recorded.splits[name]), 1):
                 differing = True
                 yield fault
-        counted = counted_stories(corpus)
-        for key in changed(read_source(self._request.workspace).counted, counted)[:1]:
+        counted, remembered = counted_stories(corpus), read_source(request.workspace)
+        for key in changed(remembered.counted if remembered.sources else counted, counted)[:1]:
             differing = True
             yield f"{SOURCE_RECORD} counts other stories under {key!r} than its {counted.get(key, 'no')} stories"
         self._corpus = None if differing else corpus
@@ -210,12 +221,10 @@ class _Check:
         if is_given(self._manifest.stages[name]):
             return ", a mapping of your own"
         if not derived:
-            return ", not derived again: other files are damaged"
-        return (
-            ", derived again"
-            if name != PACK.name
-            else f", every row derived again by {self._stories}; dead ids in them: 0"
-        )
+            return f", not derived again: {'other files are' if self._corpus else 'its source is'} not as recorded"
+        if name != PACK.name:
+            return ", derived again"
+        return f", every row derived again by {self._stories}; dead ids in them: 0"
 
 
 def _reference_faults(manifest: Manifest, name: str, lines: list[str]) -> Iterator[str]:
@@ -227,20 +236,32 @@ def _reference_faults(manifest: Manifest, name: str, lines: list[str]) -> Iterat
         yield f"{len(differing)} of {len(compared)} figures differ, the first: {differing[0]}"
 
 
-def open_remembered(workspace: Path, workers: int, reporter: Reporter) -> Corpus:
+def open_remembered(
+    manifest: Manifest, workers: int, reporter: Reporter, sources: Sequence[str] = (), validation: Sequence[str] = ()
+) -> Corpus:
     """Return the corpus that `corpus/source.json` remembers, its files hashed; nothing is downloaded.
 
-    Raises InputError or CheckFailed where the record or a file is missing or cannot be read.
+    `sources` and `validation` say where its files are now, if they were moved. Raises InputError or CheckFailed where
+    the record or a file is missing or cannot be read.
     """
-    record = read_source(workspace)
+    record = read_source(manifest.workspace)
     if not record.sources:
-        raise InputError(f"{SOURCE_RECORD} is missing; `duckling-data download --source SOURCE` writes it again")
+        if not sources:
+            raise InputError(
+                f"{SOURCE_RECORD} is missing; `duckling-data download --source SOURCE` writes it again, {ELSEWHERE}"
+            )
+        train = manifest.corpus.splits.get("train") if manifest.corpus else None
+        if train is not None:  # what the manifest keeps of it
+            record.text_field = train.text_field or record.text_field
+            record.validation_share = train.validation_share or 0.0
+    record.sources = wanted_source(record, sources, None).sources
+    record.validation = wanted_source(record, (), None, validation).validation
     try:
-        return open_corpus(
-            workspace, record.sources, record.text_field, workers=workers, offline=True, reporter=reporter
-        )
+        return open_corpus(manifest.workspace, record, workers=workers, offline=True, reporter=reporter)
     except SourceChanged:
         raise
+    except SourceMissing as error:
+        raise CheckFailed(f"{error} {SOURCE_RECORD} says that it is there; if it was moved, {ELSEWHERE}") from error
     except DucklingError as error:
         raise CheckFailed(f"{error} (named by {SOURCE_RECORD})") from error
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -48,6 +48,8 @@ class SplitRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     text_field: str | None = None
     """The column or field that holds a story."""
     files: tuple[StoryFile, ...] = ()
+    validation_share: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
+    """The share of the files' stories that is validation, where a hash of their text divides them."""
 
 
 class CorpusRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

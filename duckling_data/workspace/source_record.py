@@ -6,7 +6,7 @@ It names paths on this machine, so it is never hashed.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -29,6 +29,10 @@ class SourceRecord(msgspec.Struct, omit_defaults=True):
     """Stories by file hash, format and text field."""
     hub: dict[str, str] = {}
     """SHA-256 of the hub's files by `REVISION/NAME`."""
+    validation: list[str] = []
+    """The files of the validation stories as given; empty where none are."""
+    validation_share: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    """The share of the stories that a hash of their text makes the validation split; 0 where none is given."""
 
     def known(self, revision: str) -> dict[str, str]:
         """Return the SHA-256 of the hub's files at that revision, by name."""

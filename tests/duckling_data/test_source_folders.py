@@ -131,7 +131,7 @@ def test_the_workspace_inside_the_source_is_left_out_and_named(
     cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
-    command = ("run", "--source", ".", "--sample", "all", "--live", "300", "--dead", "20", "--ctx", "32")
+    command = ("pack", "--source", ".", *SMALL)
     first = cli(*command)
     assert first.exit_code == 0, first.stderr
     before = snapshot(folder / "artifacts")
