@@ -55,13 +55,17 @@ WORKERS = option("--workers", type=click.IntRange(1, 1024), default_is="one a co
 COMMON = (
     WORKSPACE,
     option("--source", multiple=True, default=(), metavar="SOURCE", default_is="the workspace's own, else tinystories",
-           help="tinystories (the hub), demo[:STORIES] (built in, no network), or a path: .parquet, .jsonl, .txt, each "
-           "also .gz/.zst, or a folder of them. Paths may be repeated."),
+           help="tinystories (the hub), demo[:STORIES] (built in, no network), or a path: .parquet, .jsonl, .ndjson, "
+           ".json (a list), .csv, .tsv, .txt, each also .gz/.zst/.xz; .arrow; or a folder of them. Paths may repeat."),
     option("--validation", multiple=True, default=(), metavar="PATH", default_is="the files so named",
            help="A file or folder of validation stories. May be repeated."),
     option("--validation-share", type=float, metavar="SHARE", default_is="none",
            help="The share of the stories, such as 0.01, that is validation: a hash of each story decides."),
     option("--text-field", default_is="text", metavar="NAME", help="The column or field that holds a story."),
+    option("--newline", type=click.Choice(["lf", "keep"]), default_is="lf", help="Of .txt: CRLF is read as a line end "
+           "and a byte order mark dropped, or both are kept."),
+    option("--on-bad-line", type=click.Choice(["fail", "skip"]), default_is="fail", help="Of JSON, CSV and TSV: a line "
+           "that cannot be read is refused, or left out, counted and listed."),
     WORKERS,
     option("--encoder", type=ENCODER, default="gigatoken", help="What encodes; changes no byte."),
     flag("--offline", help="Use what is on this machine, download nothing."),

@@ -29,7 +29,7 @@ from duckling_data.tokens.encoding import EncodedSplit, EncoderPool
 from duckling_data.tokens.mapping import MAPPING_FILE
 from duckling_data.workspace.manifest import MANIFEST_NAME, SUMS_NAME, Manifest, StageRecord
 from duckling_data.workspace.settings import Resolved, resolve
-from duckling_data.workspace.source_record import SOURCE_RECORD, read_source
+from duckling_data.workspace.source_record import SOURCE_RECORD, Newline, OnBadLine, read_source
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Request:
     """Files or folders of validation stories."""
     validation_share: float | None = None
     """The share of the sources' stories that is validation; 0 for none."""
+    newline: Newline | None = None
+    on_bad_line: OnBadLine | None = None
     mapping: Path | None = None
     """A mapping of the user's own, in place of counting and building one."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -131,8 +133,10 @@ class Pipeline:
         """Return the corpus, or None in a dry run that would have to download it."""
         request = self.request
         record = read_source(request.workspace)
-        validation, share = request.validation, request.validation_share
-        wanted = wanted_source(record, request.sources, request.text_field, validation, share)
+        wanted = wanted_source(
+            record, request.sources, request.text_field, request.validation, request.validation_share,
+            newline=request.newline, on_bad_line=request.on_bad_line,
+        )  # fmt: skip
         sources = wanted.sources
         origin = "given" if request.sources else "remembered" if record.sources else "default"
         self.reporter.say(f"source       {', '.join(sources)} ({origin})")

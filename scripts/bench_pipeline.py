@@ -104,7 +104,7 @@ def time_parts(parquet: Path, megabytes: float) -> dict[str, float]:
     import numpy as np
 
     from duckling_data.base.files import sha256_file
-    from duckling_data.corpus.readers import read_blocks
+    from duckling_data.corpus.readers import ReadOptions, read_blocks
     from duckling_data.rows.write import RowWriter
     from duckling_data.stages.count import CountSettings, Tally, sample_positions, tally_batch
     from duckling_data.stages.pack import RowPacker
@@ -114,7 +114,7 @@ def time_parts(parquet: Path, megabytes: float) -> dict[str, float]:
     from duckling_data.tokens.encoding import EncodedBatch
 
     encoder = load_encoder()
-    texts = [block.parse() for block in read_blocks(parquet, "text")]
+    texts = [block.parse() for block in read_blocks(parquet, ReadOptions())]
     batches: list[EncodedBatch] = []
     first = 0
     for part in texts:
@@ -137,7 +137,7 @@ def time_parts(parquet: Path, megabytes: float) -> dict[str, float]:
 
     parts: dict[str, Callable[[], object]] = {
         "hash the source": lambda: sha256_file(parquet),
-        "read Parquet": lambda: [block.parse() for block in read_blocks(parquet, "text")],
+        "read Parquet": lambda: [block.parse() for block in read_blocks(parquet, ReadOptions())],
         "encode": lambda: [encoder.encode_batch(part) for part in texts],
         "count": lambda: [tally_batch(batch, places, earliest) for batch in batches],
         "map to compact ids": lambda: [table.compact(batch.tokens, batch.lengths) for batch in batches],

@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duckling_data.base.errors import InputError
-from duckling_data.corpus.readers import read_blocks
+from duckling_data.corpus.readers import ReadOptions, read_blocks
 from duckling_data.stages.count import TokenCounts
 from duckling_data.stages.counts import read_counts, write_counts
 from tests.support.examples import hostile
@@ -139,9 +139,11 @@ def test_stories_of_any_text_come_back_as_they_were_written(tmp_path: Path, text
     with pa.CompressedOutputStream(str(path), codec) if codec else pa.OSFile(str(path), "wb") as file:
         for text in texts:
             file.write(json.dumps({"text": text}).encode() + b"\n")
-    assert [text for block in read_blocks(path, "text", 64) for text in block.parse().to_pylist()] == texts
+    assert [text for block in read_blocks(path, ReadOptions(), 64) for text in block.parse().to_pylist()] == texts
     pq.write_table(pa.table({"text": texts}), tmp_path / "s.parquet")
-    assert [t for block in read_blocks(tmp_path / "s.parquet", "text") for t in block.parse().to_pylist()] == texts
+    assert [
+        t for block in read_blocks(tmp_path / "s.parquet", ReadOptions()) for t in block.parse().to_pylist()
+    ] == texts
 
 
 @hostile

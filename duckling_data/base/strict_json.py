@@ -6,6 +6,7 @@ and memory. `write_json` writes nothing that `read_json` would refuse.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -13,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 
@@ -76,8 +77,14 @@ def parse_json(content: bytes) -> Any:
         if not -(1 << 63) <= int(number) < 1 << 63:
             raise ValueError(f"an integer of {len(number):,} characters; at most 64 bits are read")
     if outside.count(b":") != pairs:
-        json.loads(content, object_pairs_hook=_refuse_duplicate)  # the standard library's parser, to name the key
+        _name_duplicate(content)
     return value
+
+
+def refuse_duplicate_keys(content: bytes, pairs: int) -> None:
+    """Raise ValueError, which names the key, where an object of valid JSON repeats one: it was read as `pairs`."""
+    if STRING.sub(b"", content).count(b":") != pairs:
+        _name_duplicate(content)
 
 
 def _count_pairs(value: object) -> int:
@@ -91,6 +98,13 @@ def _count_pairs(value: object) -> int:
         pairs += sum(len(item) for item in holders if isinstance(item, dict))
         level = itertools.chain.from_iterable(item.values() if isinstance(item, dict) else item for item in holders)
     raise ValueError(f"more than {JSON_DEPTH} lists and objects inside each other")
+
+
+def _name_duplicate(content: bytes) -> NoReturn:
+    """Raise ValueError for the duplicate key that is in the JSON, found with the standard library's parser."""
+    with contextlib.suppress(RecursionError):  # in deep JSON the key is not named
+        json.loads(content, object_pairs_hook=_refuse_duplicate, parse_int=str)
+    raise ValueError("a duplicate key in an object")
 
 
 def _refuse_duplicate(pairs: list[tuple[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import open_regular
 from duckling_data.corpus.readers import read_blocks
-from duckling_data.corpus.readers.blocks import Block
+from duckling_data.corpus.readers.blocks import Block, ReadOptions
+from duckling_data.workspace.source_record import Findings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,16 +59,18 @@ class CorpusFile:
     stories: int
     state: FileState
     """Its state before it was hashed."""
+    found: Findings = field(default_factory=Findings)
+    """What was found when its stories were counted."""
 
     @property
     def bytes(self) -> int:
         """Its size."""
         return self.state.size
 
-    def blocks(self, text_field: str) -> Iterator[Block]:
+    def blocks(self, how: ReadOptions) -> Iterator[Block]:
         """Yield its parts. Raises SourceChanged, here or where a part is parsed, if the file is not what was hashed."""
         with self.unchanged():
-            for block in read_blocks(self.path, text_field):
+            for block in read_blocks(self.path, how):
                 yield replace(block, parse=partial(self._parse, block))
 
     def _parse(self, block: Block) -> pa.Array:

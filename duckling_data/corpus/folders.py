@@ -6,6 +6,7 @@ import errno
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 
 from duckling_data.base.disk import check_utf8
@@ -84,7 +85,7 @@ def story_files(folder: Path, left_out: Mapping[Identity, str]) -> Found:
             else:
                 check_utf8(str(inside), "--source")
                 found.files.append((inside, inside_name))
-    _leave_out_what_is_about(found)
+    _leave_out_what_is_beside(found)
     for names in (found.not_read, found.outside):
         names.sort()
     if not found.files:
@@ -130,10 +131,22 @@ def _kind(path: Path, left_out: Mapping[Identity, str]) -> tuple[str, str | None
     return kind, None if stat.S_ISREG(found.st_mode) else "a pipe or device"
 
 
-def _leave_out_what_is_about(found: Found) -> None:
-    """Take README.txt and its like for no stories, where there are others."""
-    about = [file for file in found.files if file[0].name.lower().split(".")[0] in ABOUT]
-    about = [file for file in about if (file_format(file[0]) or "")[0] == ".txt"]
-    if len(about) < len(found.files):
-        found.files = [file for file in found.files if file not in about]
-        found.not_read += [name for _, name in about]
+def _leave_out_what_is_beside(found: Found) -> None:
+    """Take for no stories what is beside others: README.txt and its like, .json files, and the caches of datasets."""
+    for kind in (_is_cache, _is_about, _is_json):
+        beside = [file for file in found.files if kind(file[0])]
+        if len(beside) < len(found.files):
+            found.files = [file for file in found.files if file not in beside]
+            found.not_read += [name for _, name in beside]
+
+
+def _is_cache(path: Path) -> bool:
+    return fnmatch(path.name, "cache-*.arrow")
+
+
+def _is_about(path: Path) -> bool:
+    return path.name.lower().split(".")[0] in ABOUT and (file_format(path) or "")[0] == ".txt"
+
+
+def _is_json(path: Path) -> bool:
+    return (file_format(path) or "")[0] == ".json"

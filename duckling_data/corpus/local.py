@@ -13,7 +13,7 @@ from pathlib import Path
 from duckling_data.base.errors import InputError
 from duckling_data.base.progress import Reporter
 from duckling_data.corpus.folders import Files, Identity, identity, listed, story_files
-from duckling_data.corpus.readers import READABLE, file_format
+from duckling_data.corpus.readers import READABLE, file_format, saved_dataset
 from duckling_data.workspace.source_record import SourceRecord
 
 NAMED = re.compile(
@@ -81,6 +81,8 @@ def _parts(path: Path, workspace: Path, left_out: Mapping[Identity, str], report
             f"{path}: the workspace itself; expected stories that are kept apart from what is made of them; "
             "name files in it or a folder in it, or another --workspace."
         )
+    if (saved := saved_dataset(path)) is not None:
+        return {"train": [(inside, inside.name) for inside in saved]}
     found = story_files(path, left_out)
     if found.not_read:
         reporter.say(f"source       {len(found.not_read):,} not read in {path}: {listed(found.not_read)}")

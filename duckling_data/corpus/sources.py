@@ -19,13 +19,18 @@ from duckling_data.base.files import sha256_file
 from duckling_data.base.progress import Reporter
 from duckling_data.corpus import hub
 from duckling_data.corpus.files import CorpusFile, file_state
+from duckling_data.corpus.findings import say_findings
 from duckling_data.corpus.folders import Files
 from duckling_data.corpus.local import split_files
 from duckling_data.corpus.readers import count_stories, file_format
+from duckling_data.corpus.readers.blocks import ReadOptions
 from duckling_data.corpus.splits import Corpus, DemoSplit, FileSplit, Part
 from duckling_data.workspace.source_record import (
     DEFAULT_TEXT_FIELD,
     SOURCE_RECORD,
+    Findings,
+    Newline,
+    OnBadLine,
     SourceRecord,
     read_source,
     write_source,
@@ -40,12 +45,12 @@ URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 def wanted_source(
     remembered: SourceRecord, sources: Sequence[str], text_field: str | None, validation: Sequence[str] = (),
-    share: float | None = None,
+    share: float | None = None, *, newline: Newline | None = None, on_bad_line: OnBadLine | None = None,
 ) -> SourceRecord:  # fmt: skip
     """Return what is wanted: what is given, else what is remembered, else the default; paths made absolute.
 
-    What is remembered of the validation split is that of the sources remembered. Raises InputError for a path that is
-    not UTF-8, a URL, a share out of range, and both kinds of validation.
+    What is remembered of the validation split, and of how files are read, is that of the sources remembered. Raises
+    InputError for a path that is not UTF-8, a URL, a share out of range, and both kinds of validation.
     """
     if validation and share:
         raise InputError("--validation and --validation-share exclude each other: the stories are given or divided.")
@@ -53,10 +58,13 @@ def wanted_source(
         raise InputError(f"--validation-share {share}: expected a share from 0 (none) to less than 1, such as 0.01.")
     named = [_absolute(source, "--source") for source in sources] or remembered.sources or [DEFAULT_SOURCE]
     wanted = SourceRecord(1, named, text_field or remembered.text_field or DEFAULT_TEXT_FIELD, {})
+    same = named == remembered.sources
+    wanted.newline = newline or (remembered.newline if same else ReadOptions.newline)
+    wanted.on_bad_line = on_bad_line or (remembered.on_bad_line if same else ReadOptions.on_bad_line)
     if validation or share is not None:
         wanted.validation = [_absolute(path, "--validation") for path in validation]
         wanted.validation_share = share or 0.0
-    elif named == remembered.sources:
+    elif same:
         wanted.validation, wanted.validation_share = remembered.validation, remembered.validation_share
     if (option := _validation_option(wanted)) and _builtin(named[0]):
         raise InputError(f"{option}: {named[0]} has a validation split of its own; leave the option out.")
@@ -84,8 +92,8 @@ def open_corpus(workspace: Path, wanted: SourceRecord, *, workers: int, offline:
     Raises InputError for a source that is not there or cannot be read, OutsideError if the hub fails, CheckFailed for
     a file of the hub that is not as it was downloaded.
     """
-    sources, text_field = wanted.sources, wanted.text_field
-    check_utf8(text_field, "--text-field")
+    sources, how = wanted.sources, _how(wanted)
+    check_utf8(how.text_field, "--text-field")
     record = read_source(workspace)
     builtin = [source for source in sources if _builtin(source)]
     if builtin and len(sources) > 1:
@@ -98,12 +106,11 @@ def open_corpus(workspace: Path, wanted: SourceRecord, *, workers: int, offline:
         named, known = _hub_files(workspace, record, offline, reporter)
     else:
         named, known = split_files(workspace, wanted, reporter), {}
-    splits = {
-        name: _measure(files, text_field, record.counted, known, workers, reporter) for name, files in named.items()
-    }
+    splits = {name: _measure(files, how, record, known, workers, reporter) for name, files in named.items()}
     if wanted.validation_share:
         splits = _divided(splits["train"], wanted.validation_share, record.counted, workers, reporter)
     corpus = Corpus("tinystories" if builtin else "files", splits["train"], splits.get("validation"))
+    say_findings(corpus.files(), reporter)
     for file in corpus.files():
         if (expected := known.get(file.name, file.sha256)) != file.sha256:
             where = workspace / SOURCE_RECORD
@@ -135,7 +142,9 @@ def remember_source(workspace: Path, wanted: SourceRecord, corpus: Corpus) -> No
     hashes = dict(remembered.hub)
     if corpus.source == "tinystories":
         hashes |= {f"{hub.TINYSTORIES.revision}/{file.name}": file.sha256 for file in corpus.files()}
-    record = msgspec.structs.replace(wanted, counted=counted_stories(corpus), hub=hashes)
+    how = _how(wanted)
+    found = {_count_key(file, how): file.found for file in corpus.files() if file.found != Findings()}
+    record = msgspec.structs.replace(wanted, counted=counted_stories(corpus), hub=hashes, found=found)
     if record != remembered:
         write_source(workspace, record)
 
@@ -145,7 +154,7 @@ def counted_stories(corpus: Corpus) -> dict[str, int]:
     counted: dict[str, int] = {}
     for split in corpus.splits().values():
         if isinstance(split, FileSplit):
-            own = {_count_key(file, split.text_field): file.stories for file in split.files}
+            own = {_count_key(file, split.how): file.stories for file in split.files}
             if split.part:
                 counted |= {f"{key} {split.part}": stories for key, stories in own.items()}
                 own = {key: counted.get(key, 0) + stories for key, stories in own.items()}
@@ -189,14 +198,20 @@ def _demo_stories(source: str) -> int:
     return int(number)
 
 
-def _count_key(file: CorpusFile, text_field: str) -> str:
+def _how(wanted: SourceRecord) -> ReadOptions:
+    return ReadOptions(wanted.text_field, wanted.newline, wanted.on_bad_line)
+
+
+def _count_key(file: CorpusFile, how: ReadOptions) -> str:
     """Return what a file's count of stories depends on, as the source's record keeps it."""
-    return f"{file.sha256} {''.join(filter(None, file_format(file.path) or ()))} {text_field}"
+    suffix, codec = file_format(file.path) or ("", None)
+    marks = "+lf" if suffix == ".txt" and how.newline == "lf" else ""
+    marks += "+skip" if how.on_bad_line == "skip" else ""
+    return f"{file.sha256} {suffix}{codec or ''}{marks} {how.text_field}"
 
 
 def _measure(
-    files: Files, text_field: str, counted: Mapping[str, int], hashes: Mapping[str, str], workers: int,
-    reporter: Reporter,
+    files: Files, how: ReadOptions, record: SourceRecord, hashes: Mapping[str, str], workers: int, reporter: Reporter
 ) -> FileSplit:  # fmt: skip
     """Return the files as a split: hashed every time, counted if this content was not counted before.
 
@@ -212,32 +227,32 @@ def _measure(
             raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
         if hashes.get(name, file.sha256) != file.sha256:
             return file
+        key = _count_key(file, how)
         with file.unchanged():
-            stories = counted.get(_count_key(file, text_field))
+            stories, found = record.counted.get(key), record.found.get(key, Findings())
             if stories is None:
-                stories = count_stories(path, text_field)
+                found = Findings()
+                stories = count_stories(path, how, found)
         if stories == 0:
             raise InputError(f"{path}: empty, it holds no story. Leave it out, or check how it was made.")
-        return replace(file, stories=stories)
+        return replace(file, stories=stories, found=found)
 
     measured = []
     with reporter.bar("hash", sum(path.stat().st_size for path, _ in files), "B") as bar:
         for _, file in LocalExecutor(workers).map(measure, files, ordered=True):
             measured.append(file)
             bar.update(file.bytes)
-    return FileSplit(tuple(measured), text_field)
+    return FileSplit(tuple(measured), how)
 
 
 def _divided(
     whole: FileSplit, share: float, counted: Mapping[str, int], workers: int, reporter: Reporter
 ) -> dict[str, FileSplit]:
     """Return the two parts of the stories, those of validation counted if they were not before."""
-    train, validation = (
-        FileSplit((), whole.text_field, Part(split, share, workers)) for split in ("train", "validation")
-    )
+    train, validation = (FileSplit((), whole.how, Part(split, share, workers)) for split in ("train", "validation"))
     with reporter.bar("divide", whole.stories, "stories") as bar:
         for file in whole.files:
-            stories = counted.get(f"{_count_key(file, whole.text_field)} {validation.part}")
+            stories = counted.get(f"{_count_key(file, whole.how)} {validation.part}")
             if stories is None:
                 one = replace(validation, files=(file,))
                 stories = sum(block.stories for block in one.blocks())

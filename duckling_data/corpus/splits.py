@@ -17,7 +17,7 @@ from duckling_data.base.executor import LocalExecutor
 from duckling_data.base.strict_json import digest_json
 from duckling_data.corpus.files import CorpusFile
 from duckling_data.corpus.readers import file_format
-from duckling_data.corpus.readers.blocks import Block
+from duckling_data.corpus.readers.blocks import Block, ReadOptions
 from duckling_data.workspace.manifest import CorpusRecord, SplitRecord, StoryFile
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class FileSplit:
     """Stories in files, one file after the other."""
 
     files: tuple[CorpusFile, ...]
-    text_field: str
+    how: ReadOptions
     part: Part | None = None
     """Which of the files' stories; None for all."""
 
@@ -80,16 +80,16 @@ class FileSplit:
         """Return the files' names, sizes, hashes and counts."""
         files = tuple(StoryFile(f.name, f.bytes, f.sha256, f.stories) for f in self.files)
         share = self.part.share if self.part else None
-        return SplitRecord(self.stories, text_field=self.text_field, files=files, validation_share=share)
+        return SplitRecord(self.stories, text_field=self.how.text_field, files=files, validation_share=share)
 
     def identity(self) -> object:
-        """Return what decides the stories' text: each file's hash and kind, the field read, and which part it is."""
-        part = [str(self.part)] if self.part else []
-        return [self.text_field, [[f.sha256, file_format(f.path)] for f in self.files], *part]
+        """Return what decides the stories' text: each file's hash and kind, how it was read, and which part it is."""
+        files = [[f.sha256, file_format(f.path), *f.found.changes()] for f in self.files]
+        return [self.how.text_field, files, *([str(self.part)] if self.part else [])]
 
     def blocks(self) -> Iterator[Block]:
         """Yield the parts that threads parse side by side."""
-        blocks = (block for file in self.files for block in file.blocks(self.text_field))
+        blocks = (block for file in self.files for block in file.blocks(self.how))
         yield from self.part.blocks(blocks) if self.part else blocks
 
 

@@ -138,7 +138,7 @@ def open_rows(folder: str | os.PathLike[str]) -> Rows:
 
 def read_rows(folder: Path) -> list[TokenIds]:
     """Return the rows of each batch, memory-mapped, each of shape (rows, ctx). Raises InputError as `open_rows`."""
-    chunks = [chunk for path in _shard_paths(folder) for chunk in _read_shard(path).chunks if len(chunk)]
+    chunks = [chunk for path in shard_paths(folder) for chunk in _read_shard(path).chunks if len(chunk)]
     return [chunk.flatten().to_numpy(zero_copy_only=True).reshape(len(chunk), -1) for chunk in chunks]
 
 
@@ -150,15 +150,16 @@ class _State(msgspec.Struct):
     files: list[_File] = msgspec.field(name="_data_files")
 
 
-def _shard_paths(folder: Path) -> list[Path]:
+def shard_paths(folder: Path, advice: str = AGAIN) -> list[Path]:
+    """Return the files with the rows of a dataset directory, in order. Raises InputError for a damaged directory."""
     state = folder / "state.json"
-    paths = [folder / file.filename for file in read_record(state, _State, AGAIN).files]
+    paths = [folder / file.filename for file in read_record(state, _State, advice).files]
     inside = Path(os.path.realpath(folder))
     for path in paths:
         if "\0" in path.name or Path(os.path.realpath(path)).parent != inside:
             raise InputError(f"{path}: leads out of {folder}; expected a file in it; copy the file there.")
     if len(set(paths)) < len(paths):
-        raise InputError(f"{state}: names a shard more than once; {AGAIN}")
+        raise InputError(f"{state}: names a shard more than once; {advice}")
     return paths
 
 
@@ -170,7 +171,7 @@ def _read_shard(path: Path) -> pa.ChunkedArray:
         open_regular(path).close()
         with pa.memory_map(str(path)) as whole:
             for message in pa.ipc.MessageReader.open_stream(whole):
-                if message.type == "record batch" and _is_compressed(message.metadata.to_pybytes()):
+                if is_compressed(message):
                     raise ValueError("it is compressed, which rows of tokens never are")
         reader = pa.ipc.open_stream(pa.memory_map(str(path)))
         _check_layout(reader.schema)
@@ -185,10 +186,21 @@ def _read_shard(path: Path) -> pa.ChunkedArray:
     return column
 
 
-def _is_compressed(metadata: bytes) -> bool:
-    """Return whether a record batch's metadata, a flatbuffer, names a compression: its size would be unbounded."""
-    header = _field(metadata, struct.unpack_from("<I", metadata, 0)[0], 2)
-    return _field(metadata, header + struct.unpack_from("<I", metadata, header)[0], 3) > 0
+def is_compressed(message: pa.Message) -> bool:
+    """Return whether a message's metadata, a flatbuffer, names a compression: its size would be unbounded."""
+    if message.type not in ("record batch", "dictionary"):
+        return False
+    metadata = message.metadata.to_pybytes()
+    batch = _table(metadata, _field(metadata, _table(metadata, 0), 2))
+    if message.type == "dictionary":
+        batch = _table(metadata, _field(metadata, batch, 1))
+    return _field(metadata, batch, 3) > 0
+
+
+def _table(metadata: bytes, offset: int) -> int:
+    """Return where a flatbuffer table is that is referred to at an offset."""
+    place: int = offset + struct.unpack_from("<I", metadata, offset)[0]
+    return place
 
 
 def _field(metadata: bytes, table: int, number: int) -> int:

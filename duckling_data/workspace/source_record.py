@@ -18,6 +18,38 @@ DEFAULT_TEXT_FIELD = "text"
 SOURCE_RECORD = "corpus/source.json"
 
 
+Newline = Literal["lf", "keep"]
+OnBadLine = Literal["fail", "skip"]
+LISTED = 10
+"""Bad lines of a file that are kept to be listed, at most."""
+
+
+class Findings(msgspec.Struct, omit_defaults=True):
+    """What a reader found in a file, and what it made of that."""
+
+    byte_order_mark: bool = False
+    """Whether plain text began with one, which was dropped."""
+    crlf: bool = False
+    """Whether plain text had CRLF, which was read as a line end."""
+    no_separator: bool = False
+    """Whether plain text had no `<|endoftext|>`, and is one story."""
+
+    skipped: Count = 0
+    """How many bad lines, items or rows were left out."""
+    bad_lines: list[str] = []
+    """The first of them, and why."""
+
+    def skip(self, what: str) -> None:
+        """Note a bad line that is left out."""
+        self.skipped += 1
+        if len(self.bad_lines) < LISTED:
+            self.bad_lines.append(what)
+
+    def changes(self) -> list[str]:
+        """Return which options have changed the stories, as the corpus's digest names them."""
+        return ["lf"] * (self.byte_order_mark or self.crlf) + ["skip"] * (self.skipped > 0)
+
+
 class SourceRecord(msgspec.Struct, omit_defaults=True):
     """The content of `corpus/source.json`."""
 
@@ -33,6 +65,11 @@ class SourceRecord(msgspec.Struct, omit_defaults=True):
     """The files of the validation stories as given; empty where none are."""
     validation_share: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     """The share of the stories that a hash of their text makes the validation split; 0 where none is given."""
+    newline: Newline = "keep"
+    """As in `ReadOptions`; version 0.1.0, which did not say it, kept line ends."""
+    on_bad_line: OnBadLine = "fail"
+    found: dict[str, Findings] = {}
+    """What was found in files, by the keys of `counted`."""
 
     def known(self, revision: str) -> dict[str, str]:
         """Return the SHA-256 of the hub's files at that revision, by name."""

@@ -110,6 +110,10 @@ def test_invalid_utf8_in_parquet_names_file_row_and_byte_offset(cli: Cli, worksp
         ("[1, 2]", "expected an object with 'text'"),
         ('{"story": "a"}', "--text-field"),
         ('{"text": 7}', "expected text"),
+        ('{"text": "a", "text": "b"}', "duplicate key 'text'"),
+        ('{"te\\u0078t": "a \\": b", "text" : "b"}', "duplicate key 'text'"),
+        ('{"text": "a: \\": b", "n": [{"k": 1, "k"\t:2}]}', "duplicate key 'k'"),
+        ('{"text": "a", "n": ' + "[" * 900 + '{"k": 1, "k": 2}' + "]" * 900 + "}", "duplicate key"),
     ],
 )
 def test_broken_json_names_file_and_line(cli: Cli, workspace: Path, tmp_path: Path, line: str, reason: str) -> None:
@@ -132,8 +136,8 @@ def test_a_truncated_parquet(cli: Cli, workspace: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_of_another_kind_and_a_folder_without_stories(cli: Cli, workspace: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("text\na\n")
-    refused(cli, workspace, "pack", "--source", tmp_path / "a.csv", says=["a.csv", ".parquet"])
+    (tmp_path / "a.pdf").write_text("text\na\n")
+    refused(cli, workspace, "pack", "--source", tmp_path / "a.pdf", says=["a.pdf", ".parquet"])
     (tmp_path / "folder").mkdir()
     refused(cli, workspace, "pack", "--source", tmp_path / "folder", says=["folder", "no stories"])
 

@@ -21,6 +21,7 @@ from duckling_data.base.progress import Reporter
 from duckling_data.corpus import splits as corpus_module
 from duckling_data.corpus.demo import demo_stories
 from duckling_data.corpus.files import CorpusFile, file_state
+from duckling_data.corpus.readers import ReadOptions
 from duckling_data.corpus.readers import parquet as reader_parquet
 from duckling_data.corpus.splits import FileSplit
 from duckling_data.pipeline import Pipeline, Request
@@ -153,9 +154,9 @@ def test_any_block_size_reads_the_same_stories(tmp_path: Path, block_bytes: int,
         path.write_text("\n".join(lines) + "\n\n", encoding="utf-8")
     else:
         path.write_text("\n<|endoftext|>\n".join(texts), encoding="utf-8")
-    read = [text for block in read_blocks(path, "text", block_bytes) for text in block.parse().to_pylist()]
+    read = [text for block in read_blocks(path, ReadOptions(), block_bytes) for text in block.parse().to_pylist()]
     assert read == texts
-    assert count_stories(path, "text") == len(texts)
+    assert count_stories(path, ReadOptions()) == len(texts)
 
 
 PIECES = ["the cat", " sat", ".", "\n", " 🦆", "<|endoftext|>", " a a a", "'s"]
@@ -236,7 +237,7 @@ def test_several_files_and_formats_are_one_corpus_in_order(gpt2: Any, tmp_path: 
 
 def test_blocks_number_the_stories_without_gaps(demo_parquet: tuple[list[str | None], Path]) -> None:
     texts, path = demo_parquet
-    split = FileSplit((CorpusFile(path, path.name, "", len(texts), file_state(path)),), "text")
+    split = FileSplit((CorpusFile(path, path.name, "", len(texts), file_state(path)),), ReadOptions())
     read = [(first, block.parse().to_pylist()) for first, block in corpus_module.numbered_blocks(split)]
     assert [first for first, _ in read] == list(np.cumsum([0] + [len(stories) for _, stories in read])[:-1])
     assert [text for _, stories in read for text in stories] == texts
@@ -244,6 +245,6 @@ def test_blocks_number_the_stories_without_gaps(demo_parquet: tuple[list[str | N
 
 def test_a_corpus_of_another_size_than_was_counted_is_refused(demo_parquet: tuple[list[str | None], Path]) -> None:
     texts, path = demo_parquet
-    split = FileSplit((CorpusFile(path, path.name, "", len(texts) + 1, file_state(path)),), "text")
+    split = FileSplit((CorpusFile(path, path.name, "", len(texts) + 1, file_state(path)),), ReadOptions())
     with pytest.raises(InputError, match="changed while it was read"):
         list(corpus_module.numbered_blocks(split))

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duckling_data.base.errors import InputError
-from duckling_data.corpus.readers import text
+from duckling_data.corpus.readers import ReadOptions, count_stories, read_blocks, text
 from duckling_data.rows.read import read_rows
 from duckling_data.rows.write import RowWriter
 from tests.support.data import SMALL, Cli
@@ -88,7 +88,23 @@ def test_a_pipe_among_the_sources_is_refused_at_once(cli: Cli, tmp_path: Path) -
 
 @hostile
 @given(content=st.binary(max_size=300) | st.text(max_size=100).map(lambda t: json.dumps({"text": t}).encode()))
-@pytest.mark.parametrize("name", ["s.jsonl", "s.txt", "s.jsonl.gz", "s.txt.zst", "s.parquet", "s.parquet.gz"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "s.jsonl",
+        "s.txt",
+        "s.jsonl.gz",
+        "s.txt.zst",
+        "s.json",
+        "s.csv",
+        "s.tsv",
+        "s.txt.xz",
+        "s.arrow",
+        "s.feather",
+        "s.parquet",
+        "s.parquet.gz",
+    ],
+)
 def test_any_bytes_are_read_or_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     try:
@@ -105,6 +121,20 @@ def test_a_parquet_file_with_the_column_twice_or_a_thousand_others_is_refused(tm
     line = refused(path)
     assert "and 992 more" in line
     assert len(line) < 1000
+
+
+def test_a_parquet_column_is_read_whatever_other_columns_its_name_may_stand_for(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    inner, other = {"text": [{"a": "wrong"}, {"a": "wrong"}]}, pa.array(["wrong", "wrong"])
+    for name, columns in {
+        "doc.text": {"doc": [{"text": "wrong"}, None], "doc.text": ["a", "b"]},
+        "text": {"text.a": other, "text": ["a", "b"], "other": inner["text"]},
+        "doc.text.a": {"doc.text.a": ["a", "b"], "doc": [inner, inner], "doc.text": inner["text"]},
+    }.items():
+        pq.write_table(pa.table(columns), path)
+        read = [block.parse().to_pylist() for block in read_blocks(path, ReadOptions(name))]
+        assert read == [["a", "b"]]
+        assert count_stories(path, ReadOptions(name)) == 2
 
 
 @pytest.fixture

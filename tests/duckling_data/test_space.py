@@ -20,7 +20,7 @@ from duckling_data.base.files import write_bytes
 from duckling_data.base.strict_json import write_json
 from duckling_data.corpus.demo import demo_stories
 from duckling_data.corpus.hub import HubDataset
-from duckling_data.corpus.readers import read_blocks
+from duckling_data.corpus.readers import ReadOptions, read_blocks
 from duckling_data.rows.layout import ROWS_PER_BATCH
 from duckling_data.rows.write import RowWriter
 from tests.support.data import SMALL, Cli, write_jsonl
@@ -121,7 +121,7 @@ def test_a_compressed_parquet_file_that_does_not_fit_is_not_unpacked(
     with pytest.raises(
         OutsideError, match=r"for the unpacked s\.parquet\.gz, 10 bytes free; free some or name a folder"
     ):
-        list(read_blocks(tmp_path / "s.parquet.gz", "text"))
+        list(read_blocks(tmp_path / "s.parquet.gz", ReadOptions()))
 
 
 def test_a_quota_and_other_failures_speak_for_themselves(tmp_path: Path) -> None:

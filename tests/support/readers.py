@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from duckling_data.base.errors import InputError
-from duckling_data.corpus.readers import count_stories, read_blocks
+from duckling_data.corpus.readers import ReadOptions, count_stories, read_blocks
 
 MIB = 1 << 20
 
 
 def stories(path: Path, block_bytes: int = 1 << 12) -> list[str | None]:
-    read = [story for block in read_blocks(path, "text", block_bytes) for story in block.parse().to_pylist()]
-    assert count_stories(path, "text") == len(read)
+    read = [story for block in read_blocks(path, ReadOptions(), block_bytes) for story in block.parse().to_pylist()]
+    assert count_stories(path, ReadOptions()) == len(read)
     return read
 
 
@@ -33,14 +33,14 @@ def grown(*paths: Path) -> list[tuple[str, int]]:
     """What a child that reads the files says of each, and the bytes by which its memory has grown until then."""
     script = (
         "import re, sys, pathlib, pyarrow.parquet, orjson, numpy\n"
-        "from duckling_data.corpus.readers import count_stories, read_blocks\n"
+        "from duckling_data.corpus.readers import ReadOptions, count_stories, read_blocks\n"
         "from duckling_data.base.errors import InputError\n"
         # Not getrusage: what it gives begins with the memory of the process that started this one.
         "status = pathlib.Path('/proc/self/status')\n"
         "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+) kB', status.read_text())[1]) << 10\n"
         "before = peak()\n"
         "for path in map(pathlib.Path, sys.argv[1:]):\n"
-        "    try: print(sum(len(block.parse()) for block in read_blocks(path, 'text')))\n"
+        "    try: print(sum(len(block.parse()) for block in read_blocks(path, ReadOptions())))\n"
         "    except InputError as error: print(error)\n"
         "    print(peak() - before)\n"
     )

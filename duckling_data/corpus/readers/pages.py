@@ -57,7 +57,7 @@ class _Recorder(io.FileIO):
 
 
 def rows_at_once(
-    content: IO[bytes], metadata: Any, groups: Iterable[int], column: str, limit: int
+    content: IO[bytes], metadata: Any, groups: Iterable[int], column: int, limit: int
 ) -> Iterator[tuple[int, int]]:
     """Yield (row group, rows): so many rows decode to at most `limit` bytes and two pages, or are a single story.
 
@@ -74,14 +74,25 @@ def rows_at_once(
             yield group, max(1, limit // max([1, *(page.row_bytes for page in pages)]))
 
 
-def _column_range(file: Any, recorder: _Recorder, group: int, column: str) -> tuple[int, int]:
+def column_batches(file: Any, rows: int, group: int, column: int) -> Iterator[Any]:
+    """Return an iterator over a row group's batches of so many rows, of the column with that index alone.
+
+    `ParquetFile.iter_batches` takes names, and one name may stand for several columns.
+    """
+    batches: Iterator[Any] = file.reader.iter_batches(
+        rows, row_groups=[group], column_indices=[column], use_threads=False
+    )
+    return batches
+
+
+def _column_range(file: Any, recorder: _Recorder, group: int, column: int) -> tuple[int, int]:
     """Return (offset, size) of what pyarrow reads for a column of a row group.
 
     Not by `metadata.row_group(...).column(...)`: it ends the process at some damaged metadata.
     """
     recorder.asked = None
     try:
-        next(file.iter_batches(1, row_groups=[group], columns=[column], use_threads=False), None)
+        next(column_batches(file, 1, group, column), None)
     except (pa.ArrowException, OSError):
         if recorder.asked is None:
             raise

@@ -26,7 +26,7 @@ from duckling_data.base.executor import prefetch
 from duckling_data.base.files import open_regular, write_all
 from duckling_data.base.records import short
 from duckling_data.corpus.readers.blocks import BLOCK_BYTES, STORY_LIMIT, Block, decompressed, refusing, unreadable
-from duckling_data.corpus.readers.pages import rows_at_once
+from duckling_data.corpus.readers.pages import column_batches, rows_at_once
 
 BATCH_STORIES = 4096
 """Stories in a block of a Parquet file whose row groups are too large to read whole."""
@@ -161,10 +161,17 @@ def _pieces(
     file: Any, content: IO[bytes], groups: Iterable[int], text_field: str, limit: int = PIECE_BYTES
 ) -> Iterator[pa.Array]:
     """Yield the text of these row groups, in pieces of BATCH_STORIES rows or `limit` bytes (see `rows_at_once`)."""
-    for group, rows in rows_at_once(content, file.metadata, groups, text_field, limit):
+    column = _column_index(file, text_field)
+    for group, rows in rows_at_once(content, file.metadata, groups, column, limit):
         size = min(rows, BATCH_STORIES)
-        for batch in file.iter_batches(batch_size=size, row_groups=[group], columns=[text_field], use_threads=False):
+        for batch in column_batches(file, size, group, column):
             yield batch.column(0)
+
+
+def _column_index(file: Any, text_field: str) -> int:
+    """Return the index of the flat column of that name; a field `b` of a struct `a` has the same path as one `a.b`."""
+    columns = (file.schema.column(index) for index in range(len(file.schema)))
+    return next(index for index, column in enumerate(columns) if column.name == column.path == text_field)
 
 
 def check_text_column(schema: pa.Schema, path: Path, text_field: str) -> None:

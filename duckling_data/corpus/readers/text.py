@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import orjson
 import pyarrow as pa
 
 from duckling_data.base.errors import InputError
-from duckling_data.base.records import short
-from duckling_data.corpus.readers.blocks import STORY_LIMIT, Block, decompressed
+from duckling_data.corpus.readers.blocks import STORY_LIMIT, Block, ReadOptions, decompressed, parsed
+from duckling_data.corpus.readers.records import parse_records
+from duckling_data.workspace.source_record import Findings
 
+BOM = b"\xef\xbb\xbf"
 TEXT_SEPARATOR = b"<|endoftext|>"
 
 
 @dataclass(frozen=True)
-class _RawBlock:
+class RawBlock:
     """Consecutive bytes of a (decompressed) file that hold whole records."""
 
     path: Path
@@ -29,22 +30,46 @@ class _RawBlock:
     last: bool
     """Whether the file ends here: what comes after the last separator counts only if it is not blank."""
 
+    @property
+    def text(self) -> bytes:
+        """The bytes without a byte order mark."""
+        return self.data[len(BOM) :] if self.offset == 0 and self.data.startswith(BOM) else self.data
+
     def lines(self) -> list[tuple[int, bytes]]:
         """Return (line number, line) of each line that is not blank."""
-        if self.data.isspace():  # quick for a gigabyte of line breaks
+        text = self.text
+        if text.isspace():  # quick for a gigabyte of line breaks
             return []
-        return [(self.line + i, line) for i, line in enumerate(self.data.split(b"\n"), 1) if line.strip()]
+        return [(self.line + i, line) for i, line in enumerate(text.split(b"\n"), 1) if line.strip()]
 
-    def pieces(self) -> list[bytes]:
+    def pieces(self, newline: str) -> list[bytes]:
         """Return the stories between separators, without the line breaks around them."""
-        pieces = [piece.strip(b"\r\n") for piece in self.data.split(TEXT_SEPARATOR)]
+        text = self.data if newline == "keep" else self.text
+        if newline == "lf" and b"\r" in text:
+            text = text.replace(b"\r\n", b"\n")
+        pieces = [piece.strip(b"\r\n") for piece in text.split(TEXT_SEPARATOR)]
         # A block that isn't the last ends with a separator: the empty piece behind it belongs to the next block.
         if not self.last or not pieces[-1].strip():
             pieces.pop()
         return pieces
 
-    def parse(self, text_field: str | None) -> pa.Array:
-        """Return the stories of JSON Lines, or of plain text where there is no field: large_string, nulls kept."""
+    def note(self, found: Findings) -> None:
+        """Note what of the bytes is not in the stories."""
+        found.byte_order_mark |= self.text is not self.data
+        found.crlf |= b"\r" in self.data and b"\r\n" in self.data
+
+    def parse_lines(self, text_field: str) -> pa.Array:
+        """Return the stories of JSON Lines: large_string, nulls kept."""
+        self.check_utf8()
+        return parse_records(self.path, "line", self.lines(), self.data, text_field)
+
+    def parse_pieces(self, newline: str) -> pa.Array:
+        """Return the stories of plain text: large_string."""
+        self.check_utf8()
+        return pa.array(self.pieces(newline), pa.large_binary()).cast(pa.large_string())
+
+    def check_utf8(self) -> None:
+        """Raise InputError at the first byte that is not UTF-8."""
         try:
             self.data.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -52,35 +77,28 @@ class _RawBlock:
                 f"{self.path}: not UTF-8 at byte offset {self.offset + error.start:,} "
                 f"(byte 0x{self.data[error.start]:02x}). Repair the file, or convert it to UTF-8."
             ) from error
-        if text_field is None:
-            return pa.array(self.pieces(), pa.large_binary()).cast(pa.large_string())
-        return pa.array([self._story(n, line, text_field) for n, line in self.lines()], pa.large_string())
-
-    def _story(self, number: int, line: bytes, text_field: str) -> str | None:
-        try:
-            record = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            reason = error.msg.split(": line ")[0]
-            raise InputError(f"{self.path}: line {number:,}: broken JSON ({reason}).") from error
-        if not isinstance(record, dict) or text_field not in record:
-            raise InputError(
-                f"{self.path}: line {number:,}: expected an object with {text_field!r}, found {short(record)}. "
-                "Name the field that holds the stories with --text-field."
-            )
-        text = record[text_field]
-        if text is not None and not isinstance(text, str):
-            raise InputError(f"{self.path}: line {number:,}: {text_field!r} is {short(text)}, expected text.")
-        return text
 
 
-def text_blocks(path: Path, codec: str | None, text_field: str | None, block_bytes: int) -> Iterator[Block]:
-    """Yield the blocks of a file of JSON Lines with this field, or of plain text where there is none."""
-    for raw in _raw_blocks(path, codec, b"\n" if text_field is not None else TEXT_SEPARATOR, block_bytes):
-        stories = raw.lines() if text_field is not None else raw.pieces()
-        yield Block(len(stories), partial(raw.parse, text_field))
+def line_blocks(path: Path, codec: str | None, how: ReadOptions, block_bytes: int, found: Findings) -> Iterator[Block]:
+    """Yield the blocks of a file of JSON Lines. At the end `found` holds the bad lines, if they are skipped."""
+    for raw in raw_blocks(path, codec, b"\n", block_bytes):
+        if how.on_bad_line == "skip":
+            yield parsed(parse_records(path, "line", raw.lines(), raw.data, how.text_field, found))
+        else:
+            yield Block(len(raw.lines()), partial(raw.parse_lines, how.text_field))
 
 
-def _raw_blocks(path: Path, codec: str | None, separator: bytes, block_bytes: int) -> Iterator[_RawBlock]:
+def text_blocks(path: Path, codec: str | None, how: ReadOptions, block_bytes: int, found: Findings) -> Iterator[Block]:
+    """Yield the blocks of a file of plain text. At the end `found` holds what was found in it."""
+    for raw in raw_blocks(path, codec, TEXT_SEPARATOR, block_bytes):
+        if how.newline == "lf":
+            raw.note(found)
+        pieces = raw.pieces(how.newline)
+        found.no_separator = raw.offset == 0 and raw.last and bool(pieces) and TEXT_SEPARATOR not in raw.data
+        yield Block(len(pieces), partial(raw.parse_pieces, how.newline))
+
+
+def raw_blocks(path: Path, codec: str | None, separator: bytes, block_bytes: int) -> Iterator[RawBlock]:
     """Cut a (decompressed) file behind separators, about block_bytes a block; the last block may be blank."""
     held = bytearray()
     offset = line = searched = 0
@@ -95,13 +113,13 @@ def _raw_blocks(path: Path, codec: str | None, separator: bytes, block_bytes: in
             continue
         whole = bytes(held[: cut + len(separator)])
         _check_length(path, whole, offset, separator)
-        yield _RawBlock(path, offset, line, whole, last=False)
+        yield RawBlock(path, offset, line, whole, last=False)
         offset += len(whole)
         line += whole.count(b"\n")
         del held[: len(whole)]
         searched = len(held)
     _check_length(path, held, offset, separator)
-    yield _RawBlock(path, offset, line, bytes(held), last=True)
+    yield RawBlock(path, offset, line, bytes(held), last=True)
 
 
 def _check_length(path: Path, data: bytes | bytearray, offset: int, separator: bytes) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import gzip
 import io
 import json
+import lzma
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,11 +54,11 @@ class Target:
 
 
 def _read_stories(folder: Path, name: str) -> None:
-    from duckling_data.corpus.readers import count_stories, read_blocks
+    from duckling_data.corpus.readers import ReadOptions, count_stories, read_blocks
 
     path = folder / name
-    stories = sum(len(block.parse()) for block in read_blocks(path, "text", 1 << 10))
-    if stories != count_stories(path, "text"):
+    stories = sum(len(block.parse()) for block in read_blocks(path, ReadOptions(), 1 << 10))
+    if stories != count_stories(path, ReadOptions()):
         raise AssertionError("counted and read stories differ")
 
 
@@ -68,6 +70,12 @@ def _jsonl() -> bytes:
 @functools.cache
 def _txt() -> bytes:
     return "<|endoftext|>\n".join(text or "" for text in TEXTS).encode()
+
+
+def _csv(delimiter: str) -> bytes:
+    sink = io.StringIO()
+    csv.writer(sink, delimiter=delimiter).writerows([["id", "text"], *enumerate(TEXTS)])
+    return sink.getvalue().encode()
 
 
 def _zst(content: bytes) -> bytes:
@@ -100,6 +108,23 @@ def _written(pq: Any, table: Any, **options: Any) -> bytes:
     sink = io.BytesIO()
     pq.write_table(table, sink, **options)
     return sink.getvalue()
+
+
+@functools.cache
+def _arrow() -> dict[str, bytes]:
+    import pyarrow as pa
+
+    files = {}
+    texts = pa.array(TEXTS)
+    columns = {"string": texts, "view": texts.cast(pa.string_view()), "category": texts.dictionary_encode()}
+    for name, column in columns.items():
+        table = pa.table({"n": range(len(TEXTS)), "text": column})
+        for kind, writer in (("arrow", pa.ipc.new_stream), ("feather", pa.ipc.new_file)):
+            with pa.BufferOutputStream() as sink:
+                with writer(sink, table.schema) as target:
+                    target.write_table(table, 3)
+                files[f"{name}.{kind}"] = sink.getvalue().to_pybytes()
+    return files
 
 
 def _mapping() -> bytes:
@@ -228,7 +253,11 @@ TARGETS = (
     Target("txt", lambda: {"s.txt": _txt()}, _read_stories),
     Target("gz", lambda: {"s.jsonl.gz": gzip.compress(_jsonl(), mtime=0)}, _read_stories),
     Target("zst", lambda: {"s.txt.zst": _zst(_txt())}, _read_stories),
+    Target("xz", lambda: {"s.txt.xz": lzma.compress(_txt())}, _read_stories),
+    Target("list", lambda: {"s.json": b"[" + _jsonl().rstrip().replace(b"}\n", b"},\n") + b"]"}, _read_stories),
+    Target("table", lambda: {"s.csv": _csv(","), "s.tsv": _csv("\t")}, _read_stories),
     Target("parquet", _parquet, _read_stories),
+    Target("arrow", _arrow, _read_stories),
     Target("mapping", lambda: {"m.json": _mapping()}, _read_mapping),
     Target("manifest", lambda: {"manifest.json": _manifest()}, _read_manifest, ("duckling_data.stages.pack",)),
     Target("source", lambda: {"corpus/source.json": _source()}, _read_source),
