@@ -91,8 +91,10 @@ PACK = (
     option("--ctx", type=int, default_is="512", help="Tokens in a row."),
     option("--group", type=CountOrAll(), default_is="10000", help="Stories joined before they are cut into rows."),
     option("--separator", type=click.Choice(["none", "eos"]), default_is="none", help="What follows each story."),
+    option("--positions/--no-positions", is_flag=True, default_is="no-positions",
+           help="Store each token's index in its own story, too."),
     option("--mapping", type=FILE, default_is="build-vocab's", help="A token_mapping.json of your own to pack with."),
-)
+)  # fmt: skip
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from duckling_data.base.errors import InputError
-from duckling_data.rows.read import open_rows
+from duckling_data.rows.read import Rows, open_rows
 from duckling_data.stages.count import COUNT
 from duckling_data.stages.counts import COUNTS_NAME, read_counts
 from duckling_data.stages.pack import DATASET_NAMES, PACK
@@ -41,7 +43,23 @@ def decoded_rows(workspace: Path, first: int, rows: int, validation: bool) -> It
         raise InputError(f"--row {first}: expected 0 to {total - 1:,}; {folder.name} has {total:,} rows.")
     for number in range(first, min(first + rows, total)):
         yield f"--- row {number:,} of {total:,} ({folder.name})"
-        yield str(tokenizer.decode(stored[number].tolist()))
+        for column, position, ids in _stories(stored, number):
+            if position is not None:
+                yield f"-- column {column}: " + (
+                    "a story begins" if position == 0 else f"token {position:,} of a story"
+                )
+            yield str(tokenizer.decode(ids))
+
+
+def _stories(stored: Rows, row: int) -> Iterator[tuple[int, int | None, list[int]]]:
+    """Yield each story's part of a row: where it begins, its first token's position, its ids; else the whole row."""
+    if stored.positions is None:
+        yield 0, None, stored[row].tolist()
+        return
+    positions = stored.positions[row]
+    begins = [0, *(np.flatnonzero(positions[1:] == 0) + 1).tolist()]
+    for begin, ids in zip(begins, np.split(stored[row], begins[1:]), strict=True):
+        yield begin, int(positions[begin]), ids.tolist()
 
 
 def mapped_tokens(workspace: Path, text: str) -> Iterator[str]:

@@ -105,9 +105,9 @@ def time_parts(parquet: Path, megabytes: float) -> dict[str, float]:
 
     from duckling_data.base.files import sha256_file
     from duckling_data.corpus.readers import ReadOptions, read_blocks
+    from duckling_data.rows.cut import RowPacker
     from duckling_data.rows.write import RowWriter
     from duckling_data.stages.count import CountSettings, Tally, sample_positions, tally_batch
-    from duckling_data.stages.pack import RowPacker
     from duckling_data.stages.vocab import VocabSettings, build_mapping
     from duckling_data.tokens.compact import CompactTable
     from duckling_data.tokens.encoders import load_encoder

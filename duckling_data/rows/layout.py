@@ -1,5 +1,7 @@
 """How rows of tokens are laid out: an Arrow column of lists of `ctx` ids, whose dtype the vocabulary size decides.
 
+A second column, where it is asked for, says where stories begin: each token's index in its own story.
+
 A wider dtype than uint16, for larger vocabularies, is added to `row_dtype` and `TokenIds`, and nowhere else.
 """
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 COLUMN = "input_ids"
+POSITION = "position"
+"""The column of each token's index in its own story, uint32: 0 at a story's first token."""
 ROWS_PER_BATCH = 1024
 ROWS_PER_SHARD = 1 << 16
 MAX_VOCAB = 1 << 16
@@ -24,6 +28,8 @@ MAX_VOCAB = 1 << 16
 
 TokenIds = npt.NDArray[np.uint16]
 """Token ids in memory: one dimension for a text, (n, ctx) for rows."""
+Positions = npt.NDArray[np.uint32]
+"""The tokens' indices in their own stories, in the same shape."""
 
 
 def row_dtype(total_vocab: int) -> np.dtype[np.uint16]:
@@ -38,27 +44,32 @@ def row_dtype(total_vocab: int) -> np.dtype[np.uint16]:
     return np.dtype(np.uint16)
 
 
-def row_type(ctx: int, total_vocab: int = MAX_VOCAB) -> pa.FixedSizeListType:
-    """Return the Arrow type of a row: `fixed_size_list<dtype>[ctx]`, the dtype that of `row_dtype(total_vocab)`."""
+def column_dtypes(total_vocab: int = MAX_VOCAB, *, positions: bool = False) -> dict[str, np.dtype[Any]]:
+    """Return the dtype of each column by its name: the ids', that of `row_dtype(total_vocab)`, and the positions'."""
+    return {COLUMN: row_dtype(total_vocab)} | ({POSITION: np.dtype(np.uint32)} if positions else {})
+
+
+def schema(ctx: int, total_vocab: int = MAX_VOCAB, *, positions: bool = False) -> pa.Schema:
+    """Return the Arrow schema of the rows: each column a `fixed_size_list<dtype>[ctx]`, with datasets' metadata."""
     import pyarrow as pa
 
-    return pa.list_(pa.from_numpy_dtype(row_dtype(total_vocab)), ctx)
+    dtypes = column_dtypes(total_vocab, positions=positions)
+    metadata = {"huggingface": json.dumps({"info": {"features": _features(ctx, dtypes)}})}
+    fields = [pa.field(name, pa.list_(pa.from_numpy_dtype(dtype), ctx)) for name, dtype in dtypes.items()]
+    return pa.schema(fields, metadata=metadata)
 
 
-def schema(ctx: int, total_vocab: int = MAX_VOCAB) -> pa.Schema:
-    """Return the Arrow schema of the rows: one column of `row_type(ctx, total_vocab)`, with datasets' metadata."""
-    import pyarrow as pa
-
-    metadata = {"huggingface": json.dumps({"info": {"features": _features(ctx, total_vocab)}})}
-    return pa.schema([pa.field(COLUMN, row_type(ctx, total_vocab))], metadata=metadata)
-
-
-def dataset_info(ctx: int, total_vocab: int = MAX_VOCAB) -> dict[str, Any]:
+def dataset_info(ctx: int, total_vocab: int = MAX_VOCAB, *, positions: bool = False) -> dict[str, Any]:
     """Return the content of `dataset_info.json`, as datasets writes it beside the rows."""
-    features = _features(ctx, total_vocab)
+    features = _features(ctx, column_dtypes(total_vocab, positions=positions))
     return {"citation": "", "description": "", "features": features, "homepage": "", "license": ""}
 
 
-def _features(ctx: int, total_vocab: int) -> dict[str, Any]:
-    value = {"dtype": row_dtype(total_vocab).name, "_type": "Value"}
-    return {COLUMN: {"feature": value, "length": ctx, "_type": "Sequence"}}
+def fingerprint(payload_sha256: str, positions_sha256: str | None) -> str:
+    """Return what datasets names its caches by, 16 hex digits: other content, other caches."""
+    return payload_sha256[:16] if positions_sha256 is None else payload_sha256[:8] + positions_sha256[:8]
+
+
+def _features(ctx: int, dtypes: dict[str, np.dtype[Any]]) -> dict[str, Any]:
+    values = {name: {"dtype": dtype.name, "_type": "Value"} for name, dtype in dtypes.items()}
+    return {name: {"feature": value, "length": ctx, "_type": "Sequence"} for name, value in values.items()}

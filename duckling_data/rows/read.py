@@ -10,7 +10,7 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import msgspec
 import numpy as np
@@ -19,26 +19,23 @@ import numpy.typing as npt
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import open_regular
 from duckling_data.base.records import read_record
-from duckling_data.rows.layout import COLUMN, ROWS_PER_SHARD, TokenIds, row_dtype, row_type
+from duckling_data.rows.layout import COLUMN, POSITION, ROWS_PER_SHARD, Positions, TokenIds, column_dtypes, row_dtype
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+T = TypeVar("T", np.uint16, np.uint32)
 
 AGAIN = "run duckling-data pack"
 """What to do about a directory that cannot be read."""
 
 
-class Rows:
-    """Rows of token ids, in memory or memory-mapped: `rows[i]` is a view of shape (ctx,), `rows[a:b]` a copy (n, ctx).
+class Column(Generic[T]):
+    """A column of rows: `column[i]` is a view of shape (ctx,), `column[a:b]` a copy (n, ctx)."""
 
-    >>> rows = open_rows("artifacts/tokenized_dataset")
-    >>> rows[0].dtype, rows[0].shape, rows[:3].shape
-    (dtype('uint16'), (512,), (3, 512))
-    """
-
-    def __init__(self, chunks: Sequence[TokenIds]) -> None:
+    def __init__(self, chunks: Sequence[npt.NDArray[T]]) -> None:
         """`chunks` hold the rows in order, each of shape (rows, ctx)."""
-        self.chunks = list(chunks)
+        self.chunks: list[npt.NDArray[T]] = list(chunks)
         self._ends = np.cumsum([0, *map(len, chunks)])[1:]
 
     @property
@@ -50,10 +47,10 @@ class Rows:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     @overload
-    def __getitem__(self, index: int) -> TokenIds: ...
+    def __getitem__(self, index: int) -> npt.NDArray[T]: ...
     @overload
-    def __getitem__(self, index: slice) -> TokenIds: ...
-    def __getitem__(self, index: int | slice) -> TokenIds:
+    def __getitem__(self, index: slice) -> npt.NDArray[T]: ...
+    def __getitem__(self, index: int | slice) -> npt.NDArray[T]:
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             if step != 1:
@@ -63,21 +60,43 @@ class Rows:
         if not 0 <= row < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         number = int(np.searchsorted(self._ends, row, side="right"))
-        tokens: TokenIds = self.chunks[number][row - int(self._ends[number])]
-        return tokens
+        row_of: npt.NDArray[T] = self.chunks[number][row - int(self._ends[number])]
+        return row_of
 
-    def __iter__(self) -> Iterator[TokenIds]:
+    def __iter__(self) -> Iterator[npt.NDArray[T]]:
         for chunk in self.chunks:
             yield from chunk
 
-    def between(self, start: int, stop: int) -> TokenIds:
+    def between(self, start: int, stop: int) -> npt.NDArray[T]:
         """Return the rows from `start` to `stop`, as many of them as there are: shape (n, ctx)."""
-        parts = [np.empty((0, self.ctx), row_dtype(0))]
+        parts: list[npt.NDArray[Any]] = [np.empty((0, self.ctx), row_dtype(0))]
         for chunk, end in zip(self.chunks, self._ends.tolist(), strict=True):
             first = end - len(chunk)
             if first < stop and end > start:
                 parts.append(chunk[max(start - first, 0) : stop - first])
         return np.concatenate(parts)
+
+    def payload_sha256(self) -> str:
+        """Return the SHA-256 of the values, little-endian, in order. Reads all rows."""
+        payload = hashlib.sha256()
+        for chunk in self.chunks:
+            payload.update(np.ascontiguousarray(chunk, chunk.dtype.newbyteorder("<")).data)
+        return payload.hexdigest()
+
+
+class Rows(Column[np.uint16]):
+    """Rows of token ids, in memory or memory-mapped: `rows[i]` is a view of shape (ctx,), `rows[a:b]` a copy (n, ctx).
+
+    >>> rows = open_rows("artifacts/tokenized_dataset")
+    >>> rows[0].dtype, rows[0].shape, rows[:3].shape
+    (dtype('uint16'), (512,), (3, 512))
+    """
+
+    def __init__(self, chunks: Sequence[TokenIds], positions: Column[np.uint32] | None = None) -> None:
+        """`chunks` hold the rows in order, each of shape (rows, ctx); `positions` as many rows."""
+        super().__init__(chunks)
+        self.positions = positions
+        """Each token's index in its own story (`pack --positions`), or None where they are not stored."""
 
     def max_id(self) -> int:
         """Return the largest id of all rows, or -1 where there are none. Reads them all."""
@@ -91,19 +110,12 @@ class Rows:
                 found += np.bincount(chunk[start : start + 8192].reshape(-1), minlength=len(found))
         return found
 
-    def payload_sha256(self) -> str:
-        """Return the SHA-256 of the tokens, little-endian, in order. Reads all rows."""
-        payload = hashlib.sha256()
-        for chunk in self.chunks:
-            payload.update(np.ascontiguousarray(chunk, chunk.dtype.newbyteorder("<")).data)
-        return payload.hexdigest()
-
 
 class StoredRows(Rows):
     """The rows of a dataset directory, with the names of their files. Raises InputError as `open_rows` does."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(read_rows(folder))
+        super().__init__(*_columns(folder))
         self.name = folder.name
 
     def where(self, row: int) -> str:
@@ -111,17 +123,23 @@ class StoredRows(Rows):
         shards = max(1, -(-len(self) // ROWS_PER_SHARD))
         return f"{self.name}/data-{row // ROWS_PER_SHARD:05d}-of-{shards:05d}.arrow row {row:,}"
 
-    def difference(self, start: int, expected: TokenIds) -> str | None:
-        """Return where the rows from `start` on are not the `expected` ones first, or None."""
-        found = self.between(start, start + len(expected))
-        count = len(found)
-        if count and found.shape[1] != expected.shape[1]:
-            return f"{self.where(start)} has {found.shape[1]} tokens, expected {expected.shape[1]}"
-        for row, column in np.argwhere(found != expected[:count])[:1].tolist() if count else ():
-            ids = f"found {found[row, column]}, expected {expected[row, column]}"
-            return f"{self.where(start + row)} column {column}: {ids}"
-        if count < len(expected):
+    def difference(self, start: int, expected: TokenIds, positions: Positions | None = None) -> str | None:
+        """Return where the rows from `start` on, or their tokens' positions, are not the `expected` ones, or None."""
+        count = len(self.between(start, start + len(expected)))
+        fault = self._difference("", self, start, expected[:count]) if count else None
+        if fault is None and count and self.positions is not None and positions is not None:
+            fault = self._difference("position ", self.positions, start, positions[:count])
+        if fault is None and count < len(expected):
             return f"{self.where(start + count)} is missing, expected one that begins with {expected[count, 0]}"
+        return fault
+
+    def _difference(self, what: str, column: Column[T], start: int, expected: npt.NDArray[T]) -> str | None:
+        found = column.between(start, start + len(expected))
+        if found.shape[1] != expected.shape[1]:
+            return f"{self.where(start)} has {found.shape[1]} tokens, expected {expected.shape[1]}"
+        for row, at in np.argwhere(found != expected)[:1].tolist():
+            values = f"found {what}{found[row, at]}, expected {expected[row, at]}"
+            return f"{self.where(start + row)} column {at}: {values}"
         return None
 
 
@@ -133,13 +151,30 @@ def open_rows(folder: str | os.PathLike[str]) -> Rows:
     >>> len(open_rows("artifacts/tokenized_dataset")) > 0
     True
     """
-    return Rows(read_rows(Path(folder)))
+    return Rows(*_columns(Path(folder)))
 
 
 def read_rows(folder: Path) -> list[TokenIds]:
     """Return the rows of each batch, memory-mapped, each of shape (rows, ctx). Raises InputError as `open_rows`."""
-    chunks = [chunk for path in shard_paths(folder) for chunk in _read_shard(path).chunks if len(chunk)]
-    return [chunk.flatten().to_numpy(zero_copy_only=True).reshape(len(chunk), -1) for chunk in chunks]
+    return _columns(folder)[0]
+
+
+def _columns(folder: Path) -> tuple[list[TokenIds], Column[np.uint32] | None]:
+    """Return the ids of each batch, and the positions, if there are any."""
+    tables = {path: _read_shard(path) for path in shard_paths(folder)}
+    for path, table in tables.items():
+        if table.column_names != (first := next(iter(tables.values())).column_names):
+            raise InputError(f"{path}: it holds {table.column_names}, the first shard {first}; {AGAIN}")
+    ids, positions = (
+        [
+            chunk.flatten().to_numpy(zero_copy_only=True).reshape(len(chunk), -1)
+            for table in tables.values()
+            for chunk in (table.column(name).chunks if name in table.column_names else ())
+            if len(chunk)
+        ]
+        for name in (COLUMN, POSITION)
+    )
+    return ids, Column(positions) if positions else None
 
 
 class _File(msgspec.Struct):
@@ -163,8 +198,8 @@ def shard_paths(folder: Path, advice: str = AGAIN) -> list[Path]:
     return paths
 
 
-def _read_shard(path: Path) -> pa.ChunkedArray:
-    """Return a shard's column. Raises InputError for a shard that is not whole or not of this layout."""
+def _read_shard(path: Path) -> pa.Table:
+    """Return a shard's columns. Raises InputError for a shard that is not whole or not of this layout."""
     import pyarrow as pa
 
     try:
@@ -177,13 +212,12 @@ def _read_shard(path: Path) -> pa.ChunkedArray:
         _check_layout(reader.schema)
         table = reader.read_all()
         table.validate()
-        column = table.column(COLUMN)
-        if any(chunk.null_count or chunk.flatten().null_count for chunk in column.chunks):
+        if any(chunk.null_count or chunk.flatten().null_count for column in table.columns for chunk in column.chunks):
             raise ValueError("it has nulls instead of tokens")
     except (pa.ArrowException, ValueError, KeyError, TypeError, OSError, OverflowError, MemoryError) as error:
         reason = f"{error}".partition("\n")[0] or type(error).__name__
         raise InputError(f"{path}: {reason}; {AGAIN}") from error
-    return column
+    return table
 
 
 def is_compressed(message: pa.Message) -> bool:
@@ -215,8 +249,14 @@ def _field(metadata: bytes, table: int, number: int) -> int:
 def _check_layout(found: pa.Schema) -> None:
     import pyarrow as pa
 
-    ids = row_type(1).value_type
-    kind = found.field(COLUMN).type if found.names == [COLUMN] else None
-    if not (kind and pa.types.is_fixed_size_list(kind) and kind.value_type == ids and kind.list_size > 0):
+    dtypes = column_dtypes(positions=POSITION in found.names)
+    fits = found.names == list(dtypes) and all(
+        pa.types.is_fixed_size_list(kind)
+        and kind.value_type == pa.from_numpy_dtype(dtype)
+        and kind.list_size == found.types[0].list_size > 0
+        for kind, dtype in zip(found.types, dtypes.values(), strict=True)
+    )
+    if not fits:
         columns = ", ".join(f"{name[:20]} of {str(found.field(i).type)[:60]}" for i, name in enumerate(found.names[:4]))
-        raise ValueError(f"it holds {columns!r}, expected {COLUMN!r} of fixed_size_list<{ids}>")
+        expected = " and ".join(f"{name!r} of fixed_size_list<{dtype}>" for name, dtype in dtypes.items())
+        raise ValueError(f"it holds {columns!r}, expected {expected}")

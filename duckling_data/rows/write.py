@@ -18,13 +18,17 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from duckling_data.base.disk import disk_errors, make_directory
 from duckling_data.base.executor import Background
 from duckling_data.base.files import PARTIAL, remove, replace_directory, sync_directory, write_bytes
 from duckling_data.base.records import FileRecord
 from duckling_data.rows import layout
-from duckling_data.rows.layout import MAX_VOCAB, TokenIds
+from duckling_data.rows.layout import MAX_VOCAB, Positions, TokenIds
+
+Columns = list[npt.NDArray[Any]]
+"""Rows, shape (n, ctx), and their tokens' positions, if there are any."""
 
 
 class _HashingFile(io.BufferedWriter):
@@ -52,20 +56,22 @@ class RowWriter:
     `discard()`. The bytes depend on the rows alone, not on how many come in one call.
     """
 
-    def __init__(self, place: Path, ctx: int, split: str, total_vocab: int = MAX_VOCAB) -> None:
+    def __init__(
+        self, place: Path, ctx: int, split: str, total_vocab: int = MAX_VOCAB, *, positions: bool = False
+    ) -> None:
         self._place = place
         self._partial = place.with_name(place.name + PARTIAL)
         self._ctx = ctx
         self._split = split
-        self._dtype = layout.row_dtype(total_vocab).newbyteorder("<")
-        self._schema = layout.schema(ctx, total_vocab)
-        self._info = layout.dataset_info(ctx, total_vocab)
-        self._held: TokenIds = np.empty((0, ctx), self._dtype)
+        dtypes = layout.column_dtypes(total_vocab, positions=positions).values()
+        self._schema = layout.schema(ctx, total_vocab, positions=positions)
+        self._info = layout.dataset_info(ctx, total_vocab, positions=positions)
+        self._held: Columns = [np.empty((0, ctx), dtype.newbyteorder("<")) for dtype in dtypes]
         self._shards: list[FileRecord] = []
         self._shard_rows = 0
         self._file: _HashingFile | None = None
         self._stream: Any = None
-        self._payload = hashlib.sha256()
+        self._digests = [hashlib.sha256() for _ in self._held]
         self._disk = Background()
         self.outputs: dict[str, FileRecord] = {}
         """After the `with`: the record of each file, by its name inside the directory."""
@@ -73,7 +79,12 @@ class RowWriter:
     @property
     def payload_sha256(self) -> str:
         """SHA-256 of the rows' tokens so far, little-endian, in order."""
-        return self._payload.hexdigest()
+        return self._digests[0].hexdigest()
+
+    @property
+    def positions_sha256(self) -> str | None:
+        """SHA-256 of the tokens' positions so far, little-endian, in order; None where none are written."""
+        return self._digests[1].hexdigest() if len(self._digests) > 1 else None
 
     def __enter__(self) -> Self:
         with disk_errors(self._partial):
@@ -97,31 +108,34 @@ class RowWriter:
                 self._file.close()
         self.discard()
 
-    def write(self, rows: TokenIds) -> None:
-        """Append rows: ids of the rows' dtype, shape (n, ctx)."""
-        rows = np.ascontiguousarray(rows, self._dtype)
-        self._payload.update(rows.data)
-        rows = np.concatenate([self._held, rows])
-        end = len(rows) - len(rows) % layout.ROWS_PER_BATCH
-        self._held = rows[end:]
+    def write(self, rows: TokenIds, positions: Positions | None = None) -> None:
+        """Append rows, and their tokens' positions if the writer was told of them: shape (n, ctx) both."""
+        given = [rows] if positions is None else [rows, positions]
+        columns: Columns = []
+        for column, held, digest in zip(given, self._held, self._digests, strict=True):
+            column = np.ascontiguousarray(column, held.dtype)
+            digest.update(column.data)
+            columns.append(np.concatenate([held, column]))
+        end = len(columns[0]) - len(columns[0]) % layout.ROWS_PER_BATCH
+        self._held = [column[end:] for column in columns]
         if end:
             # Hashing and writing the file is half of a row's cost: a thread does it beside the cutting of the next.
-            self._disk.submit(self._write_batches, rows[:end])
+            self._disk.submit(self._write_batches, [column[:end] for column in columns])
 
-    def _write_batches(self, rows: TokenIds) -> None:
+    def _write_batches(self, columns: Columns) -> None:
         with disk_errors(self._partial):
-            for start in range(0, len(rows), layout.ROWS_PER_BATCH):
-                self._write_batch(rows[start : start + layout.ROWS_PER_BATCH])
+            for start in range(0, len(columns[0]), layout.ROWS_PER_BATCH):
+                self._write_batch([column[start : start + layout.ROWS_PER_BATCH] for column in columns])
 
-    def _write_batch(self, rows: TokenIds) -> None:
+    def _write_batch(self, columns: Columns) -> None:
         import pyarrow as pa
 
         if self._file is None:
             self._file = _HashingFile(self._shard_path(len(self._shards)))
             self._stream = pa.ipc.new_stream(self._file, self._schema)
-        column = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), self._ctx)
-        self._stream.write_batch(pa.record_batch([column], schema=self._schema))
-        self._shard_rows += len(rows)
+        lists = [pa.FixedSizeListArray.from_arrays(pa.array(column.reshape(-1)), self._ctx) for column in columns]
+        self._stream.write_batch(pa.record_batch(lists, schema=self._schema))
+        self._shard_rows += len(columns[0])
         if self._shard_rows >= layout.ROWS_PER_SHARD:
             self._close_shard(self._file)
 
@@ -146,7 +160,7 @@ class RowWriter:
                 self.outputs[name] = record
             state: dict[str, Any] = {
                 "_data_files": [{"filename": name} for name in self.outputs],
-                "_fingerprint": self.payload_sha256[:16],
+                "_fingerprint": layout.fingerprint(self.payload_sha256, self.positions_sha256),
                 "_format_columns": None,
                 "_format_kwargs": {},
                 "_format_type": None,

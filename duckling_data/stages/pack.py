@@ -12,8 +12,8 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,7 +22,8 @@ import numpy.typing as npt
 from duckling_data.base.disk import check_room, disk_errors
 from duckling_data.base.errors import InputError
 from duckling_data.base.records import Count, FileRecord
-from duckling_data.rows.layout import TokenIds, row_dtype
+from duckling_data.rows.cut import RowPacker, story_positions
+from duckling_data.rows.layout import Positions, TokenIds, column_dtypes
 from duckling_data.rows.write import RowWriter
 from duckling_data.stages.base import Context, Made, Stage
 from duckling_data.stages.count import COUNT, CountFigures
@@ -31,6 +32,7 @@ from duckling_data.tokens.compact import Compacted, CompactTable
 from duckling_data.tokens.encoding import EncodedBatch, EncodedSplit
 from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import MAPPING_FILE, TokenMapping, read_mapping
+from duckling_data.workspace.settings import ADDED
 
 DATASET_NAMES = {"train": "tokenized_dataset", "validation": "tokenized_validation"}
 """The directory of each split's rows, inside the workspace."""
@@ -48,6 +50,8 @@ class PackSettings:
     """Stories concatenated before they are cut; None concatenates all."""
     separator: str = "none"
     """What follows each story: nothing, or `<|endoftext|>` (a mapping made with --eos)."""
+    positions: bool = field(default=False, metadata=ADDED)
+    """Whether a second column holds each token's index in its own story; a separator is its story's last token."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.ctx <= 1 << 20:
@@ -58,54 +62,7 @@ class PackSettings:
             raise InputError(f"--separator {self.separator}: expected one of {', '.join(SEPARATORS)}.")
 
 
-class RowPacker:
-    """Cuts a stream of stories into rows; the same rows however the stories are batched."""
-
-    def __init__(self, ctx: int, group: int | None) -> None:
-        self.ctx = ctx
-        self.group = group
-        self.dropped = 0
-        """Tokens in the tails dropped so far."""
-        self._carry: TokenIds = np.empty(0, row_dtype(0))
-        self._in_group = 0
-
-    def add(self, tokens: TokenIds, lengths: npt.NDArray[np.int64]) -> TokenIds:
-        """Return the rows that these stories, one after the other in `tokens`, complete: uint16, shape (n, ctx).
-
-        What is left of an unfinished group (fewer than ctx tokens) is kept for the next call.
-        """
-        stream = np.concatenate([self._carry, tokens]) if len(self._carry) else tokens
-        ends = self._group_ends(lengths, len(self._carry))
-        begins = np.concatenate([[0], ends])
-        stops = np.append(ends, len(stream))
-        rows = (stops - begins) // self.ctx
-        # Row r of a group starts r * ctx after the group's begin: all starts at once, for any number of groups.
-        within = np.arange(rows.sum()) - np.repeat(np.cumsum(rows) - rows, rows)
-        starts = np.repeat(begins, rows) + within * self.ctx
-        tails = stops - begins - rows * self.ctx
-        self.dropped += int(tails[:-1].sum())
-        self._carry = stream[len(stream) - int(tails[-1]) :].copy()
-        if len(starts) == 0:  # the stream may be shorter than a window
-            return np.empty((0, self.ctx), stream.dtype)
-        cut: TokenIds = np.lib.stride_tricks.sliding_window_view(stream, self.ctx)[starts]
-        return cut
-
-    def _group_ends(self, lengths: npt.NDArray[np.int64], offset: int) -> npt.NDArray[np.int64]:
-        """Return where, in the stream that starts `offset` tokens before these stories, groups end."""
-        if self.group is None:
-            return np.empty(0, np.int64)
-        last = np.arange(self.group - self._in_group - 1, len(lengths), self.group)
-        self._in_group = (self._in_group + len(lengths)) % self.group
-        ends: npt.NDArray[np.int64] = np.cumsum(lengths)[last] + offset
-        return ends
-
-    def finish(self) -> None:
-        """Drop the tail of the last group."""
-        self.dropped += len(self._carry)
-        self._carry = self._carry[:0]
-
-
-class SplitFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SplitFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What is measured while a split is packed."""
 
     stories: Count
@@ -122,6 +79,8 @@ class SplitFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dropped_tail_tokens: Count
     payload_sha256: str
     """SHA-256 of the rows' tokens, little-endian uint16, in order."""
+    positions_sha256: str | None = None
+    """SHA-256 of the tokens' positions, little-endian uint32, in order; None where none are stored."""
 
 
 class PackFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -132,6 +91,17 @@ class PackFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if "train" not in self.splits:
             raise ValueError("Object missing required split `train`")
+
+
+class PackedBatch(NamedTuple):
+    """The rows that some stories complete."""
+
+    rows: TokenIds
+    """(n, ctx)"""
+    positions: Positions | None
+    """(n, ctx), each token's index in its own story; None where they are not asked for."""
+    lengths: npt.NDArray[np.int64]
+    """(stories,) compact tokens in each story."""
 
 
 class SplitPacker:
@@ -147,29 +117,32 @@ class SplitPacker:
                 "make one with `duckling-data build-vocab --eos`."
             )
         self._packer = RowPacker(settings.ctx, settings.group)
+        self._positions = RowPacker(settings.ctx, settings.group) if settings.positions else None
         self._sums = Counter(stories=0, null_stories=0, gpt2_tokens=0, unknown_tokens=0, tokens=0, rows=0)
 
-    def compact(self, batch: EncodedBatch) -> tuple[Compacted, EncodedBatch]:
-        """Return a batch's stories in compact ids, separators included, and the batch."""
-        return self._table.compact(batch.tokens, batch.lengths, self._separator), batch
+    def compact(self, batch: EncodedBatch) -> tuple[Compacted, Positions | None, EncodedBatch]:
+        """Return a batch's stories in compact ids, separators included, the tokens' positions, and the batch."""
+        part = self._table.compact(batch.tokens, batch.lengths, self._separator)
+        return part, story_positions(part.lengths) if self._positions else None, batch
 
-    def batches(self, *, last: bool = False) -> Iterator[tuple[TokenIds, npt.NDArray[np.int64]]]:
-        """Yield (rows, lengths): uint16 (n, ctx), and the compact tokens in each of the stories that complete them.
-
-        `last` as in `EncodedSplit.map`. To be gone through once, to the end.
-        """
-        for part, batch in self._encoded.map(self.compact, last=last):
+    def batches(self, *, last: bool = False) -> Iterator[PackedBatch]:
+        """Yield the rows, batch by batch. `last` as in `EncodedSplit.map`. To be gone through once, to the end."""
+        for part, stream, batch in self._encoded.map(self.compact, last=last):
             rows = self._packer.add(part.tokens, part.lengths)
+            positions = self._positions.add(stream, part.lengths) if self._positions and stream is not None else None
             self._sums.update(stories=len(part.lengths), null_stories=batch.nulls, gpt2_tokens=len(batch.tokens))
             self._sums.update(unknown_tokens=part.unknown, tokens=len(part.tokens), rows=len(rows))
-            yield rows, part.lengths
+            yield PackedBatch(rows, positions, part.lengths)
         self._packer.finish()
 
-    def figures(self, payload_sha256: str) -> SplitFigures:
-        """Return the figures of what `batches` gave; the rows' digest is the caller's."""
+    def figures(self, payload_sha256: str, positions_sha256: str | None) -> SplitFigures:
+        """Return the figures of what `batches` gave; the digests of the rows and the positions are the caller's."""
         rate = round(self._sums["unknown_tokens"] / max(self._sums["gpt2_tokens"], 1), 9)
         dropped = self._packer.dropped
-        return SplitFigures(**self._sums, unknown_rate=rate, dropped_tail_tokens=dropped, payload_sha256=payload_sha256)
+        return SplitFigures(
+            **self._sums, unknown_rate=rate, dropped_tail_tokens=dropped, payload_sha256=payload_sha256,
+            positions_sha256=positions_sha256,
+        )  # fmt: skip
 
 
 def _write_split(
@@ -179,14 +152,15 @@ def _write_split(
     encoded = context.encoded[split]
     packer = SplitPacker(encoded, mapping, settings)
     stories = encoded.split.stories
+    place, total_vocab = context.workspace / DATASET_NAMES[split], mapping["total_vocab"]
     with (
-        RowWriter(context.workspace / DATASET_NAMES[split], settings.ctx, split, mapping["total_vocab"]) as writer,
+        RowWriter(place, settings.ctx, split, total_vocab, positions=settings.positions) as writer,
         context.reporter.bar(f"pack {split}", stories, "stories") as bar,
     ):
-        for rows, lengths in packer.batches(last=True):
-            writer.write(rows)
-            bar.update(len(lengths))
-        figures = packer.figures(writer.payload_sha256)
+        for batch in packer.batches(last=True):
+            writer.write(batch.rows, batch.positions)
+            bar.update(len(batch.lengths))
+        figures = packer.figures(writer.payload_sha256, writer.positions_sha256)
         if not figures.rows:
             raise InputError(
                 f"the {stories:,} stories of the {split} split hold {figures.tokens:,} tokens and fill no row of --ctx "
@@ -200,18 +174,22 @@ def _inputs(context: Context, settings: PackSettings) -> dict[str, str]:
     return {"mapping": context.output(VOCAB.name, MAPPING_FILE)} | corpus
 
 
-def _check_room(context: Context) -> None:
-    """Raise OutsideError where the disk has no room for the rows: 2 bytes a token, less the tokens kept there."""
+def _check_room(context: Context, settings: PackSettings) -> None:
+    """Raise OutsideError where the disk has no room for the rows: 2 bytes a token, less the tokens kept there.
+
+    A token's position takes 4 bytes more.
+    """
     counted = context.manifest.figures(COUNT.name, CountFigures)
     if counted is None:  # a mapping of the user's own needs no counts
         return
-    a_story = 2 * counted.tokens // counted.stories_counted
+    a_token = sum(dtype.itemsize for dtype in column_dtypes(positions=settings.positions).values())
+    a_story = a_token * counted.tokens // counted.stories_counted
     needed = sum(max(0, a_story * split.split.stories - split.kept_bytes) for split in context.encoded.values())
     check_room(context.workspace, min(needed, 1 << 62), "the packed rows")
 
 
 def _make(context: Context, settings: PackSettings) -> Made[PackFigures]:
-    _check_room(context)
+    _check_room(context, settings)
     mapping = read_mapping(context.workspace / MAPPING_FILE)
     written: dict[str, tuple[RowWriter, SplitFigures]] = {}
     try:

@@ -16,6 +16,7 @@ import numpy as np
 from duckling_data.base.progress import Reporter
 from duckling_data.base.records import changed, plain
 from duckling_data.corpus.splits import Corpus
+from duckling_data.rows.layout import POSITION
 from duckling_data.rows.read import StoredRows
 from duckling_data.stages.count import CountFigures, CountSettings, count_tokens, occurring_ids
 from duckling_data.stages.counts import COLUMNS, COUNTS_NAME, read_counts
@@ -93,6 +94,10 @@ def pack_faults(workspace: Path, settings: PackSettings, figures: PackFigures, s
     mapping = read_mapping(workspace / MAPPING_FILE)
     for split, recorded in figures.splits.items():
         stored = StoredRows(workspace / DATASET_NAMES[split])
+        if (stored.positions is not None) != settings.positions:
+            there = "no" if stored.positions is None else "a"
+            yield f"{stored.name} has {there} column {POSITION}, manifest.json says positions {settings.positions}"
+            continue
         packer = SplitPacker(stories.encoded(split), mapping, settings)
         yield from islice(_split_faults(split, stored, recorded, packer, stories, mapping["live_tokens"]), 1)
 
@@ -102,16 +107,17 @@ def _split_faults(
 ) -> Iterator[str]:
     made = 0
     with stories.reporter.bar(f"verify {split} rows", recorded.stories, "stories") as bar:
-        for rows, lengths in packer.batches():
-            if (difference := stored.difference(made, rows)) is not None:
+        for batch in packer.batches():
+            if (difference := stored.difference(made, batch.rows, batch.positions)) is not None:
                 yield difference
-            made += len(rows)
-            bar.update(len(lengths))
+            made += len(batch.rows)
+            bar.update(len(batch.lengths))
     if stored.max_id() >= live:
         yield f"{stored.name}: has id {stored.max_id()}, a dead one; expected ids below {live}"
     if len(stored) > made:
         yield f"{stored.where(made)} was added, the stories give {made:,} rows"
-    yield from figure_faults(f"the {split} split", packer.figures(stored.payload_sha256()), recorded)
+    digests = stored.payload_sha256(), stored.positions.payload_sha256() if stored.positions else None
+    yield from figure_faults(f"the {split} split", packer.figures(*digests), recorded)
     yield from encoder_faults(split, stories)
 
 

@@ -153,9 +153,11 @@ class Manifest:
             return "it was interrupted" if stage in self.stages else "not made yet"
         for name, value in settings.items():
             if record.settings.get(name) != value:
-                return f"{name} changed from {record.settings.get(name)} to {value}"
+                return f"{name} changed from {record.settings.get(name, 'its default')} to {value}"
         for name in changed(record.inputs, inputs):
             return f"{name} changed"
+        for name in changed(record.settings, settings):  # a setting that is left out at its default
+            return f"{name} changed from {record.settings[name]} to its default"
         for name, fault in file_faults(self.workspace, record.outputs, content=False):
             return f"{name} {fault}"
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Generic, TypeVar, get_type_hints
 
 import msgspec
@@ -15,6 +15,8 @@ S = TypeVar("S")
 
 ALL = "all"
 """How None (`--sample all`, `--group all`) is written in the manifest and on the command line."""
+ADDED = {"added": True}
+"""Metadata of a setting that earlier versions had not: the manifest has it only where it is not at its default."""
 LONGEST = 60
 """Characters of a setting, at most: it is shown in one line."""
 
@@ -28,9 +30,10 @@ class Resolved(Generic[S]):
     """`given`, `remembered` or `default`, by field."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the settings as the manifest keeps them: None as `all`."""
-        fields = asdict(self.value).items()  # type: ignore[call-overload]  # a dataclass
-        return {name: ALL if value is None else value for name, value in fields}
+        """Return the settings as the manifest keeps them: None as `all`, those of ADDED unless at their default."""
+        every = {field: getattr(self.value, field.name) for field in fields(self.value)}  # type: ignore[arg-type]
+        kept = {at.name: value for at, value in every.items() if "added" not in at.metadata or value != at.default}
+        return {name: ALL if value is None else value for name, value in kept.items()}
 
     def line(self) -> str:
         """Return the settings and their origins in one line for a person."""
