@@ -44,7 +44,7 @@ OF_ADAM = ("betas", "adam_epsilon")
 """Settings that SGD has not."""
 FIRST = ("engine", "optimizer", "adam_epsilon", "activation", "dropout")
 """The settings that come first in `config.json`."""
-ADDED = ("init_std",)
+ADDED = ("init_std", "mask_across_stories")
 """Settings that `config.json` has only where they are not at their default: earlier versions had none of them."""
 NOT_IN_THE_NAME = ("steps", "seed", "device", "threads", "processes", "report_to", "checkpoint_steps",
                    "keep_checkpoints", "eval_steps", "eval_rows")  # fmt: skip
@@ -101,6 +101,9 @@ class TrainConfig:
     dropout: float = setting(0.0, "Dropout of the embedding, the attention weights and each layer's output.")
     init_std: float = setting(0.02, "Standard deviation of the initial weights.")
     """GPT-2 divides it by √(2 · blocks) for the layers that write to the residual stream."""
+    mask_across_stories: bool = setting(
+        False, "Let a token attend only to its own story; needs pack --positions.  [default: off]"
+    )
     logging_steps: int = setting(10, "Steps between two logged losses.")
     """Step 1 is logged, too. A logged loss is the mean since the last log."""
     eval_steps: int = setting(0, "Steps between two evaluations; 0 evaluates at the end alone.")
@@ -193,6 +196,9 @@ class TrainConfig:
             value = getattr(self, field.name)
             if field.name not in NOT_IN_THE_NAME and value != field.default:
                 values = value if isinstance(value, tuple) else (value,)
+                if value is True:
+                    parts.append(word(field.name))
+                    continue
                 text = "-".join(part if isinstance(part, str) else number_text(part) for part in values)
                 parts.append("untied" if field.name == "tied" else f"{word(field.name)}-{text}")
         return "-".join(parts)

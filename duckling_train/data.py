@@ -7,14 +7,18 @@ manifest names the data that it was trained on, and data other than the workspac
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import sha256_file
 from duckling_data.rows.layout import COLUMN as COLUMN
-from duckling_data.rows.layout import TokenIds
-from duckling_data.rows.read import Rows, open_rows
+from duckling_data.rows.layout import POSITION as POSITION
+from duckling_data.rows.read import Column, Rows, open_rows
 from duckling_data.stages.pack import DATASET_NAMES, PACK, PackFigures
 from duckling_data.tokens.mapping import MAPPING_FILE as MAPPING
 from duckling_data.tokens.mapping import TokenMapping, read_mapping
@@ -25,16 +29,31 @@ DATASET, VALIDATION = DATASET_NAMES["train"], DATASET_NAMES["validation"]
 
 
 class PackedRows:
-    """The rows as a map-style dataset: item `i` is `{"input_ids": uint16[context]}`, as in the seed; a view."""
+    """The rows as a map-style dataset: item `i` is `{"input_ids": uint16[context]}`, as in the seed; a view.
 
-    def __init__(self, rows: Rows) -> None:
+    With `positions` it has `"position"`, too: uint32[context].
+    """
+
+    def __init__(self, rows: Rows, *, positions: bool = False) -> None:
         self.rows = rows
+        self.positions = rows.positions if positions else None
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, TokenIds]:
-        return {COLUMN: self.rows[index]}
+    def __getitem__(self, index: int) -> dict[str, npt.NDArray[Any]]:
+        row: dict[str, npt.NDArray[Any]] = {COLUMN: self.rows[index]}
+        return row if self.positions is None else row | {POSITION: self.positions[index]}
+
+    @cached_property
+    def positions_sha256(self) -> str | None:
+        """The digest of the positions; None where they are not used."""
+        return None if self.positions is None else self.positions.payload_sha256()
+
+    def record(self, payload_sha256: str) -> dict[str, Any]:
+        """Return what a run's records say about these rows."""
+        record = {"payload_sha256": payload_sha256, "rows": len(self)}
+        return record if self.positions is None else record | {"positions_sha256": self.positions_sha256}
 
 
 @dataclass(frozen=True)
@@ -51,11 +70,11 @@ class TrainingData:
     def record(self, validation: PackedRows | None = None) -> dict[str, Any]:
         """Return what a run's records say about the data that it trains on and is evaluated on: digests and sizes."""
         record = {
-            "dataset": {"payload_sha256": self.payload_sha256, "rows": len(self.rows), "context": self.rows.rows.ctx},
+            "dataset": self.rows.record(self.payload_sha256) | {"context": self.rows.rows.ctx},
             "mapping": {"sha256": self.mapping_sha256},
         }
         if validation is not None:
-            record["validation"] = {"payload_sha256": validation.rows.payload_sha256(), "rows": len(validation)}
+            record["validation"] = validation.record(validation.rows.payload_sha256())
         return record
 
 
@@ -104,8 +123,9 @@ def open_workspace(workspace: Path, config: TrainConfig) -> TrainingData:
     """Open and check `workspace`'s dataset and mapping.
 
     Raises InputError when one is missing or damaged, when the rows are not `config.n_positions` tokens long, when the
-    mapping's vocabulary is not the model's, when a row holds an id that the mapping calls dead, or when dataset and
-    mapping are not the ones that the workspace's manifest records.
+    mapping's vocabulary is not the model's, when a row holds an id that the mapping calls dead, when `config` masks
+    across stories and the rows hold no positions, or when dataset and mapping are not the ones that the workspace's
+    manifest records.
     """
     dataset_path, mapping_path = paths_of(workspace)
     mapping = read_mapping(mapping_path)
@@ -117,7 +137,7 @@ def open_workspace(workspace: Path, config: TrainConfig) -> TrainingData:
     rows = _read_rows(dataset_path, mapping, config)
     mapping_sha256 = sha256_file(mapping_path)
     payload_sha256 = rows.rows.payload_sha256()
-    pack = _check_packed(workspace, dataset_path, "train", payload_sha256)
+    pack = _check_packed(workspace, dataset_path, "train", payload_sha256, rows.positions_sha256)
     if pack is not None and pack.inputs["mapping"] != mapping_sha256:
         raise InputError(f"{mapping_path} is not what {DATASET} was packed with: run duckling-data pack")
     return TrainingData(rows, mapping, payload_sha256, mapping_sha256)
@@ -148,7 +168,7 @@ def open_validation(workspace: Path, config: TrainConfig, mapping: TokenMapping)
             )
         return None
     rows = _read_rows(path, mapping, config)
-    _check_packed(workspace, path, "validation", rows.rows.payload_sha256())
+    _check_packed(workspace, path, "validation", rows.rows.payload_sha256(), rows.positions_sha256)
     return rows
 
 
@@ -167,13 +187,25 @@ def _read_rows(path: Path, mapping: TokenMapping, config: TrainConfig) -> Packed
         raise InputError(
             f"{path} holds id {highest}, but {MAPPING}'s live ids end at {live - 1}: run duckling-data pack"
         )
-    return PackedRows(rows)
+    if config.mask_across_stories and (rows.positions is None or not _are_positions(rows.positions)):
+        held = "no positions" if rows.positions is None else "positions that neither follow one another nor are 0"
+        raise InputError(f"{path} holds {held}, which --mask-across-stories needs: run duckling-data pack --positions")
+    return PackedRows(rows, positions=config.mask_across_stories)
 
 
-def _check_packed(workspace: Path, path: Path, split: str, payload: str) -> StageRecord | None:
+def _are_positions(positions: Column[np.uint32]) -> bool:
+    """Return whether each token's position is 0 or one more than the one before it in its row."""
+    return all(
+        bool(((part[:, 1:] == 0) | (part[:, 1:] - 1 == part[:, :-1])).all())
+        for chunk in positions.chunks
+        for part in (chunk[start : start + 8192] for start in range(0, len(chunk), 8192))
+    )
+
+
+def _check_packed(workspace: Path, path: Path, split: str, payload: str, positions: str | None) -> StageRecord | None:
     """Return what the workspace's manifest says of packing, None where it has none: two files alone are accepted.
 
-    Raises InputError unless `payload` is the digest that it records of the split's rows.
+    Raises InputError unless `payload` and `positions` (None: unused) are the digests that it records of the split's.
     """
     manifest = Manifest(workspace)
     pack = manifest.stages.get(PACK.name)
@@ -190,4 +222,6 @@ def _check_packed(workspace: Path, path: Path, split: str, payload: str) -> Stag
             f"{path} is not what was packed (payload {payload[:12]}, recorded {expected[:12]}): "
             "remove it and run duckling-data pack"
         )
+    if positions not in (None, recorded.positions_sha256):
+        raise InputError(f"{path} has other positions than were packed: remove it and run duckling-data pack")
     return pack

@@ -26,7 +26,7 @@ from transformers import GPT2LMHeadModel, Trainer, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
 from duckling_data.base.errors import InputError
-from duckling_data.rows.layout import COLUMN, schema
+from duckling_data.rows.layout import fingerprint, schema
 from duckling_data.tokens.mapping import TokenMapping
 from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_train.config import TrainConfig
@@ -58,7 +58,10 @@ class Experiment:
     model: GPT2LMHeadModel
     """The model, untrained, on the CPU; a Trainer moves it to `device`."""
     dataset: Dataset
-    """The packed rows: `dataset[i]["input_ids"]` is int64[context], a NumPy array of live ids."""
+    """The packed rows: `dataset[i]["input_ids"]` is int64[context], a NumPy array of live ids.
+
+    With `mask_across_stories` also `dataset[i]["position"]`, each token's index in its own story.
+    """
     collator: CausalLMCollator
     """Makes a batch of rows: `input_ids` and `labels`, int64[batch, context]."""
     tokenizer: DucklingTokenizer
@@ -201,8 +204,8 @@ def open_experiment(config: TrainConfig, workspace: Path) -> tuple[Experiment, d
     set_seed(config.seed)
     lab = Experiment(
         model=build_model(config), dataset=dataset_of(data.rows, config.n_positions, data.payload_sha256),
-        collator=CausalLMCollator(), tokenizer=tokenizer, token_mapping=data.mapping,
-        dead_token_ids=tokenizer.dead_token_ids, device=config.device, config=config,
+        collator=CausalLMCollator(mask_across_stories=config.mask_across_stories), tokenizer=tokenizer,
+        token_mapping=data.mapping, dead_token_ids=tokenizer.dead_token_ids, device=config.device, config=config,
         workspace=workspace,
     )  # fmt: skip
     return lab, data.record()
@@ -219,9 +222,15 @@ def dataset_of(rows: PackedRows, context: int, payload_sha256: str) -> Dataset:
 
     It has no folder: `load_from_disk` would also use any `cache-*.arrow` beside the rows, and write some.
     """
-    layout = schema(context)
-    kind = layout.field(COLUMN).type
-    arrays = [pa.FixedSizeListArray.from_arrays(pa.array(chunk.reshape(-1)), type=kind) for chunk in rows.rows.chunks]
-    table = InMemoryTable(pa.Table.from_arrays([pa.chunked_array(arrays, kind)], schema=layout))
+    layout = schema(context, positions=rows.positions is not None)
+    held: list[Any] = [rows.rows.chunks] if rows.positions is None else [rows.rows.chunks, rows.positions.chunks]
+    columns = [
+        pa.chunked_array(
+            [pa.FixedSizeListArray.from_arrays(pa.array(chunk.reshape(-1)), type=kind) for chunk in chunks], kind
+        )
+        for chunks, kind in zip(held, layout.types, strict=True)
+    ]
+    table = InMemoryTable(pa.Table.from_arrays(columns, schema=layout))
     info = DatasetInfo(features=Features.from_arrow_schema(layout))
-    return Dataset(table, info=info, split=Split.TRAIN, fingerprint=payload_sha256[:16]).with_format("numpy")
+    named = fingerprint(payload_sha256, rows.positions_sha256)
+    return Dataset(table, info=info, split=Split.TRAIN, fingerprint=named).with_format("numpy")

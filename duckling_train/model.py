@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from duckling_data.base.errors import InputError
@@ -46,6 +48,16 @@ def build_model(config: TrainConfig) -> GPT2LMHeadModel:
     model.loss_function = ForCausalLMLoss
     torch.nn.Module.to(model, RECIPES[config.precision].weights)
     return model
+
+
+def story_mask(positions: npt.NDArray[Any]) -> torch.Tensor:
+    """Return what each token of a row attends to, as a GPT2Model takes it: bool[rows, 1, context, context].
+
+    `positions` (rows, context) are the tokens' indices in their own stories. A token, of the third dimension, attends
+    to the tokens of its own story in the row, of the fourth, up to itself. For the attention `sdpa`, this model's own.
+    """
+    story = torch.from_numpy(np.cumsum(positions == 0, axis=1))
+    return torch.tril(story[:, None, :, None] == story[:, None, None, :])
 
 
 def resolve_device(device: str) -> str:

@@ -86,6 +86,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "vocab_size": {"type": int, "default": None},
     "tied": {"is_flag": True},
     "keep_checkpoints": {"is_flag": True},
+    "mask_across_stories": {"is_flag": True},
     **{name: _choice(choices) for name, choices in CHOICES.items()},
 }
 """Settings whose flag is not a number with the field's default."""

@@ -19,8 +19,9 @@ from tqdm import tqdm
 from duckling_data.base.disk import disk_errors
 from duckling_data.base.signals import Stopped, noted_stop
 from duckling_train.config import TrainConfig
-from duckling_train.data import COLUMN, PackedRows
+from duckling_train.data import COLUMN, POSITION, PackedRows
 from duckling_train.engines.base import DivergedError, Hook, LogLine, StepView
+from duckling_train.model import story_mask
 from duckling_train.precision import uses_autocast
 from duckling_train.runs.checkpoint import Checkpoints
 
@@ -111,6 +112,7 @@ def evaluate(
     `loss` is the mean cross-entropy (nats) of all predictions, n - 1 a row of n tokens (the Trainer divides by n, see
     `model.py`); `perplexity` its exponential, None where too large; `loss_known` the mean over targets other
     than `unk_id`, None where there are none. Under the policy `most-frequent` `unk_id` is the id of a real `.` as well.
+    Where the rows have positions, a token attends only to its own story, as in training with --mask-across-stories.
     Sums are float64; the model's mode is kept; no random number is drawn.
     """
     count = len(rows) if limit is None else min(limit, len(rows))
@@ -119,9 +121,12 @@ def evaluate(
     model.train(False)
     with torch.no_grad(), torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=autocast):
         for first in range(0, count, ROWS_A_BATCH):
-            batch = [rows[index][COLUMN] for index in range(first, min(first + ROWS_A_BATCH, count))]
-            ids = torch.from_numpy(np.stack(batch).astype(np.int64)).to(model.device)
-            logits, targets = model(ids).logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten()
+            batch = [rows[index] for index in range(first, min(first + ROWS_A_BATCH, count))]
+            ids = torch.from_numpy(np.stack([row[COLUMN] for row in batch]).astype(np.int64)).to(model.device)
+            mask = None
+            if rows.positions is not None:
+                mask = story_mask(np.stack([row[POSITION] for row in batch])).to(model.device)
+            logits, targets = model(ids, attention_mask=mask).logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten()
             losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none").cpu().double()
             known = (targets != unk_id).cpu()
             sums += np.array([losses.sum(), len(losses), losses[known].sum(), known.sum()], dtype=np.float64)

@@ -17,8 +17,9 @@ import torch
 
 from duckling_data.base.errors import InputError, OutsideError
 from duckling_train.config import TrainConfig, named
-from duckling_train.data import COLUMN
+from duckling_train.data import COLUMN, POSITION
 from duckling_train.engines.base import Hook, Job
+from duckling_train.model import story_mask
 from duckling_train.optimizers import optimizer_class
 from duckling_train.precision import uses_autocast
 from duckling_train.processes import is_main_process
@@ -34,18 +35,30 @@ AS_THEY_ARE = ("logging_steps", "learning_rate", "warmup_steps", "weight_decay",
 
 
 class CausalLMCollator:
-    """The seed's collator over NumPy rows.
+    """The seed's collator over NumPy rows; with `mask_across_stories` a token attends only to its own story.
 
     >>> batch = CausalLMCollator()([experiment.dataset[0], experiment.dataset[1]])
     >>> batch["input_ids"].shape
     torch.Size([2, 512])
     """
 
+    def __init__(self, *, mask_across_stories: bool = False) -> None:
+        self.mask_across_stories = mask_across_stories
+
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Return `input_ids` and `labels` (a copy), each int64[batch, context]. The model shifts the labels."""
+        """Return `input_ids` and `labels` (a copy), each int64[batch, context]. The model shifts the labels.
+
+        With `mask_across_stories` also `attention_mask`, the `story_mask` of the positions. Raises InputError where the
+        examples have none: a Trainer drops them unless `remove_unused_columns` is False.
+        """
         rows = np.stack([example[COLUMN] for example in examples])
         input_ids = torch.from_numpy(rows.astype(np.int64))
-        return {"input_ids": input_ids, "labels": input_ids.clone()}
+        batch = {"input_ids": input_ids, "labels": input_ids.clone()}
+        if self.mask_across_stories:
+            if POSITION not in examples[0]:
+                raise InputError(f"the examples have no {POSITION}: give the Trainer remove_unused_columns=False")
+            batch["attention_mask"] = story_mask(np.stack([example[POSITION] for example in examples]))
+        return batch
 
 
 def make_training_args(
@@ -106,7 +119,7 @@ def arguments_of(config: TrainConfig, output_dir: Path, **extras: Any) -> Traini
         "use_cpu": config.device == "cpu",
         "ddp_find_unused_parameters": False,
         "dataloader_pin_memory": config.device == "cuda",  # elsewhere it does nothing but warn
-        "remove_unused_columns": False,  # there is one column; the check would copy each row's dict
+        "remove_unused_columns": False,  # none is unused; the check would copy each row's dict
         "logging_nan_inf_filter": False,  # it would replace a loss that is not finite by the mean of those before it
     }
     try:
@@ -158,7 +171,8 @@ def _fit(job: Job, hooks: Sequence[Hook]) -> None:
         return
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(job.run_dir / "tensorboard"))
     trainer = DucklingTrainer(
-        job=job, hooks=hooks, args=arguments_of(config, job.run_dir), data_collator=CausalLMCollator(),
+        job=job, hooks=hooks, args=arguments_of(config, job.run_dir),
+        data_collator=CausalLMCollator(mask_across_stories=config.mask_across_stories),
         optimizer_cls_and_kwargs=optimizer_class(
             config.precision, config.seed, config.optimizer, model,
             lr=config.learning_rate, betas=config.betas, eps=config.adam_epsilon,
