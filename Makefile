@@ -53,6 +53,7 @@ soak: $(DEV) ## the long tests: kills, failing disks, what may change a byte, ho
 	$(BIN)/python scripts/soak_kill.py
 	$(BIN)/python scripts/soak_disk.py
 	$(BIN)/python scripts/soak_determinism.py
+	$(BIN)/python scripts/soak_flips.py
 	HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -n 2 $(PROPERTIES)
 	$(BIN)/python scripts/fuzz_readers.py --executions 10000
 	$(BIN)/python scripts/fuzz_atheris.py --seconds 60

@@ -48,7 +48,7 @@ def decoded_rows(workspace: Path, first: int, rows: int, validation: bool) -> It
                 yield f"-- column {column}: " + (
                     "a story begins" if position == 0 else f"token {position:,} of a story"
                 )
-            yield str(tokenizer.decode(ids))
+            yield str(tokenizer.decode(ids, show_unknown=True))
 
 
 def _stories(stored: Rows, row: int) -> Iterator[tuple[int, int | None, list[int]]]:
@@ -79,6 +79,6 @@ def mapped_tokens(workspace: Path, text: str) -> Iterator[str]:
     for token in load_encoder("tokenizers").encode(text):
         rank, count = counted.get(token, (0, 0))
         becomes = [table.first[token], *table.more.get(token, ())]
-        kind = "live" if table.live[token] != table.none else "split" if len(becomes) > 1 else "unknown"
+        kind = "live" if table.live[token] != table.none else "split" if table.whole[token] else "unknown"
         shown = repr(GPT2.token_bytes(token).decode("utf-8", "replace"))
         yield f"{shown:<20} {token:>8} {count:>12,} {rank or '-':>7}  {kind}: {' '.join(map(str, becomes))}"

@@ -93,7 +93,7 @@ class Pipeline:
         make_directory(workspace)
         with held(workspace / LOCK, workspace, waiting=self.reporter.say):
             written = (MANIFEST_NAME, SUMS_NAME, SOURCE_RECORD, *(name for stage in STAGES for name in stage.outputs))
-            remove_leftovers(workspace / name for name in written)
+            remove_leftovers(workspace, written)
             self._read()  # again: another process may have been at work until now
             return self._make(targets)
 

@@ -92,7 +92,7 @@ def _resume(context: click.Context, workspace: Path, run: str, *, quiet: bool) -
     from duckling_train.runs.read import find_run
     from duckling_train.runs.resume import resume, workspace_of
 
-    run_dir = find_run(workspace, run)
+    run_dir = find_run(workspace, run, links=False)
     if not options.given(context, "workspace"):
         workspace = workspace_of(run_dir, workspace)
     return run_dir, resume(run_dir, workspace, options.given_settings(context), quiet=quiet)

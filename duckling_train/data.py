@@ -155,17 +155,23 @@ def refuse_short(config: TrainConfig, data: TrainingData) -> None:
 def open_validation(workspace: Path, config: TrainConfig, mapping: TokenMapping) -> PackedRows | None:
     """Open and check the validation rows; None where the workspace has none or `config` takes none of them.
 
-    Raises InputError as `open_workspace` does, and where `config.eval_steps` asks for rows that are not there.
+    Raises InputError as `open_workspace` does, where the manifest lists rows that are not there, and where
+    `config.eval_steps` asks for rows that the workspace does not have.
     """
     path = workspace / VALIDATION
     if config.eval_rows == 0:
         return None
     if not path.is_dir():
-        if config.eval_steps:
-            asked = given("eval_steps", config.eval_steps)
+        packed = Manifest(workspace).figures(PACK.name, PackFigures)
+        if packed is not None and "validation" in packed.splits:
             raise InputError(
-                f"no {VALIDATION} in {workspace} for {asked}: the stories' source has no validation split; leave it out"
+                f"{path} is missing, though manifest.json lists it: run duckling-data pack to make it again, or give "
+                f"{given('eval_rows', 0)} to train without evaluation"
             )
+        if config.eval_steps:
+            why = "the workspace has no rows to evaluate on" if packed is None else "its source has no validation split"
+            asked = given("eval_steps", config.eval_steps)
+            raise InputError(f"no {VALIDATION} in {workspace} for {asked}: {why}; leave it out")
         return None
     rows = _read_rows(path, mapping, config)
     _check_packed(workspace, path, "validation", rows.rows.payload_sha256(), rows.positions_sha256)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import InputError
-from duckling_data.base.files import PARTIAL, remove
+from duckling_data.base.files import PARTIAL, first_link, open_own, remove
 
 if sys.platform != "win32":
     import fcntl
@@ -39,7 +39,7 @@ def held(path: Path, folder: Path, waiting: Say | None) -> Iterator[int]:
     """
     parent = path.parent
     with disk_errors(path):
-        before = None if path.exists() else parent.stat()
+        before = None if os.path.lexists(path) else parent.stat()
         handle = _acquire(path, folder, waiting)
         locked = parent.stat()
     try:
@@ -63,37 +63,48 @@ def beside(folder: Path) -> Path:
 
 def wait_until_free(workspace: Path, waiting: Say) -> None:
     """Wait, as `held` does, until nobody holds the workspace's lock; nothing is written."""
-    try:
-        file = (workspace / LOCK).open("rb")
-    except OSError:  # no file, no holder
-        return
-    with file:
-        _lock(file.fileno(), workspace, waiting, shared=True)
+    with contextlib.suppress(FileNotFoundError), _opened(workspace / LOCK) as handle:
+        _lock(handle, workspace, waiting, shared=True)
 
 
 def holder(path: Path) -> str | None:
     """Return who holds the lock file `path`, None where nobody does. Nothing is written, no one is waited for."""
-    with contextlib.suppress(OSError), path.open("rb") as file:
+    with contextlib.suppress(OSError), _opened(path) as handle:
         try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return _holder(file.fileno())
+            return _holder(handle)
     return None
 
 
-def remove_leftovers(outputs: Iterable[Path]) -> None:
-    """Remove what killed processes left beside these outputs; call it under the lock. Nothing else is touched."""
-    for output in outputs:
-        for ending in (PARTIAL, ".old" + PARTIAL):
-            path = output.with_name(output.name + ending)
-            with disk_errors(path):
-                remove(path)
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """Open a lock file to read; FileNotFoundError where none can be: a link is none, no lock is taken through it."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError as error:
+        raise FileNotFoundError(path) from error
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def remove_leftovers(folder: Path, outputs: Iterable[str]) -> None:
+    """Remove what killed processes left in `folder` beside these outputs; call it under the lock.
+
+    Nothing else is touched, and nothing behind a link.
+    """
+    for name in outputs:
+        if first_link(folder, str(Path(name).parent)) is None:
+            for ending in (PARTIAL, ".old" + PARTIAL):
+                remove(folder / (name + ending))
 
 
 def _acquire(path: Path, folder: Path, waiting: Say | None) -> int:
     """Return the locked descriptor of the file at `path`."""
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = open_own(path, os.O_RDWR)
         with contextlib.ExitStack() as undo:
             undo.callback(os.close, handle)
             if _lock(handle, folder, waiting):

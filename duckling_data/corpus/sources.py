@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from duckling_data.base.disk import check_utf8, make_directory
+from duckling_data.base.disk import check_utf8
 from duckling_data.base.errors import InputError
 from duckling_data.base.executor import LocalExecutor
 from duckling_data.base.files import sha256_file
@@ -26,6 +26,7 @@ from duckling_data.corpus.readers import count_stories, file_format
 from duckling_data.corpus.readers.blocks import ReadOptions
 from duckling_data.corpus.splits import Corpus, DemoSplit, FileSplit, Part
 from duckling_data.workspace.source_record import (
+    CORPUS,
     DEFAULT_TEXT_FIELD,
     SOURCE_RECORD,
     Findings,
@@ -114,7 +115,8 @@ def open_corpus(workspace: Path, wanted: SourceRecord, *, workers: int, offline:
     for file in corpus.files():
         if (expected := known.get(file.name, file.sha256)) != file.sha256:
             where = workspace / SOURCE_RECORD
-            hub.refuse(file.path, f"SHA-256 {file.sha256}, expected {expected} ({where})", offline=offline)
+            folder = workspace / CORPUS
+            hub.refuse(folder, file.name, f"SHA-256 {file.sha256}, expected {expected} ({where})", offline=offline)
     if "validation" in splits and not wanted.validation_share:
         _refuse_shared(splits["train"], splits["validation"])
     return corpus
@@ -133,7 +135,7 @@ def _refuse_shared(train: FileSplit, validation: FileSplit) -> None:
 
 def to_download(workspace: Path, sources: list[str]) -> dict[str, int]:
     """Return the files that the hub would have to send before the corpus can be opened: bytes by name."""
-    return hub.missing(hub.TINYSTORIES, workspace / "corpus") if sources == ["tinystories"] else {}
+    return hub.missing(hub.TINYSTORIES, workspace / CORPUS) if sources == ["tinystories"] else {}
 
 
 def remember_source(workspace: Path, wanted: SourceRecord, corpus: Corpus) -> None:
@@ -176,9 +178,7 @@ def _hub_files(
             known[name] = record.hub[f"{hub.TINYSTORIES.revision}/{name}"] = sha256
             write_source(workspace, record)
 
-    folder = workspace / "corpus"
-    if not offline:
-        make_directory(folder)
+    folder = workspace / CORPUS
     found = hub.fetch(hub.TINYSTORIES, folder, offline=offline, reporter=reporter, known=known, learn=learn)
     return {split: [(path, path.relative_to(folder).as_posix()) for path in found[split]] for split in found}, known
 

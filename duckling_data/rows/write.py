@@ -20,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from duckling_data.base.disk import disk_errors, make_directory
+from duckling_data.base.disk import disk_errors
 from duckling_data.base.executor import Background
 from duckling_data.base.files import PARTIAL, remove, replace_directory, sync_directory, write_bytes
 from duckling_data.base.records import FileRecord
@@ -35,7 +35,7 @@ class _HashingFile(io.BufferedWriter):
     """A new file that is hashed while pyarrow writes to it, and flushed to the disk when closed."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path, "w"))
+        super().__init__(io.FileIO(path, "x"))
         self.sha256 = hashlib.sha256()
 
     def write(self, data: Any) -> int:
@@ -87,9 +87,9 @@ class RowWriter:
         return self._digests[1].hexdigest() if len(self._digests) > 1 else None
 
     def __enter__(self) -> Self:
+        remove(self._partial)
         with disk_errors(self._partial):
-            remove(self._partial)
-        make_directory(self._partial)
+            self._partial.mkdir()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

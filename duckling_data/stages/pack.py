@@ -9,7 +9,6 @@ and encoding take most of the time, some 400 MB/s of text a core each.
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,8 +18,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from duckling_data.base.disk import check_room, disk_errors
+from duckling_data.base.disk import check_room
 from duckling_data.base.errors import InputError
+from duckling_data.base.files import remove
 from duckling_data.base.records import Count, FileRecord
 from duckling_data.rows.cut import RowPacker, story_positions
 from duckling_data.rows.layout import Positions, TokenIds, column_dtypes
@@ -31,7 +31,7 @@ from duckling_data.stages.vocab import VOCAB
 from duckling_data.tokens.compact import Compacted, CompactTable
 from duckling_data.tokens.encoding import EncodedBatch, EncodedSplit
 from duckling_data.tokens.gpt2 import GPT2
-from duckling_data.tokens.mapping import MAPPING_FILE, TokenMapping, read_mapping
+from duckling_data.tokens.mapping import DECOMPOSE, MAPPING_FILE, TokenMapping, read_mapping
 from duckling_data.workspace.settings import ADDED
 
 DATASET_NAMES = {"train": "tokenized_dataset", "validation": "tokenized_validation"}
@@ -70,7 +70,7 @@ class SplitFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     gpt2_tokens: Count
     """Tokens of the stories, before they are mapped."""
     unknown_tokens: Count
-    """Those among them that have no live id of their own."""
+    """Those among them that are lost: without a live id of their own, and not split into pieces."""
     unknown_rate: float
     """Their share."""
     tokens: Count
@@ -81,6 +81,11 @@ class SplitFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     """SHA-256 of the rows' tokens, little-endian uint16, in order."""
     positions_sha256: str | None = None
     """SHA-256 of the tokens' positions, little-endian uint32, in order; None where none are stored."""
+    split_tokens: Count | None = None
+    """Under `--unk decompose` the tokens of the stories that are split into pieces; None under other policies.
+
+    Also None in what version 0.1.0 recorded, where they are among the unknown ones.
+    """
 
 
 class PackFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,6 +123,8 @@ class SplitPacker:
             )
         self._packer = RowPacker(settings.ctx, settings.group)
         self._positions = RowPacker(settings.ctx, settings.group) if settings.positions else None
+        self._splits = mapping.get("unk_policy") == DECOMPOSE
+        self._split = 0
         self._sums = Counter(stories=0, null_stories=0, gpt2_tokens=0, unknown_tokens=0, tokens=0, rows=0)
 
     def compact(self, batch: EncodedBatch) -> tuple[Compacted, Positions | None, EncodedBatch]:
@@ -132,16 +139,20 @@ class SplitPacker:
             positions = self._positions.add(stream, part.lengths) if self._positions and stream is not None else None
             self._sums.update(stories=len(part.lengths), null_stories=batch.nulls, gpt2_tokens=len(batch.tokens))
             self._sums.update(unknown_tokens=part.unknown, tokens=len(part.tokens), rows=len(rows))
+            self._split += part.split
             yield PackedBatch(rows, positions, part.lengths)
         self._packer.finish()
 
-    def figures(self, payload_sha256: str, positions_sha256: str | None) -> SplitFigures:
-        """Return the figures of what `batches` gave; the digests of the rows and the positions are the caller's."""
-        rate = round(self._sums["unknown_tokens"] / max(self._sums["gpt2_tokens"], 1), 9)
-        dropped = self._packer.dropped
+    def figures(self, payload_sha256: str, positions_sha256: str | None, *, apart: bool = True) -> SplitFigures:
+        """Return the figures of what `batches` gave; the digests of the rows and the positions are the caller's.
+
+        Unless `apart`, tokens that are split are among the unknown ones, as version 0.1.0 recorded them.
+        """
+        sums = self._sums if apart else self._sums + Counter(unknown_tokens=self._split)
         return SplitFigures(
-            **self._sums, unknown_rate=rate, dropped_tail_tokens=dropped, payload_sha256=payload_sha256,
-            positions_sha256=positions_sha256,
+            **{name: sums[name] for name in self._sums}, dropped_tail_tokens=self._packer.dropped,
+            unknown_rate=round(sums["unknown_tokens"] / max(sums["gpt2_tokens"], 1), 9), payload_sha256=payload_sha256,
+            positions_sha256=positions_sha256, split_tokens=self._split if self._splits and apart else None,
         )  # fmt: skip
 
 
@@ -208,14 +219,16 @@ def _make(context: Context, settings: PackSettings) -> Made[PackFigures]:
             writer.put_in_place()
             outputs |= {f"{name}/{file}": made for file, made in writer.outputs.items()}
         else:  # left by another source
-            with disk_errors(context.workspace / name):
-                shutil.rmtree(context.workspace / name, ignore_errors=True)
+            remove(context.workspace / name)
     return outputs, msgspec.convert({"splits": {s: f for s, (_, f) in written.items()}}, PackFigures)
 
 
 def _summary(figures: PackFigures) -> str:
     rows = ", ".join(f"{split.rows:,} rows ({name})" for name, split in figures.splits.items())
-    return f"{rows}, unknown tokens {figures.splits['train'].unknown_rate:.4%}"
+    train = figures.splits["train"]
+    share = None if train.split_tokens is None else train.split_tokens / max(train.gpt2_tokens, 1)
+    split = "" if share is None else f", split into pieces {share:.4%}"
+    return f"{rows}, unknown tokens {train.unknown_rate:.4%}{split}"
 
 
 PACK = Stage(

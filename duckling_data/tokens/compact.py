@@ -25,7 +25,9 @@ class Compacted:
     lengths: Lengths
     """Tokens in each story, separators included."""
     unknown: int
-    """Base tokens among them that have no live id of their own."""
+    """Base tokens among them that are lost: they have no live id, nor are they split into pieces that all have one."""
+    split: int
+    """Base tokens among them that are split into pieces, each with a live id (policy `decompose`)."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class CompactTable:
     """(base vocabulary,) what replaces each base id: its live id, or the first piece's, or the unknown token's."""
     more: Mapping[int, TokenIds]
     """The second and later pieces of each base id that is split (policy `decompose`)."""
+    whole: npt.NDArray[np.bool_]
+    """(base vocabulary,) whether a token without a live id is split into pieces that all have one."""
     none: int
     """What `live` holds where a token has no live id: the dtype's largest value, above the id of any base token."""
 
@@ -52,25 +56,29 @@ class CompactTable:
         own[list(live)] = list(live.values())
         first = np.where(own == none, dtype.type(unk), own)
         more: dict[int, TokenIds] = {}
+        whole = np.zeros(GPT2.vocab_size, bool)
         if mapping.get("unk_policy") == DECOMPOSE:
             for base in np.flatnonzero(own == none).tolist():
-                pieces = [live.get(piece, unk) for piece in GPT2.split(base, live)]
+                bases = GPT2.split(base, live)
+                pieces = [live.get(piece, unk) for piece in bases]
+                whole[base] = all(piece in live for piece in bases)
                 first[base] = pieces[0]
                 if len(pieces) > 1:
                     more[base] = np.array(pieces[1:], dtype)
-        return cls(own, first, more, none)
+        return cls(own, first, more, whole, none)
 
     def compact(self, tokens: npt.NDArray[Any], lengths: Lengths, separator: int | None = None) -> Compacted:
         """Return the stories in compact ids, `separator` (a compact id) after each if one is given."""
         compact = self.live.take(tokens)
         # One look-up for all tokens, one more for the few that have no live id.
         where = np.flatnonzero(compact == self.none)
+        split = int(np.count_nonzero(self.whole[tokens[where]]))
         compact[where] = self.first[tokens[where]]
         if self.more:
             compact, lengths = self._split(tokens, compact, lengths, where)
         if separator is not None:
             compact, lengths = np.insert(compact, np.cumsum(lengths), separator), lengths + 1
-        return Compacted(compact, lengths, len(where))
+        return Compacted(compact, lengths, len(where) - split, split)
 
     def _split(
         self, tokens: npt.NDArray[Any], compact: TokenIds, lengths: Lengths, where: npt.NDArray[np.int64]

@@ -8,6 +8,7 @@ opens without a network, with `DucklingTokenizer.from_pretrained(folder)` or, on
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,9 @@ from duckling_data.tokens.encoders import Encoder, load_encoder
 from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import DECOMPOSE, MAPPING_FILE, check_mapping, mapping_bytes, read_mapping
 
+UNKNOWN = "⟨unk⟩"
+"""How an id that is reserved for unknown tokens is shown to a person."""
+
 
 class DucklingTokenizer(PythonBackend):
     """A transformers tokenizer over the compact vocabulary; all its ids are compact ids, the model's.
@@ -32,7 +36,8 @@ class DucklingTokenizer(PythonBackend):
     Nothing is added to a text: there is no bos token, and no pad token until the user sets one (any live token, or
     `tokenizer.pad_token = tokenizer.eos_token` where `<|endoftext|>` is live). A compact id that no token has, dead or
     reserved for unknowns, has a name for `convert_ids_to_tokens` alone: no text encodes to a dead id, and `decode`
-    skips them all. Raises InputError for a mapping that fails `check_mapping`.
+    skips them all; with `show_unknown=True` it writes the reserved one as `⟨unk⟩`. Raises InputError for a mapping that
+    fails `check_mapping`.
 
     >>> tokenizer = DucklingTokenizer("artifacts/token_mapping.json")
     >>> tokenizer.decode(tokenizer.encode("One day, the little girl"))
@@ -133,6 +138,14 @@ class DucklingTokenizer(PythonBackend):
 
     def _convert_id_to_token(self, index: int) -> str:
         return self._tokens.get(index, "")  # an id beyond the vocabulary is skipped too, as the seed does
+
+    def _decode(self, token_ids: int | list[int], *args: Any, show_unknown: bool = False, **kwargs: Any) -> str:
+        decode: Any = super()._decode
+        if not show_unknown or self._tokens[self.unk_id] not in self._silent:
+            return str(decode(token_ids, *args, **kwargs))
+        ids = [token_ids] if isinstance(token_ids, int) else token_ids
+        cuts = [-1, *(place for place, compact in enumerate(ids) if compact == self.unk_id), len(ids)]
+        return UNKNOWN.join(decode(ids[cut + 1 : end], *args, **kwargs) for cut, end in itertools.pairwise(cuts))
 
     @property
     def _encoder(self) -> Encoder:

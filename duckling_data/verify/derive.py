@@ -117,7 +117,8 @@ def _split_faults(
     if len(stored) > made:
         yield f"{stored.where(made)} was added, the stories give {made:,} rows"
     digests = stored.payload_sha256(), stored.positions.payload_sha256() if stored.positions else None
-    yield from figure_faults(f"the {split} split", packer.figures(*digests), recorded)
+    apart = recorded.split_tokens is not None
+    yield from figure_faults(f"the {split} split", packer.figures(*digests, apart=apart), recorded)
     yield from encoder_faults(split, stories)
 
 

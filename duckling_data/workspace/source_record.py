@@ -10,12 +10,14 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from duckling_data.base.disk import make_directory
+from duckling_data.base.files import own_folder
 from duckling_data.base.records import Count, plain, read_record
 from duckling_data.base.strict_json import write_json
 
 DEFAULT_TEXT_FIELD = "text"
-SOURCE_RECORD = "corpus/source.json"
+CORPUS = "corpus"
+"""The folder of the record, and of the hub's files."""
+SOURCE_RECORD = f"{CORPUS}/source.json"
 
 
 Newline = Literal["lf", "keep"]
@@ -87,5 +89,5 @@ def read_source(workspace: Path) -> SourceRecord:
 
 def write_source(workspace: Path, record: SourceRecord) -> None:
     """Write the record in one piece."""
-    make_directory((workspace / SOURCE_RECORD).parent)
+    own_folder(workspace, CORPUS)
     write_json(workspace / SOURCE_RECORD, plain(record))

@@ -17,13 +17,21 @@ from typing import Any
 
 from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import InputError
-from duckling_data.base.files import PARTIAL, replace_directory, sync_directory, write_bytes
+from duckling_data.base.files import (
+    PARTIAL,
+    own_folder,
+    refuse_linked,
+    remove,
+    replace_directory,
+    sync_directory,
+    write_bytes,
+)
 from duckling_data.base.records import FileRecord, added, decode, describe, file_faults, first_fault, plain, short
 from duckling_data.base.signals import keep
 from duckling_data.base.strict_json import digest_json, read_json, write_json
 from duckling_train.config import CHOICES, TrainConfig
 from duckling_train.engines.base import Checkpoint
-from duckling_train.runs.layout import CHECKPOINTS, EVALUATIONS, LOGS, refuse_outside, remove
+from duckling_train.runs.layout import CHECKPOINTS, EVALUATIONS, LOGS, refuse_outside
 
 CHECKPOINT = "checkpoint.json"
 CONFIG_DIGEST = "config_sha256"
@@ -37,7 +45,11 @@ NAME_PATTERN = re.compile(r"step-(\d{8,})")
 
 
 def checkpoints_of(run_dir: Path) -> list[tuple[int, Path]]:
-    """Return (step, directory) of the run's finished checkpoints, oldest first. Partial ones are not among them."""
+    """Return (step, directory) of the run's finished checkpoints, oldest first. Partial ones are not among them.
+
+    Raises InputError where a link is in the place of their folder.
+    """
+    refuse_linked(run_dir, CHECKPOINTS)
     matches = ((NAME_PATTERN.fullmatch(entry.name), entry) for entry in (run_dir / CHECKPOINTS).glob("step-*"))
     return sorted((int(match[1]), entry) for match, entry in matches if match and entry.is_dir())
 
@@ -73,13 +85,13 @@ class Checkpoints:
 
         Raises OutsideError when the disk fails; the checkpoints before it stay.
         """
-        path = self.run_dir / CHECKPOINTS / NAME.format(step)
+        path = own_folder(self.run_dir, CHECKPOINTS) / NAME.format(step)
         partial = path.with_name(path.name + PARTIAL)
         logs = {name: (self.run_dir / name).read_bytes() for name in LOGS if (self.run_dir / name).exists()}
         try:
             with disk_errors(path):
                 remove(partial)
-                partial.mkdir(parents=True)
+                partial.mkdir()
                 for name, content in (files | logs).items():
                     write_bytes(partial / name, content)
                 described = {name: plain(describe(partial / name)) for name in sorted(files | logs)}
@@ -144,6 +156,7 @@ class Checkpoints:
 
         The last one stays where the run can go on from it.
         """
+        refuse_linked(self.run_dir, CHECKPOINTS)
         folder, last = self.run_dir / CHECKPOINTS, NAME.format(self.config.steps)
         stays = {last} if self.config.goes_on and (folder / last).is_dir() else set()
         if self.config.keep_checkpoints:

@@ -73,8 +73,9 @@ def continuations(
     known = tokenizer.get_vocab()
     for prompt, ids in zip(prompts, read, strict=True):
         if unknown := sum(token not in known for token in tokenizer.tokenize(prompt)):
-            note(f"{unknown} of the {len(ids)} tokens of {prompt!r} are unknown: it reads {tokenizer.decode(ids)!r}")
-    return (str(tokenizer.decode(continued(model, ids, sampling))) for ids in read)
+            seen = tokenizer.decode(ids, show_unknown=True)
+            note(f"{unknown} of the {len(ids)} tokens of {prompt!r} are unknown: it reads {seen!r}")
+    return (str(tokenizer.decode(continued(model, ids, sampling), show_unknown=True)) for ids in read)
 
 
 def continued(model: GPT2LMHeadModel, ids: Sequence[int], sampling: Sampling) -> list[int]:
@@ -106,7 +107,7 @@ def greedy(model: GPT2LMHeadModel, tokenizer: DucklingTokenizer, prompt: str, ne
     room = min(new_tokens, model.config.n_positions - len(ids))
     if room > 0:
         ids = continued(model, ids, Sampling(tokens=room, greedy=True))
-    return str(tokenizer.decode(ids))
+    return str(tokenizer.decode(ids, show_unknown=True))
 
 
 def samples_text(model: GPT2LMHeadModel, tokenizer: DucklingTokenizer) -> str:

@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from duckling_data.base.disk import disk_errors
+from duckling_data.base.files import open_to_append, write_all
 from duckling_data.base.signals import Stopped, noted_stop
 from duckling_train.config import TrainConfig
 from duckling_train.data import COLUMN, POSITION, PackedRows
@@ -47,8 +48,8 @@ class MetricsWriter(Hook):
 def append_line(path: Path, record: dict[str, Any]) -> None:
     """Append a record to a JSON Lines file. Raises OutsideError when the disk fails."""
     line = json.dumps(record, allow_nan=False) + "\n"
-    with disk_errors(path), path.open("a", encoding="utf-8", newline="\n") as file:
-        file.write(line)
+    with disk_errors(path), open_to_append(path) as file:
+        write_all(file, line.encode())
 
 
 class Progress(Hook):

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from duckling_data.base.command_line import USERS_FAULT
 from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import InputError
-from duckling_data.base.files import PARTIAL, replace_directory, sync_directory
+from duckling_data.base.files import PARTIAL, flush, refuse_linked, remove, replace_directory, sync_directory
 from duckling_data.base.records import FileRecord, added, describe, file_faults, first_fault, plain, read_record, short
 from duckling_data.base.strict_json import write_json
 from duckling_train.config import flag, given, named
@@ -135,12 +135,16 @@ def damage(run_dir: Path, manifest: RunManifest, names: Collection[str], *, link
 
 
 def locate(workspace: Path, out: Path | None, name: str, folder: str = RUNS) -> Path:
-    """Return a run's directory: `out`, or `folder/name` in the workspace. Raises InputError for a name with a path."""
+    """Return a run's directory: `out`, or `folder/name` in the workspace.
+
+    Raises InputError for a name with a path, and as `refuse_linked` does.
+    """
     if out is not None:
         return out
     if Path(name).name != name or name in ("", ".", ".."):
         path = " (--out takes a path)" if named("run") == flag("run") else ""
         raise InputError(f"{named('run')} is {name!r}; it must be one file name{path}")
+    refuse_linked(workspace, f"{folder}/{name}")
     return workspace / folder / name
 
 
@@ -183,21 +187,13 @@ def prepare(run_dir: Path, *, overwrite: bool) -> None:
         remove(run_dir / (artifact.name + PARTIAL))
 
 
-def remove(path: Path) -> None:
-    """Remove a file or directory, if it is there; of a link the link alone. Raises OutsideError when the disk fails."""
-    with disk_errors(path):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
 def save_model(run_dir: Path, model: Any, tokenizer: Any) -> None:
     """Write `model/`: safetensors, their configuration, and the tokenizer, so that `from_pretrained` opens it."""
     place = run_dir / MODEL
     partial = place.with_name(MODEL + PARTIAL)
     remove(partial)  # of a process that was killed
     with disk_errors(place):
+        partial.mkdir()
         try:
             model.save_pretrained(str(partial))
         except SafetensorError as error:  # it passes the system's error on as text
@@ -208,15 +204,9 @@ def save_model(run_dir: Path, model: Any, tokenizer: Any) -> None:
         # safetensors makes its file readable to its owner alone; the others have the user's usual mode.
         shutil.copymode(partial / CONFIG, partial / WEIGHTS)
         for path in sorted(partial.iterdir()):
-            _flush(path)
+            flush(path)
         sync_directory(partial)
     replace_directory(partial, place)
-
-
-def _flush(path: Path) -> None:
-    """Flush a file that a library, or an open log, has written."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def write_manifest(run_dir: Path, inputs: dict[str, Any]) -> None:
@@ -227,7 +217,7 @@ def write_manifest(run_dir: Path, inputs: dict[str, Any]) -> None:
     with disk_errors(run_dir):
         for name in LOGS:
             if (run_dir / name).is_file():
-                _flush(run_dir / name)
+                flush(run_dir / name)
     files: dict[str, FileRecord] = {}
     for artifact in ARTIFACTS:
         files |= artifact.describe(run_dir, artifact.name) if artifact.describe is not None else {}

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from duckling_data.base.errors import InputError
-from duckling_data.base.files import read_bytes
+from duckling_data.base.files import read_bytes, refuse_linked
 from duckling_data.base.records import decode, read_record, short
 from duckling_data.base.strict_json import parse_json
 from duckling_train.runs import layout
@@ -62,14 +62,17 @@ class RunRecord:
     """Whether the manifest, which comes last, is there."""
 
 
-def find_run(workspace: Path, run: str) -> Path:
+def find_run(workspace: Path, run: str, *, links: bool = True) -> Path:
     """Return the directory of `run`: a run of that name in the workspace, else the path of a run's directory.
 
-    A run is known by its `config.json`, one that lost it by its `summary.json`. Raises InputError where neither is.
+    A run is known by its `config.json`, one that lost it by its `summary.json`. Raises InputError where neither is and,
+    unless `links`, for a run of that name in the workspace that is a link or is behind one: nothing may be written.
     """
     named = [workspace / RUNS / run] if Path(run).name == run else []
     for folder in (*named, Path(run)) if run else ():
         if (folder / CONFIG).is_file() or (folder / SUMMARY).is_file():
+            if folder in named and not links:
+                refuse_linked(workspace, f"{RUNS}/{run}")
             return folder
     names = sorted(path.parent.name for path in (workspace / RUNS).glob(f"*/{CONFIG}"))
     more = f", and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""

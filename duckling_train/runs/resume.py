@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from duckling_data.base.errors import InputError
+from duckling_data.base.files import refuse_linked, remove
 from duckling_data.base.progress import Reporter
 from duckling_data.base.records import read_record
 from duckling_data.base.strict_json import write_json
@@ -59,6 +60,7 @@ def resume(run_dir: Path, workspace: Path, given: Mapping[str, Any], *, quiet: b
                 f"{run_dir} was started with {config.processes} processes, not {process_count()}: {launcher} {module}"
             )
         check_reporter(config)
+        refuse_linked(run_dir, layout.TENSORBOARD)
         resolve_device(config.device)
         prepared = prepare(config, workspace, run_dir, quiet=quiet)
         if other := first_difference(inputs, prepared.inputs):
@@ -111,7 +113,7 @@ def _write_changed(run_dir: Path, config: TrainConfig, inputs: dict[str, Any], *
     """Write the run's settings anew. Of a run that goes on, what it made at its end is removed first."""
     # The manifest comes first: without it, the run resumes from its last checkpoint, whatever else is there.
     for name in (layout.MANIFEST, layout.SUMMARY, layout.PLOT, layout.SAMPLES, layout.MODEL) if longer else ():
-        layout.remove(run_dir / name)
+        remove(run_dir / name)
     write_json(run_dir / layout.CONFIG, {**config.resolved(), INPUTS: inputs})
 
 

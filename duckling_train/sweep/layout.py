@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +20,7 @@ import msgspec
 
 from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import InputError
-from duckling_data.base.files import PARTIAL
+from duckling_data.base.files import PARTIAL, own_folder, remove
 from duckling_data.base.records import plain, read_record
 from duckling_data.base.strict_json import write_json
 from duckling_train.runs.layout import RUNS
@@ -126,16 +126,13 @@ def prepare(folder: Path, grid: Grid, wanted: SweepRecord, *, overwrite: bool) -
     with disk_errors(folder):
         for name in reversed(CONTENTS) if overwrite else ():  # sweep.json last: until then it is known as a sweep
             path, doomed = folder / name, folder / (name + PARTIAL)
-            if doomed.is_dir():  # from a removal that was interrupted
-                shutil.rmtree(doomed)
-            if path.is_dir():
+            remove(doomed)  # from a removal that was interrupted
+            if os.path.lexists(path):
                 path.rename(doomed)  # at once: no run is ever left there with half of its files
-                shutil.rmtree(doomed)
-            else:
-                path.unlink(missing_ok=True)
-        write_json(folder / SWEEP, plain(wanted))
-        for name in (POINTS, RUNS):
-            (folder / name).mkdir(exist_ok=True)
+                remove(doomed)
+    write_json(folder / SWEEP, plain(wanted))
+    for name in (POINTS, RUNS):
+        own_folder(folder, name)
     for point in grid.points:
         write_json(folder / POINTS / f"{point.name}.json", point.config.resolved())
 

@@ -6,7 +6,6 @@ A run is what the command alone would give: a child process gets the point's set
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import InputError, OutsideError
 from duckling_data.base.executor import Ended, LocalExecutor, default_workers, run_commands
-from duckling_data.base.files import write_bytes
+from duckling_data.base.files import refuse_linked, remove, write_bytes
 from duckling_data.base.locks import beside, held
 from duckling_data.base.progress import Reporter
 from duckling_data.base.records import plain
@@ -155,9 +154,9 @@ def _make_runs(sweep: Sweep, outcomes: dict[str, Outcome], reporter: Reporter, l
     points = [point for point in sweep.grid.points if sweep.record(point) is None]
     total = len(sweep.grid.points)
     for run_dir in map(sweep.run_dir, points):
-        if run_dir.exists() and not (run_dir / CONFIG).is_file():  # of a run that was killed before its first file
-            with disk_errors(run_dir):
-                shutil.rmtree(run_dir)
+        if not (run_dir / CONFIG).is_file():  # of a run that was killed before its first file
+            remove(run_dir)
+        refuse_linked(sweep.folder, f"{RUNS}/{run_dir.name}")
     if len(points) < total:
         reporter.say(f"{total - len(points)} of {total} runs are finished already")
 

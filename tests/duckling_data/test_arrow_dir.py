@@ -116,7 +116,7 @@ def test_a_disk_that_refuses_the_last_file_leaves_the_old_directory(tmp_path: Pa
     refused = pytest.raises(OutsideError, match="cannot be written")
     with refused, RowWriter(tmp_path / "d", CTX, "train") as writer:
         writer.write(make_rows(30))
-        (tmp_path / "d.partial" / "state.json.partial").mkdir()  # no file can be opened in its place
+        (tmp_path / "d.partial" / "state.json").mkdir()  # no file can be renamed to its place
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
     assert snapshot(tmp_path) == old
 

@@ -43,6 +43,13 @@ def test_a_row_decodes_to_the_story_with_the_unknown_as_full_stops(cli: Cli, wor
     assert text == "The cat sat. The cat ran. The.. sat."
 
 
+def test_an_id_that_is_reserved_for_unknown_tokens_is_shown(cli: Cli, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "s.jsonl", [STORY])
+    build(tmp_path / "w", tmp_path / "s.jsonl", sample="all", live=7, dead=2, ctx=CTX, unk="reserved")
+    shown = cli("inspect", "-w", tmp_path / "w").stdout
+    assert shown.splitlines()[1] == "The cat sat. The cat ran. The⟨unk⟩⟨unk⟩ sat."
+
+
 def test_rows_of_a_lossless_mapping_are_the_stories_text(cli: Cli, tmp_path: Path) -> None:
     build(tmp_path, "demo:200", sample="all", live=300, dead=2, ctx=16, group="all", unk="decompose")
     whole = "".join(demo_stories(0, 200).to_pylist())

@@ -165,7 +165,7 @@ def test_a_leftover_that_is_a_link_is_removed_and_not_followed(tmp_path: Path) -
     (tmp_path / "far").mkdir()
     (tmp_path / "far" / "file").touch()
     (tmp_path / "place.partial").symlink_to(tmp_path / "far")
-    remove_leftovers([tmp_path / "place"])
+    remove_leftovers(tmp_path, ["place"])
     assert not (tmp_path / "place.partial").is_symlink()
     assert (tmp_path / "far" / "file").exists()
 

@@ -159,6 +159,11 @@ def test_each_policy_says_what_becomes_of_unknown_tokens(tmp_path: Path, stories
     make(tmp_path, stories, "pack", "report", settings={**SMALL, "unk": unk})
     facts, found = gather(tmp_path, Manifest(tmp_path)), read_page(tmp_path)
     assert f"Tokens without a live id: {mapped}" in found.text
+    train = facts.packed["train"]
+    if unk == "decompose":  # nothing is lost
+        assert found.row("of these, split into pieces")[0] == f"{train['split_tokens']:,}" != "0"
+        assert (found.row("of these, unknown")[0], found.row("unknown rate")[0]) == ("0", "0.0000 %")
+    assert found.row("GPT-2 tokens of the stories")[0] == f"{train['gpt2_tokens']:,}"
     assert len(facts.unknown) == 30
     live = set(facts.mapping["live_token_ids"])
     for token in facts.unknown:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -31,30 +32,33 @@ from tests.support.hub.server import HubServer
 
 __all__ = ["disk", "scratch"]
 
-FULL_DISK = Path("/dev/full")
-"""Opens as a file does; every write to it fails as on a full disk."""
-needs_full_disk = pytest.mark.skipif(not FULL_DISK.exists(), reason="this system has no /dev/full")
-
-
 FREE = r", [\d,.]+ \wB free; free some or choose another --workspace\."
 
 
-@needs_full_disk
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is found full when files are flushed."""
+
+    def fsync(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+@pytest.mark.usefixtures("full")
 def test_a_file_on_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
     for write in (lambda path: write_bytes(path, bytes(2_500_000)), lambda path: write_json(path, {"a": 1})):
-        (tmp_path / "f.partial").symlink_to(FULL_DISK)
         with pytest.raises(OutsideError, match=rf"^{tmp_path / 'f'}: the disk is full{FREE}$"):
             write(tmp_path / "f")
         assert list(tmp_path.iterdir()) == []
 
 
-@needs_full_disk
+@pytest.mark.usefixtures("full")
 def test_rows_on_a_full_disk_leave_nothing(tmp_path: Path) -> None:
     writer = RowWriter(tmp_path / "d", 32, "train")
 
     def write() -> None:
         with writer:
-            (tmp_path / "d.partial" / "shard-00000").symlink_to(FULL_DISK)
             writer.write(np.zeros((ROWS_PER_BATCH, 32), np.uint16))
 
     with pytest.raises(OutsideError, match=rf"the disk is full{FREE}$"):

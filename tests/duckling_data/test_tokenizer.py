@@ -127,6 +127,10 @@ def test_unknown_tokens_become_the_policys_id() -> None:
     reserved = DucklingTokenizer(make_mapping("reserved"))
     assert reserved.encode(unknown) == [59] * len(gpt2_ids)
     assert reserved.decode([59]) == ""
+    assert reserved.decode([59, 3, 59], show_unknown=True) == f"⟨unk⟩{reserved.decode([3])}⟨unk⟩"
+    assert reserved.batch_decode([[59], []], show_unknown=True) == ["⟨unk⟩", ""]
+    assert reserved.decode(59, show_unknown=True) == "⟨unk⟩"
+    assert DucklingTokenizer(make_mapping("most-frequent")).decode([0], show_unknown=True) != "⟨unk⟩"
 
 
 def test_decompose_falls_back_on_bytes_by_hand() -> None:

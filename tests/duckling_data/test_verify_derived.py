@@ -163,6 +163,20 @@ def test_what_is_right_passes(tmp_path: Path, name: str) -> None:
         assert len([line for line in verified(tmp_path / "w", deep=deep) if "derived again" in line]) == 3
 
 
+def test_split_tokens_recorded_as_unknown_by_the_version_before_pass(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "s.jsonl", demo_stories(0, 40).to_pylist())
+    manifest = build(tmp_path / "w", tmp_path / "s.jsonl", **SETTINGS["lossless"])
+    figures = manifest.stages["pack"].figures["splits"]["train"]
+    assert (figures["unknown_tokens"], figures["unknown_rate"]) == (0, 0.0)
+    figures["unknown_tokens"] = figures.pop("split_tokens")
+    figures["unknown_rate"] = round(figures["unknown_tokens"] / figures["gpt2_tokens"], 9)
+    manifest.write()
+    verified(tmp_path / "w")
+    figures["unknown_tokens"] -= 1
+    manifest.write()
+    assert "unknown_tokens" in says(tmp_path / "w")
+
+
 def test_a_mapping_of_ones_own_passes(demo: Path, tmp_path: Path) -> None:
     build(tmp_path / "w", "demo:200", mapping=demo / "token_mapping.json", ctx=32)
     assert "build-vocab  ok: 1 files, a mapping of your own" in verified(tmp_path / "w")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,19 @@ def test_damaged_data_is_refused_or_gives_the_very_same_tokens(packed: Path, nam
             pass  # refused
         finally:
             path.write_bytes(good)
+
+
+def test_validation_rows_that_the_manifest_lists_and_are_gone_are_named_and_refused(
+    packed: Path, tmp_path: Path
+) -> None:
+    workspace = Path(shutil.copytree(packed, tmp_path / "w"))
+    shutil.rmtree(workspace / "tokenized_validation")
+    mapping = open_workspace(workspace, SHAPE).mapping
+    for config in (SHAPE, replace(SHAPE, eval_steps=2)):
+        with pytest.raises(InputError, match=r"tokenized_validation is missing, though manifest\.json lists it: run"):
+            open_validation(workspace, config, mapping)
+    assert open_validation(workspace, replace(SHAPE, eval_rows=0), mapping) is None
+    (workspace / "manifest.json").unlink()  # two files alone: nothing says that there are others
+    assert open_validation(workspace, SHAPE, mapping) is None
+    with pytest.raises(InputError, match="for --eval-steps 2: the workspace has no rows to evaluate on"):
+        open_validation(workspace, replace(SHAPE, eval_steps=2), mapping)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from duckling_data.base.errors import InputError
+from duckling_data.tokens.mapping import mapping_bytes
 from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_train.config import TrainConfig
 from duckling_train.model import build_model
@@ -27,6 +28,7 @@ from duckling_train.runs.generate import (
     samples_text,
 )
 from duckling_train.runs.open import open_model
+from tests.support.mappings import make_mapping
 from tests.support.train import Ran, command, environment, sentences
 
 CONTEXT = 64
@@ -158,6 +160,16 @@ def test_unknown_tokens_are_counted_and_told(untrained: Path) -> None:
     list(continuations(untrained, [KNOWN, KNOWN + ".."], Sampling(tokens=1), told.append))
     length = len(tokenizer.encode(KNOWN)) + 1
     assert told == [f"1 of the {length} tokens of {KNOWN + '..'!r} are unknown: it reads {KNOWN + '.'!r}"]
+
+
+def test_an_id_that_is_reserved_for_unknown_tokens_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "token_mapping.json").write_bytes(mapping_bytes(make_mapping("reserved", live=60, dead=452)))
+    place = make_run(tmp_path / "run", tmp_path)
+    told: list[str] = []
+    (text,) = continuations(place, [" zebra"], Sampling(tokens=1), told.append)
+    assert text.startswith("⟨unk⟩⟨unk⟩")
+    assert told == ["2 of the 2 tokens of ' zebra' are unknown: it reads '⟨unk⟩⟨unk⟩'"]
+    assert greedy(*open_model(place), " zebra", 1).startswith("⟨unk⟩⟨unk⟩")
 
 
 def test_a_changed_or_missing_model_file_is_refused(tiny_workspace: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from duckling_data.base.disk import check_room, disk_errors
 from duckling_data.base.errors import CheckFailed, InputError
+from duckling_data.base.files import first_link
 from duckling_data.base.locks import remove_leftovers
 from duckling_data.base.progress import Reporter
 from duckling_data.corpus.hub.dataset import TINYSTORIES, HubDataset, HubFile
@@ -51,7 +52,7 @@ def fetch(
                 )
             get_file(file, folder, reporter, known.get(file.name), learn)
         if (size := size_of(path)) != file.size:
-            refuse(path, f"{size:,} bytes, expected {file.size:,}", offline=offline)
+            refuse(folder, file.name, f"{size:,} bytes, expected {file.size:,}", offline=offline)
         paths.setdefault(split, []).append(path)
     if absent:
         _remove_incomplete(dataset, folder, reporter)
@@ -63,12 +64,13 @@ def missing(dataset: HubDataset, folder: Path) -> dict[str, int]:
     return {file.name: file.size for _, file in dataset.files() if not (folder / file.name).is_file()}
 
 
-def refuse(path: Path, what: str, *, offline: bool) -> None:
+def refuse(folder: Path, name: str, what: str, *, offline: bool) -> None:
     """Refuse a damaged file, and keep it as `NAME.refused`, so that the next download brings a good one.
 
-    Offline nothing is moved, as nothing could replace it. Always raises CheckFailed.
+    Offline nothing is moved, as nothing could replace it, and nothing behind a link. Always raises CheckFailed.
     """
-    if offline:
+    path = folder / name
+    if offline or first_link(folder.parent, f"{folder.name}/{Path(name).parent}"):
         raise CheckFailed(f"{path}: {what}. Move it away and run `duckling-data download` without --offline.")
     aside = set_aside(path, path)
     raise CheckFailed(f"{path}: {what}. It is kept as {aside.name}; run `duckling-data download` to get it again.")
@@ -76,7 +78,7 @@ def refuse(path: Path, what: str, *, offline: bool) -> None:
 
 def _remove_incomplete(dataset: HubDataset, folder: Path, reporter: Reporter) -> None:
     """Remove what interrupted downloads left, once every file is there, and say so."""
-    remove_leftovers(folder / file.name for _, file in dataset.files())
+    remove_leftovers(folder, (file.name for _, file in dataset.files()))
     if left := [path for path in (folder / CACHE).rglob("*" + INCOMPLETE) if path.is_file()]:
         size = sum(map(size_of, left))
         with disk_errors(folder):

@@ -24,7 +24,15 @@ from typing import Any, TypeVar
 
 from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import DucklingError
-from duckling_data.base.files import replacing, sha256_file, sync_directory, write_all
+from duckling_data.base.files import (
+    flush,
+    open_to_append,
+    own_folder,
+    replacing,
+    sha256_file,
+    sync_directory,
+    write_all,
+)
 from duckling_data.base.progress import Reporter
 from duckling_data.corpus.hub import errors
 from duckling_data.corpus.hub.dataset import HubFile
@@ -43,9 +51,9 @@ Learn = Callable[[str, str], None]
 def get_file(file: HubFile, folder: Path, reporter: Reporter, known: str | None, learn: Learn) -> None:
     """Bring the file into `folder`; `known` is its SHA-256 if that was learned before. Raises as `fetch` does."""
     reporter.say(f"download     {file.repo} {file.name} ({file.size / 1e6:,.1f} MB)")
-    with disk_errors(folder):
-        (folder / file.name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / CACHE / file.name).parent.mkdir(parents=True, exist_ok=True)
+    *inside, _ = file.name.split("/")
+    own_folder(folder.parent, folder.name, *inside)
+    own_folder(folder, CACHE, *inside)
     if not _copied_from_cache(file, folder / file.name, reporter, known, learn):
         _download(file, folder, reporter, known, learn)
 
@@ -92,8 +100,7 @@ def _download(file: HubFile, folder: Path, reporter: Reporter, known: str | None
         raise errors.another_file(file, f"SHA-256 {found} (kept as {aside}, not used)", str(expected))
     learn(file.name, found)
     with disk_errors(path):
-        with incomplete.open("rb+") as whole:
-            os.fsync(whole.fileno())
+        flush(incomplete)
         incomplete.replace(path)
         sync_directory(path.parent)
 
@@ -166,7 +173,7 @@ def _receive(file: HubFile, path: Path, bar: Any) -> None:
             if response.status_code != 200:
                 raise errors.CutShort(f"the hub cannot resume at byte {start:,}")
         with disk_errors(path):
-            handle = path.open("ab", buffering=0)
+            handle = open_to_append(path)
         with handle:
             for chunk in response.iter_bytes():
                 if (end := handle.tell()) + len(chunk) > file.size:
@@ -206,7 +213,7 @@ def size_of(path: Path) -> int:
 def set_aside(path: Path, place: Path) -> Path:
     """Rename a refused file to a free name beside `place`, which nothing reads, and return that name."""
     names = (place.with_name(f"{place.name}{REFUSED}{-number if number > 1 else ''}") for number in count(1))
-    aside = next(name for name in names if not name.exists())
+    aside = next(name for name in names if not os.path.lexists(name))
     with disk_errors(aside):
         path.rename(aside)
     return aside

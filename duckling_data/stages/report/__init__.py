@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from duckling_data.base.disk import make_directory
-from duckling_data.base.files import write_bytes
+from duckling_data.base.files import own_folder, refuse_linked, write_bytes
 from duckling_data.base.progress import Reporter
 from duckling_data.base.records import plain
 from duckling_data.base.strict_json import digest_json
@@ -69,12 +68,13 @@ def _inputs(context: Context, settings: NoSettings) -> dict[str, str]:
 
 
 def _make(context: Context, settings: NoSettings) -> Made[NoFigures]:
+    refuse_linked(context.workspace, REPORT_FOLDER)
     context.manifest.corpus = context.corpus  # the page names the source as it is now
     files = draw_report(context.workspace, context.manifest, context.reporter)
+    folder = own_folder(context.workspace, REPORT_FOLDER)
     context.begin()
-    make_directory(context.workspace / REPORT_FOLDER)
     for name, content in files.items():
-        write_bytes(context.workspace / REPORT_FOLDER / name, content)
+        write_bytes(folder / name, content)
     return described(context.workspace, *(f"{REPORT_FOLDER}/{file}" for file in files)), NoFigures()
 
 
