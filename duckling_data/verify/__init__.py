@@ -15,7 +15,7 @@ from typing import Any
 
 from duckling_data.base.errors import CheckFailed, DucklingError, InputError
 from duckling_data.base.progress import Reporter
-from duckling_data.base.records import changed, file_faults, plain
+from duckling_data.base.records import changed, file_faults, plain, short
 from duckling_data.corpus.files import SourceChanged
 from duckling_data.corpus.local import SourceMissing
 from duckling_data.corpus.sources import counted_stories, open_corpus, wanted_source
@@ -166,7 +166,7 @@ class _Check:
         counted, remembered = counted_stories(corpus), read_source(request.workspace)
         for key in changed(remembered.counted if remembered.sources else counted, counted)[:1]:
             differing = True
-            yield f"{SOURCE_RECORD} counts other stories under {key!r} than its {counted.get(key, 'no')} stories"
+            yield f"{SOURCE_RECORD} counts other stories under {short(key)} than its {counted.get(key, 'no')} stories"
         self._corpus = None if differing else corpus
 
     def file_faults(self, name: str) -> Iterator[str]:
@@ -199,7 +199,7 @@ class _Check:
         settings = resolve(stage.settings, {}, record.settings).value
         context = Context(self._manifest, self._corpus.describe(), self._corpus.digests(), {}, self._reporter)
         for other in changed(record.inputs, stage.inputs(context, settings)):
-            yield f"{stage.outputs[0]} was made before its input {other!r} changed; run `duckling-data {name}`"
+            yield f"{stage.outputs[0]} was made before its input {short(other)} changed; run `duckling-data {name}`"
             return
         if derive:
             figures = self._manifest.figures(name, stage.figures)

@@ -21,7 +21,7 @@ import msgspec
 from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import PARTIAL, own_folder, remove
-from duckling_data.base.records import plain, read_record
+from duckling_data.base.records import plain, read_record, short
 from duckling_data.base.strict_json import write_json
 from duckling_train.runs.layout import RUNS
 from duckling_train.settings import FIELDS, SETTINGS_LIMIT, check_type
@@ -82,7 +82,7 @@ def read_sweep(folder: Path) -> SweepRecord | None:
     if record.format != FORMAT_VERSION:
         raise InputError(f"{path}: has format {record.format}; expected {FORMAT_VERSION}; {ELSEWHERE}.")
     if unknown := record.swept.keys() - FIELDS.keys():
-        raise InputError(f"{path}: has an unknown setting {min(unknown)!r}; {damaged}")
+        raise InputError(f"{path}: has an unknown setting {short(min(unknown))}; {damaged}")
     fixed = {name: [value] for name, value in record.fixed.items() if name in FIELDS}
     for name, values in (*record.swept.items(), *fixed.items()):
         for value in values:

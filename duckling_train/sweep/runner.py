@@ -18,7 +18,7 @@ from duckling_data.base.executor import Ended, LocalExecutor, default_workers, r
 from duckling_data.base.files import refuse_linked, remove, write_bytes
 from duckling_data.base.locks import beside, held
 from duckling_data.base.progress import Reporter
-from duckling_data.base.records import plain
+from duckling_data.base.records import plain, short
 from duckling_data.base.strict_json import write_json
 from duckling_train.data import fitting, open_workspace
 from duckling_train.processes import process_count
@@ -59,7 +59,7 @@ class Sweep:
         for name, value in point.config.resolved().items():
             found, left_open = record.settings.get(name), value in (None, "auto")  # the run says what it became
             if not left_open and found != value:
-                raise InputError(f"{run_dir}: has {name} {found!r}; expected the sweep's {value!r}; remove it.")
+                raise InputError(f"{run_dir}: has {name} {short(found)}; expected the sweep's {value!r}; remove it.")
         if {name: record.inputs.get(name) for name in self.inputs} != self.inputs:
             raise InputError(f"{run_dir}: was trained on other data than the sweep's; remove it.")
         if record.summary is None or not record.steps:

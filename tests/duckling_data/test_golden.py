@@ -78,6 +78,14 @@ def test_a_golden_file_that_is_none_is_refused(demo: Path, tmp_path: Path, conte
         verified(demo, golden=tmp_path / "golden.json")
 
 
+def test_golden_digests_of_a_record_that_lists_no_mapping_are_refused(demo: Path) -> None:
+    manifest = Manifest(demo)
+    outputs = manifest.stages["build-vocab"].outputs
+    outputs["other.json"] = outputs.pop("token_mapping.json")
+    with pytest.raises(InputError, match="'build-vocab' is not made"):
+        golden_digests(manifest)
+
+
 def test_golden_digests_of_a_workspace_without_rows_are_refused(demo: Path) -> None:
     manifest = Manifest(demo)
     del manifest.stages["pack"]

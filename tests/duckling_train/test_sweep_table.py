@@ -132,6 +132,15 @@ def test_a_grid_is_told_in_one_line() -> None:
     )
 
 
+def test_a_record_with_a_long_unknown_setting_is_refused_in_a_short_line(tmp_path: Path) -> None:
+    record = plain(record_of(make_grid({"n_layer": (2, 4)}), {}))
+    record["swept"]["y" * 5000] = [1]
+    write_json(tmp_path / "sweep.json", record)
+    with pytest.raises(InputError, match="unknown setting 'yyy") as refused:
+        read_sweep(tmp_path)
+    assert len(str(refused.value)) < 500
+
+
 def test_a_failed_sweep_ends_with_the_status_of_its_failures() -> None:
     grid = make_grid({"n_layer": (2, 4, 8)})
     place = Path("p")
