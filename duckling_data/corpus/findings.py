@@ -13,6 +13,7 @@ SHOWN = 3
 
 def say_findings(files: Sequence[CorpusFile], reporter: Reporter) -> None:
     """Say once, of all files together, what was dropped and what is one story."""
+    files = list({file.path: file for file in files}.values())  # one may be in both splits, in parts
     for what, named in {
         "begins with a byte order mark, which is dropped (--newline keep keeps it)": [
             file for file in files if file.found.byte_order_mark

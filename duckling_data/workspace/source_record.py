@@ -83,7 +83,7 @@ def read_source(workspace: Path) -> SourceRecord:
     """Return what the workspace remembers, else an empty record. Raises InputError for a damaged file."""
     path = workspace / SOURCE_RECORD
     if not path.exists():
-        return SourceRecord(1, [], DEFAULT_TEXT_FIELD, {})
+        return SourceRecord(1, [], DEFAULT_TEXT_FIELD, {}, newline="lf")
     return read_record(path, SourceRecord, "it is not a source record. Remove it and name the --source.")
 
 

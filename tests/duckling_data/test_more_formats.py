@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from duckling_data.corpus.demo import demo_stories
 from duckling_data.corpus.readers import ReadOptions, json_list, read_blocks
+from duckling_data.corpus.readers.blocks import decompressed
 from duckling_data.workspace.source_record import LISTED, Findings
 from tests.support.data import SMALL, Cli, read_json, verified, write_jsonl
 from tests.support.examples import hostile
@@ -108,6 +109,12 @@ def test_a_row_and_an_item_have_the_limit_of_a_story(tmp_path: Path) -> None:
     assert "a row of more than 32 MiB" in row
     assert read == "1"
     assert max(first, second, third) < 400 * MIB
+
+
+def test_an_xz_file_of_many_streams_comes_in_pieces_of_a_block(tmp_path: Path) -> None:
+    path = tmp_path / "s.txt.xz"
+    path.write_bytes(lzma.compress(b"abc") * 100)
+    assert [len(piece) for piece in decompressed(path, "xz", 60)] == [60] * 5
 
 
 def test_an_xz_file_that_is_cut_or_asks_for_much_memory_is_refused(tmp_path: Path) -> None:

@@ -116,3 +116,22 @@ def test_a_workspace_of_before_the_option_stays_as_it_was_made(cli: Cli, tmp_pat
     verified(workspace)
     (tmp_path / "t.txt").write_bytes(path.read_bytes())
     assert "has CRLF" in cli("pack", "-w", workspace, "--source", tmp_path / "t.txt").stderr  # another source
+
+
+def test_stories_divided_by_their_hash_are_read_with_the_same_options_and_said_once(cli: Cli, tmp_path: Path) -> None:
+    path, workspace = windows_file(tmp_path), tmp_path / "w"
+    said = cli("pack", "-w", workspace, "--source", path, "--validation-share", "0.3", *SMALL).stderr
+    assert f"source       {path}: has CRLF" in said
+    assert "pack         up to date" in cli("pack", "-w", workspace).stderr
+    verified(workspace)
+    assert "made tokenized_dataset/" in cli("pack", "-w", workspace, "--newline", "keep").stderr
+
+
+def test_a_workspace_without_its_source_record_is_verified_against_the_source_that_is_named(
+    cli: Cli, tmp_path: Path
+) -> None:
+    path, workspace = windows_file(tmp_path), tmp_path / "w"
+    cli("pack", "-w", workspace, "--source", path, *SMALL)
+    (workspace / "corpus/source.json").unlink()
+    result = cli("verify", "-w", workspace, "--source", path)
+    assert result.exit_code == 0, result.stderr

@@ -41,7 +41,10 @@ def saved_shards(folder: Path) -> list[Path] | None:
     Raises InputError for a folder of several splits, and for one that is damaged.
     """
     if (folder / "dataset_dict.json").is_file():
-        raise InputError(f"{folder}: holds several splits; expected one. Name its folder, {folder / 'train'} perhaps.")
+        raise InputError(
+            f"{folder}: holds several splits, expected one; name one, --source {folder / 'train'}, and another "
+            "with --validation."
+        )
     if not (folder / "state.json").is_file() or not (folder / "dataset_info.json").is_file():
         return None
     return shard_paths(folder, "save the data set again")

@@ -57,7 +57,14 @@ def decompressed(path: Path, codec: str | None, block_bytes: int) -> Iterator[by
     import pyarrow as pa
 
     if codec == "xz":
-        yield from _from_xz(path, block_bytes)
+        held = bytearray()
+        for unpacked in _from_xz(path, block_bytes):  # little at a time, where a file has many streams
+            held += unpacked
+            if len(held) >= block_bytes:
+                yield bytes(held)
+                held.clear()
+        if held:
+            yield bytes(held)
         return
     with refusing(path):
         open_regular(path).close()
