@@ -114,7 +114,7 @@ def test_checkpoints_are_neither_written_nor_removed_through_a_link(tmp_path: Pa
     for step in (1, 2, 3):
         (tmp_path / "elsewhere" / f"step-{step:08d}.partial").mkdir()
     before = tree(tmp_path / "elsewhere")
-    kept, pruned = (Checkpoints.of(tmp_path / "run", TrainConfig(keep_checkpoints=keep), {}) for keep in (True, False))
+    kept, pruned = (Checkpoints(tmp_path / "run", TrainConfig(keep_checkpoints=keep), {}) for keep in (True, False))
     acts: list[Callable[[], object]] = [lambda: pruned.write(4, {}, {}), kept.finish, kept.newest]
     for act in acts:
         with pytest.raises(InputError, match=f"{link}: a link"):
