@@ -179,7 +179,7 @@ class Pipeline:
             shown = dict.fromkeys(output.split("/")[0] + "/" * ("/" in output) for output in outputs)
             self.reporter.say(f"{name:<12} made {', '.join(shown)}: {stage.summary(figures)} [{reason}]")
         if stage.page and not self.request.dry_run:
-            self.reporter.say(f"{name:<12} open {(self.request.workspace / stage.page).absolute()}")
+            self.reporter.say(f"{name:<12} open {(self.request.workspace / stage.page).resolve()}")
 
     def _begin(self, stage: str, context: Context) -> None:
         self._adopt_corpus(context)

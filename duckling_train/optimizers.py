@@ -18,14 +18,16 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
-from transformers import GPT2LMHeadModel
 
 from duckling_train.precision import RECIPES, random_halves, round_stochastically
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
 
 STEP = "step"
 """The name of the count of a weight's updates in an optimizer's state, a float32."""

@@ -193,7 +193,7 @@ def save_model(run_dir: Path, model: Any, tokenizer: Any) -> None:
     partial = place.with_name(MODEL + PARTIAL)
     remove(partial)  # of a process that was killed
     with disk_errors(place):
-        partial.mkdir()
+        partial.mkdir(parents=True)
         try:
             model.save_pretrained(str(partial))
         except SafetensorError as error:  # it passes the system's error on as text

@@ -99,7 +99,7 @@ def test_dry_run_tells_what_would_be_refused(capsys: pytest.CaptureFixture[str],
     status, out, err = invoke(capsys, "--dry-run", "-w", tmp_path, "--out", taken)
     assert (status, err) == (2, "")
     assert out.splitlines()[:3] == [
-        f"would be refused: {taken} exists and is not a run (no config.json): give another --out or --name",
+        f"would be refused: {taken} exists and is not a run (no config.json): give another --name or --out",
         f"would be refused: no tokenized_dataset in {tmp_path}: run duckling-data pack",
         "dataset: none that fits",
     ]

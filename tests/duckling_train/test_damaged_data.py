@@ -88,5 +88,5 @@ def test_validation_rows_that_the_manifest_lists_and_are_gone_are_named_and_refu
     assert open_validation(workspace, replace(SHAPE, eval_rows=0), mapping) is None
     (workspace / "manifest.json").unlink()  # two files alone: nothing says that there are others
     assert open_validation(workspace, SHAPE, mapping) is None
-    with pytest.raises(InputError, match="for --eval-steps 2: the workspace has no rows to evaluate on"):
+    with pytest.raises(InputError, match="for eval_steps=2: the workspace has no rows to evaluate on"):
         open_validation(workspace, replace(SHAPE, eval_steps=2), mapping)

@@ -70,8 +70,9 @@ class Ended:
 
     @property
     def said(self) -> list[str]:
-        """Return the lines on standard error but those that name a place, as the source does, or draw a bar."""
-        return [line for line in self.stderr.splitlines() if not line.startswith("source ") and "\r" not in line]
+        """Return the lines on standard error but those that name a path or draw a bar."""
+        paths = ("source ", "report       open ")
+        return [line for line in self.stderr.splitlines() if not line.startswith(paths) and "\r" not in line]
 
 
 def run(program: str, place: Path, disturbance: Disturbance, *arguments: str | Path) -> Ended:
