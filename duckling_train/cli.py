@@ -38,7 +38,7 @@ YES = click.option("-y", "--yes", is_flag=True, help="Train without --steps: as 
 @click.option("-n", "--dry-run", is_flag=True, help="Print what would be trained and written, and stop: exit status 2 "
               "where it would be refused.  [default: off]")  # fmt: skip
 @options.verbosity
-@click.version_option(package_name="duckling", prog_name=PROGRAM)
+@click.version_option(package_name="duckling", prog_name=PROGRAM, message="%(prog)s %(version)s")
 @click.pass_context
 def cli(
     context: click.Context, /, workspace: Path, out: Path | None, name: str | None, resume: str | None,
@@ -82,7 +82,8 @@ def cli(
     if not quiet and is_main_process():
         losses = f"loss {summary['first_loss']:.4f} to {summary['last_loss']:.4f}"
         steps = f"step {summary['last_logged_step']:,} of {summary['steps']:,}"
-        click.echo(f"{run_dir}: {losses} at {steps}, {summary['steps_per_second']:.1f} steps/s")
+        evaluated = f", validation loss {summary['validation']['loss']:.4f}" if summary["validation"] else ""
+        click.echo(f"{run_dir}: {losses} at {steps}{evaluated}, {summary['steps_per_second']:.1f} steps/s")
 
 
 def _resume(context: click.Context, workspace: Path, run: str, *, quiet: bool) -> tuple[Path, dict[str, Any]]:

@@ -127,6 +127,14 @@ class DucklingTokenizer(PythonBackend):
         added: int = super()._add_tokens(beyond, special_tokens)
         return added
 
+    def _encode_plus(self, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("return_offsets_mapping"):  # the library would leave the key out and say nothing
+            raise InputError(
+                "return_offsets_mapping=True: this tokenizer has no character offsets; decode the ids one by one, or "
+                "leave it out."
+            )
+        return super()._encode_plus(*args, **kwargs)
+
     def _tokenize(self, text: str, **_kwargs: Any) -> list[str]:
         ids = self._encoder.encode(text)
         if self.mapping.get("unk_policy") == DECOMPOSE:

@@ -29,6 +29,8 @@ COLDEST = 1e-6
 PROMPTS = ("Once upon a time", "One day, a little girl named Lily", "The dog")
 """The prompts of `samples.txt`."""
 NEW_TOKENS = 60
+SENTENCES_FROM = 1000
+"""Steps below which `samples.txt` says that they are too few for sentences."""
 
 
 @dataclass(frozen=True)
@@ -110,17 +112,23 @@ def greedy(model: GPT2LMHeadModel, tokenizer: DucklingTokenizer, prompt: str, ne
     return str(tokenizer.decode(ids, show_unknown=True))
 
 
-def samples_text(model: GPT2LMHeadModel, tokenizer: DucklingTokenizer) -> str:
-    """Return the content of `samples.txt`: for each prompt a line `> prompt`, its greedy continuation, a blank line."""
-    return "".join(f"> {prompt}\n{greedy(model, tokenizer, prompt)}\n\n" for prompt in PROMPTS)
+def samples_text(model: GPT2LMHeadModel, tokenizer: DucklingTokenizer, steps: int) -> str:
+    """Return the content of `samples.txt`: for each prompt a line `> prompt`, its greedy continuation, a blank line.
+
+    Of a model that was trained for fewer than SENTENCES_FROM steps, the first line says so.
+    """
+    short_run = f"({steps:,} steps, too few for sentences: the likeliest tokens are frequent words.)\n\n"
+    texts = (f"> {prompt}\n{greedy(model, tokenizer, prompt)}\n\n" for prompt in PROMPTS)
+    return short_run * (steps < SENTENCES_FROM) + "".join(texts)
 
 
 def name_special_tokens(model: Any, tokenizer: DucklingTokenizer) -> None:
-    """Give `model` the tokenizer's end and padding ids, for `generate`; nothing in training reads them.
+    """Give `model` the tokenizer's end and padding ids, and its cache, for `generate`; training has neither.
 
-    GPT-2's own (50256) are outside the compact vocabulary. There is no begin token.
+    GPT-2's own ids (50256) are outside the compact vocabulary. There is no begin token.
     """
     for settings in (model.config, model.generation_config):
+        settings.use_cache = True
         settings.bos_token_id = None
         settings.eos_token_id = tokenizer.eos_token_id
         settings.pad_token_id = tokenizer.pad_token_id

@@ -20,7 +20,15 @@ from safetensors import SafetensorError
 from duckling_data.base.command_line import USERS_FAULT
 from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import InputError
-from duckling_data.base.files import PARTIAL, flush, refuse_linked, remove, replace_directory, sync_directory
+from duckling_data.base.files import (
+    PARTIAL,
+    flush,
+    refuse_linked,
+    remove,
+    replace_directory,
+    sync_directory,
+    write_bytes,
+)
 from duckling_data.base.records import FileRecord, added, describe, file_faults, first_fault, plain, read_record, short
 from duckling_data.base.strict_json import write_json
 from duckling_train.config import flag, given, named
@@ -39,6 +47,23 @@ MODEL = "model"
 WEIGHTS = "model.safetensors"
 SAMPLES = "samples.txt"
 MANIFEST = "manifest.json"
+MODEL_CARD = "README.md"
+HOW_TO_OPEN = b"""# A model of Duckling
+
+Its tokenizer is that of `duckling_data`, which must be imported before this folder is opened:
+
+```python
+from duckling_data import DucklingTokenizer
+from transformers import AutoModelForCausalLM
+
+folder = "."  # this folder
+tokenizer, model = DucklingTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+ids = tokenizer("Once upon a time", return_tensors="pt")
+print(tokenizer.decode(model.generate(**ids, max_new_tokens=50)[0]))
+```
+
+With that import, `AutoTokenizer` and `pipeline` open it, too.
+"""
 TENSORBOARD = "tensorboard"
 
 
@@ -201,6 +226,7 @@ def save_model(run_dir: Path, model: Any, tokenizer: Any) -> None:
             text = os.strerror(int(number[1])) if number else str(error)
             raise OSError(int(number[1]) if number else None, text, str(place)) from error
         tokenizer.save_pretrained(str(partial))
+        write_bytes(partial / MODEL_CARD, HOW_TO_OPEN)
         # safetensors makes its file readable to its owner alone; the others have the user's usual mode.
         shutil.copymode(partial / CONFIG, partial / WEIGHTS)
         for path in sorted(partial.iterdir()):

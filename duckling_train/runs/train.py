@@ -140,7 +140,7 @@ def run(prepared: PreparedRun, start: Checkpoint | None) -> dict[str, Any]:
     torch.nn.Module.to(model, "cpu")
     name_special_tokens(model, tokenizer)
     layout.save_model(run_dir, model, tokenizer)
-    write_bytes(run_dir / layout.SAMPLES, samples_text(model, tokenizer).encode())
+    write_bytes(run_dir / layout.SAMPLES, samples_text(model, tokenizer, config.steps).encode())
     record = read_run(run_dir)
     title = (
         f"Duckling II, {config.parameters:,} parameters: {config.steps:,} steps, batch {config.batch_size}, "

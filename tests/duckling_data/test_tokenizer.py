@@ -153,6 +153,13 @@ def lossless() -> DucklingTokenizer:
     return DucklingTokenizer(make_mapping("decompose", extra=(GPT2.eos_id,)))
 
 
+def test_offsets_are_refused_and_not_left_out() -> None:
+    tokenizer = DucklingTokenizer(make_mapping("most-frequent"))
+    for text in ("One day", ["One day", "She"]):
+        with pytest.raises(InputError, match="return_offsets_mapping"):
+            tokenizer(text, return_offsets_mapping=True)
+
+
 @settings(max_examples=200, deadline=None)
 @given(text=any_text)
 def test_decompose_loses_nothing(lossless: DucklingTokenizer, text: str) -> None:

@@ -212,7 +212,7 @@ def test_workspace_comes_from_the_environment(
 def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
     from importlib.metadata import version
 
-    assert invoke(capsys, "--version") == (0, f"duckling-train, version {version('duckling')}\n", "")
+    assert invoke(capsys, "--version") == (0, f"duckling-train {version('duckling')}\n", "")
 
 
 def test_normal_run_shows_a_bar_and_one_line_and_no_warning(run: Ran) -> None:

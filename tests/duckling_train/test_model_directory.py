@@ -25,6 +25,15 @@ from duckling_train.runs.generate import name_special_tokens
 from tests.support.train import Ran, environment
 
 ROWS, CONTEXT = 512, 64
+
+
+def test_the_folder_says_how_it_is_opened_and_that_works(run: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (run.run_dir / "model" / "README.md").read_text()
+    code = readme.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(run.run_dir / "model")
+    exec(code, {})
+
+
 OPEN_AND_GENERATE = """if True:
     import sys, transformers
     from duckling_data import DucklingTokenizer

@@ -65,7 +65,7 @@ def test_a_run_resumed_after_its_last_step_has_the_samples_of_one_that_was_not(
 
 def test_samples_are_what_generate_greedy_says(tiny_workspace: Path, tmp_path: Path) -> None:
     run = train(tmp_path / "run", tiny_workspace, *LEARNING, "--steps", "60", "--untied")
-    prompt, said = (run.run_dir / "samples.txt").read_text().split("\n\n")[0].split("\n", 1)
+    prompt, said = (run.run_dir / "samples.txt").read_text().split("\n\n")[1].split("\n", 1)
     prompt = prompt.removeprefix("> ")
     tokens = str(60)
     done = ran(tmp_path / "said", "generate", run.run_dir, "--greedy", "--tokens", tokens, "--prompt", prompt)
