@@ -55,7 +55,7 @@ def test_a_full_disk_while_the_weights_are_written_is_told_with_the_room_that_is
     """safetensors writes them, and passes on what the system says as text."""
     case = cases["train"]
     failed = []
-    for at in range(case.writes - 38, case.writes - 32):
+    for at in range(case.writes - 41, case.writes - 35):
         case.clear()
         done = disk.run(case.start, case.folder, at, errno.ENOSPC)
         failed.append(done.failed)

@@ -27,7 +27,6 @@ from duckling_data.base.files import (
     remove,
     replace_directory,
     sync_directory,
-    write_bytes,
 )
 from duckling_data.base.records import FileRecord, added, describe, file_faults, first_fault, plain, read_record, short
 from duckling_data.base.strict_json import write_json
@@ -226,7 +225,7 @@ def save_model(run_dir: Path, model: Any, tokenizer: Any) -> None:
             text = os.strerror(int(number[1])) if number else str(error)
             raise OSError(int(number[1]) if number else None, text, str(place)) from error
         tokenizer.save_pretrained(str(partial))
-        write_bytes(partial / MODEL_CARD, HOW_TO_OPEN)
+        (partial / MODEL_CARD).write_bytes(HOW_TO_OPEN)
         # safetensors makes its file readable to its owner alone; the others have the user's usual mode.
         shutil.copymode(partial / CONFIG, partial / WEIGHTS)
         for path in sorted(partial.iterdir()):

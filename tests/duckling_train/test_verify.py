@@ -76,7 +76,7 @@ def test_a_good_run_passes_by_name_with_its_workspaces_data(once: Path, capsys: 
     said = capsys.readouterr()
     assert (end.value.code, said.err) == (0, "")
     lines = dict(line.split(maxsplit=1) for line in said.out.splitlines())
-    assert lines["files"] == "ok: 10 files, none missing, none added"
+    assert lines["files"] == "ok: 11 files, none missing, none added"
     assert lines["checkpoints"] == "ok: 3 whole"
     assert lines["logs"] == "ok: 3 losses, all finite"  # of steps 1, 10, 20
     assert lines["model"].endswith("64 of 512 embedding rows are dead")
