@@ -15,6 +15,7 @@ the number of the step, from 1:
 
 from __future__ import annotations
 
+import abc
 import copy
 import math
 from collections.abc import Iterable, Sequence
@@ -56,7 +57,7 @@ def optimizer_class(
     return None if recipe.state == recipe.weights else (Float32StateAdamW, arguments | own)
 
 
-class OwnStep(torch.optim.Optimizer):
+class OwnStep(torch.optim.Optimizer, abc.ABC):
     """An optimizer that computes in one dtype and rounds each new weight once to the weight's own.
 
     `dtype` is that of its state and arithmetic. `rounding_seed` None rounds bf16 weights to nearest even, a number
@@ -74,9 +75,9 @@ class OwnStep(torch.optim.Optimizer):
         self.dtype = dtype
         self.rounding_seed = rounding_seed
 
+    @abc.abstractmethod
     def move(self, weight: torch.Tensor, gradient: torch.Tensor, parameter: Any, group: dict[str, Any]) -> None:
         """Update `weight`, the parameter's in `dtype`, and the state in place: one step of the rule."""
-        raise NotImplementedError
 
     def step(self, closure: Any = None) -> Any:
         """Update every weight that has a gradient. Returns the closure's loss, or None without one."""

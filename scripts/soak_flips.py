@@ -12,27 +12,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.support.flips import (
-    RUN_RECORDS,
-    WORKSPACE_RECORDS,
-    make_run,
-    make_workspace,
-    outcomes,
-    unfinished,
-    verify_data,
-    verify_run,
-)
+from tests.support.flips import outcomes, targets
 
 
 def main() -> int:
     """Flip them all; print how many of each record's flips were named, and every traceback."""
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
-        workspace = make_workspace(Path(folder) / "w")
-        run = make_run(Path(folder) / "run", workspace)
-        places = [(workspace, WORKSPACE_RECORDS, verify_data)]
-        places += [(place, RUN_RECORDS, verify_run) for place in (run, unfinished(run, Path(folder) / "unfinished"))]
-        for root, names, verify in places:
+        for root, names, verify in targets(Path(folder)).values():
             for name in (name for name in names if (root / name).is_file()):
                 found: Counter[str] = Counter()
                 for kind, said in outcomes(root, name, verify, range(8 * (root / name).stat().st_size)):

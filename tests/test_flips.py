@@ -6,21 +6,10 @@ Here some bits of each record; `scripts/soak_flips.py` (`make soak`) flips them 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from tests.support.flips import (
-    RUN_RECORDS,
-    WORKSPACE_RECORDS,
-    make_run,
-    make_workspace,
-    outcomes,
-    unfinished,
-    verify_data,
-    verify_run,
-)
+from tests.support.flips import RUN_RECORDS, WORKSPACE_RECORDS, Target, outcomes, targets
 
 BITS = 50
 """How many bits of each record are flipped here."""
@@ -29,18 +18,13 @@ UNUSED = {"corpus/source.json"}
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Callable[[Path], None]]]:
-    """A workspace, a finished run and an unfinished one, each with what verifies it."""
-    folder = tmp_path_factory.mktemp("flips")
-    workspace = make_workspace(folder / "w")
-    run = make_run(folder / "run", workspace)
-    verify_data(workspace)
-    verify_run(run)
-    return {
-        "workspace": (workspace, verify_data),
-        "run": (run, verify_run),
-        "unfinished": (unfinished(run, folder / "unfinished"), verify_run),
-    }
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Target]:
+    """A workspace, a finished run and an unfinished one; nothing is flipped yet, and the first two verify."""
+    made = targets(tmp_path_factory.mktemp("flips"))
+    for kind in ("workspace", "run"):
+        root, _, verify = made[kind]
+        verify(root)
+    return made
 
 
 @pytest.mark.parametrize(
@@ -50,10 +34,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, C
         *((kind, name) for kind in ("run", "unfinished") for name in RUN_RECORDS),
     ],
 )
-def test_a_flipped_bit_is_named_or_harmless(
-    folders: dict[str, tuple[Path, Callable[[Path], None]]], kind: str, name: str
-) -> None:
-    root, verify = folders[kind]
+def test_a_flipped_bit_is_named_or_harmless(folders: dict[str, Target], kind: str, name: str) -> None:
+    root, _, verify = folders[kind]
     if not (root / name).is_file():
         assert (kind, name) in {("unfinished", "manifest.json"), ("unfinished", "summary.json")}
         return

@@ -19,6 +19,9 @@ RUN_RECORDS = ("manifest.json", "config.json", "summary.json", "metrics.jsonl", 
                "checkpoints/step-00000001/checkpoint.json", "model/config.json", "model/tokenizer_config.json",
                "model/generation_config.json")  # fmt: skip
 
+Target = tuple[Path, tuple[str, ...], Callable[[Path], None]]
+"""A folder, the names of its records, and what verifies it."""
+
 
 def make_workspace(workspace: Path) -> Path:
     """Make a workspace of a few stories with everything in it: validation rows, the report, the sums."""
@@ -54,6 +57,17 @@ def verify_run(run_dir: Path) -> None:
     from duckling_train.runs.verify import verify_run
 
     list(verify_run(run_dir, run_dir))
+
+
+def targets(folder: Path) -> dict[str, Target]:
+    """Make a workspace, a finished run and an unfinished one in `folder`. Returns them by these kinds."""
+    workspace = make_workspace(folder / "w")
+    run = make_run(folder / "run", workspace)
+    return {
+        "workspace": (workspace, WORKSPACE_RECORDS, verify_data),
+        "run": (run, RUN_RECORDS, verify_run),
+        "unfinished": (unfinished(run, folder / "unfinished"), RUN_RECORDS, verify_run),
+    }
 
 
 def outcomes(root: Path, name: str, verify: Callable[[Path], None], bits: Iterable[int]) -> Iterator[tuple[str, str]]:
