@@ -75,8 +75,9 @@ def mapped_tokens(workspace: Path, text: str) -> Iterator[str]:
     if (workspace / COUNTS_NAME).exists():
         rows = read_counts(workspace / COUNTS_NAME).rows.tolist()
         counted = {token: (rank, count) for rank, (token, count, _) in enumerate(rows, 1)}
+    tokens = load_encoder("tokenizers").encode(text)  # first: a text that is refused has no table
     yield f"{'token':<20} {'GPT-2 id':>8} {'count':>12} {'rank':>7}  becomes"
-    for token in load_encoder("tokenizers").encode(text):
+    for token in tokens:
         rank, count = counted.get(token, (0, 0))
         becomes = [table.first[token], *table.more.get(token, ())]
         kind = "live" if table.live[token] != table.none else "split" if table.whole[token] else "unknown"

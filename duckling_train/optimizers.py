@@ -54,7 +54,7 @@ def optimizer_class(
         assert model is not None
         coupled = {model.get_input_embeddings().weight, model.get_output_embeddings().weight}
         return CoupledAdam, {**arguments, **own, "coupled": list(coupled)}
-    return None if recipe.state == recipe.weights else (Float32StateAdamW, arguments | own)
+    return None if recipe.state == recipe.weights else (OwnAdamW, arguments | own)
 
 
 class OwnStep(torch.optim.Optimizer, abc.ABC):
@@ -121,7 +121,7 @@ class OwnStep(torch.optim.Optimizer, abc.ABC):
                         self.state[parameter][name] = kept.to(device=parameter.device, dtype=self.dtype)
 
 
-class Float32StateAdamW(OwnStep, torch.optim.AdamW):
+class OwnAdamW(OwnStep, torch.optim.AdamW):
     """AdamW with moments in one dtype for weights of any; on weights of that dtype torch's AdamW to the last bit."""
 
     state_names = STATE["adamw"]
@@ -136,7 +136,7 @@ class Float32StateAdamW(OwnStep, torch.optim.AdamW):
         )  # fmt: skip
 
 
-class CoupledAdam(Float32StateAdamW):
+class CoupledAdam(OwnAdamW):
     """AdamW in which the weights of `coupled`, matrices whose rows are the vocabulary, share each column's mean v̂."""
 
     def __init__(self, params: Iterable[Any], *, coupled: Sequence[torch.Tensor], **arguments: Any) -> None:

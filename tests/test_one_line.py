@@ -34,8 +34,8 @@ def told(capsys: pytest.CaptureFixture[str], module: str, *arguments: str | Path
     with pytest.raises(SystemExit) as end:
         import_module(module).main([str(argument) for argument in arguments])
     torch.set_num_threads(threads)
-    err = capsys.readouterr().err
-    assert (err.count("\n"), "Traceback" in err) == (1, False), err
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n"), "Traceback" in err) == ("", 1, False), err
     return int(end.value.code or 0), err
 
 

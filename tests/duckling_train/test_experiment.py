@@ -16,7 +16,7 @@ import torch
 import duckling_train
 from duckling_data.base.errors import InputError
 from duckling_train import Experiment, LossTracker, WRecorder, duckling_ii
-from duckling_train.optimizers import Float32StateAdamW
+from duckling_train.optimizers import OwnAdamW
 from tests.support import seed_cells
 from tests.support.train import environment
 
@@ -193,7 +193,7 @@ def test_a_precision_brings_its_optimizer_and_its_dtype(workspace: Path, tmp_pat
     lab = open_on_cpu(workspace, precision="bf16-weights")
     args = lab.make_training_args(1, learning_rate=1e-2)
     kind, keywords = lab.optimizer(args) or (None, {})
-    assert kind is Float32StateAdamW
+    assert kind is OwnAdamW
     assert (keywords["lr"], keywords["betas"]) == (1e-2, (0.9, 0.999))
     recorder = WRecorder(1)
     lab.train(1, [recorder], output_dir=str(tmp_path), learning_rate=1e-2)

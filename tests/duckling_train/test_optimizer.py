@@ -12,7 +12,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from duckling_train.optimizers import MOMENTS, Float32StateAdamW, optimizer_class
+from duckling_train.optimizers import MOMENTS, OwnAdamW, optimizer_class
 from duckling_train.precision import random_halves, round_stochastically
 
 BF16, FP32 = torch.bfloat16, torch.float32
@@ -132,7 +132,7 @@ def step(optimizer: Any, weights: list[torch.nn.Parameter], number: int) -> None
 @pytest.mark.parametrize("seed", [None, 5])
 def test_on_float32_weights_it_is_torchs_adamw_bitwise(seed: int | None) -> None:
     ours, theirs = parameters(FP32), parameters(FP32)
-    our_optimizer = optimizer_of(ours, Float32StateAdamW, rounding_seed=seed)
+    our_optimizer = optimizer_of(ours, OwnAdamW, rounding_seed=seed)
     their_optimizer = optimizer_of(theirs, torch.optim.AdamW)
     for number in range(20):
         step(our_optimizer, ours, number)
@@ -233,7 +233,7 @@ def test_a_parameter_without_a_gradient_stays_and_moves_no_other() -> None:
         weights = parameters()
         before = weights[0].detach().clone()
         weights[0].requires_grad_(not frozen)
-        optimizer = optimizer_of(weights, Float32StateAdamW, rounding_seed=5)
+        optimizer = optimizer_of(weights, OwnAdamW, rounding_seed=5)
         (sum((weight.float() ** 2).sum() for weight in weights)).backward()
         optimizer.step()
         assert torch.equal(weights[0], before) == frozen
@@ -243,7 +243,7 @@ def test_a_parameter_without_a_gradient_stays_and_moves_no_other() -> None:
 
 def test_a_step_leaves_the_global_random_streams_alone() -> None:
     weights = parameters()
-    optimizer = optimizer_of(weights, Float32StateAdamW, rounding_seed=5)
+    optimizer = optimizer_of(weights, OwnAdamW, rounding_seed=5)
     weights[0].grad = torch.ones_like(weights[0])
     states = torch.get_rng_state(), np.random.get_state()[1].copy()
     optimizer.step()
@@ -255,7 +255,7 @@ def test_equal_seeds_train_equal_weights_and_others_do_not() -> None:
     trained = []
     for seed in (5, 5, 6):
         weights = parameters()
-        optimizer = optimizer_of(weights, Float32StateAdamW, rounding_seed=seed)
+        optimizer = optimizer_of(weights, OwnAdamW, rounding_seed=seed)
         for number in range(3):
             step(optimizer, weights, number)
         trained.append(weights[0])

@@ -13,7 +13,7 @@ from transformers import GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArgu
 
 from duckling_train.config import PRECISIONS, TrainConfig
 from duckling_train.model import build_model
-from duckling_train.optimizers import MOMENTS, Float32StateAdamW, optimizer_class
+from duckling_train.optimizers import MOMENTS, OwnAdamW, optimizer_class
 from duckling_train.precision import RECIPES, uses_autocast
 
 BF16, FP32 = torch.bfloat16, torch.float32
@@ -99,7 +99,7 @@ def test_training_holds_what_the_precision_says(precision: str, tmp_path: Path) 
     state_keys = {key for state in optimizer.state.values() for key in state}
     assert state_keys == {"step", *MOMENTS}, "no master copy"
     assert isinstance(optimizer, torch.optim.AdamW)
-    assert isinstance(optimizer, Float32StateAdamW) == (precision in ("bf16-weights", "bf16-stochastic"))
+    assert isinstance(optimizer, OwnAdamW) == (precision in ("bf16-weights", "bf16-stochastic"))
 
 
 def test_the_two_roundings_train_differently(tmp_path: Path) -> None:
