@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 PRECISIONS = ("bf16-mixed", "fp32", "bf16-pure", "bf16-weights", "bf16-stochastic")
 CHOICES = {
-    "engine": ("reference",),
+    "engine": ("auto", "fast", "reference"),
     "device": ("auto", "cpu", "cuda", "mps"),
     "optimizer": ("adamw", "sgd", "coupled-adam"),
     "schedule": ("linear", "constant", "cosine"),
@@ -44,9 +44,9 @@ OF_ADAM = ("betas", "adam_epsilon")
 """Settings that SGD has not."""
 FIRST = ("engine", "optimizer", "adam_epsilon", "activation", "dropout")
 """The settings that come first in `config.json`."""
-ADDED = ("init_std", "mask_across_stories")
+ADDED = ("init_std", "mask_across_stories", "arithmetic")
 """Settings that `config.json` has only where they are not at their default: earlier versions had none of them."""
-NOT_IN_THE_NAME = ("steps", "seed", "device", "threads", "processes", "report_to", "checkpoint_steps",
+NOT_IN_THE_NAME = ("steps", "seed", "device", "threads", "processes", "arithmetic", "report_to", "checkpoint_steps",
                    "keep_checkpoints", "eval_steps", "eval_rows")  # fmt: skip
 """Settings that are not in the rest of a run's default name: in it already, or without effect on the numbers."""
 
@@ -64,7 +64,10 @@ class TrainConfig:
     1907456
     """
 
-    engine: str = setting("reference", "What trains: reference is the Hugging Face Trainer.")
+    engine: str = setting(
+        "auto", "What trains: fast is Duckling's own step, reference the Hugging Face Trainer, bitwise the seed."
+    )
+    """auto is fast where it has every setting given, else reference."""
     optimizer: str = setting(
         "adamw",
         "AdamW; stochastic gradient descent without momentum; AdamW with the second moment of the embedding averaged "
@@ -116,6 +119,8 @@ class TrainConfig:
     device: str = setting("auto", "Where to train.")
     """auto is the first of cuda, mps, cpu that is there."""
     threads: int | None = setting(None, "CPU threads; they shape a CPU run's bits.  [default: torch's]")
+    arithmetic: str = "auto"
+    """How the fast engine multiplies (`engines/fast/arithmetic.py`): chosen where a run starts, not a flag."""
     processes: int = 1
     """Processes that share a batch: torchrun's number, not a flag."""
 

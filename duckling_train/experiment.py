@@ -5,7 +5,8 @@
     lab = duckling_ii("artifacts")
     tracker = lab.train(400)
 
-On a CPU, the losses and weights are bitwise those of the seed's cells, by `lab.train` or a Trainer of one's own.
+On a CPU, the losses and weights of the engine `reference`, which is the Trainer, are bitwise those of the seed's cells;
+`lab.train` takes the fast engine unless told otherwise.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from duckling_data.tokens.mapping import TokenMapping
 from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_train.config import TrainConfig
 from duckling_train.data import PackedRows, fitting, open_workspace, refuse_short
-from duckling_train.engines.base import Hook
-from duckling_train.engines.reference.callbacks import DropoutSeeds, LossTracker, ProgressLines
+from duckling_train.engines import FAST, REFERENCE, choose_engine, load_engine
+from duckling_train.engines.base import Hook, Job
+from duckling_train.engines.reference.callbacks import DropoutSeeds, LossTracker, ProgressLines, TrackerHook
 from duckling_train.engines.reference.engine import CausalLMCollator, arguments_of
 from duckling_train.model import build_model, resolve_device
 from duckling_train.optimizers import optimizer_class
@@ -42,8 +44,8 @@ from duckling_train.runs.read import read_run
 from duckling_train.runs.train import train
 from duckling_train.settings import FIELDS
 
-OF_A_RUN = ("engine", "steps", "eval_steps", "eval_rows", "checkpoint_steps", "keep_checkpoints", "processes")
-"""Settings of `duckling-train` alone: here the Trainer trains, and `train` is given the steps."""
+OF_A_RUN = ("arithmetic", "steps", "eval_steps", "eval_rows", "checkpoint_steps", "keep_checkpoints", "processes")
+"""Settings of `duckling-train` alone; `train` is given the steps."""
 
 
 @dataclass
@@ -77,8 +79,11 @@ class Experiment:
     workspace: Path
     """Where the data are."""
 
+    packed: PackedRows
+    """The rows as an engine takes them; those of `dataset`."""
+
     def __post_init__(self) -> None:
-        self._rows = self.dataset  # what a run directory would record
+        self._rows, self._collator = self.dataset, self.collator  # what a run directory would record
 
     @property
     def W(self) -> torch.nn.Parameter:  # noqa: N802  # the field's name for it
@@ -113,8 +118,10 @@ class Experiment:
     ) -> LossTracker:  # fmt: skip
         """Train `model` on `dataset` for `num_steps` steps, as the seed does, and return the logged losses.
 
-        `extras` are those of `make_training_args`. A second call continues from the weights of the first, with a fresh
-        optimizer and schedule.
+        The engine is that of the settings. The fast one takes hooks as `callbacks` (`WRecorder`, or any `Hook`), and as
+        `extras` fields of `TrainConfig`; with others, or a dataset or collator of one's own, auto takes the reference,
+        the Trainer, whose `extras` are those of `make_training_args`. A second call continues from the weights of the
+        first, with a fresh optimizer and schedule.
 
         `run` is the name of a run to write, as `duckling-train --name` does, to `runs/` in the workspace; `overwrite`
         replaces one that is there. All that it trains by is recorded: `extras` are then fields of `TrainConfig`,
@@ -123,6 +130,15 @@ class Experiment:
         """
         if run is not None:
             return self._train_run(run, num_steps, callbacks, extras, overwrite=overwrite)
+        config = self._of_the_fast_engine(num_steps, callbacks, extras)
+        if config is not None:
+            tracker = LossTracker()
+            watching = [callback for callback in callbacks if isinstance(callback, Hook)]
+            hooks = [TrackerHook(tracker, num_steps), *watching]
+            (ended,) = load_engine(FAST).fit([Job(config, self.model, self.packed, Path("unused"))], [hooks])
+            if ended is not None:
+                raise ended
+            return tracker
         args = self.make_training_args(num_steps, **{"disable_tqdm": True, **extras})
         tracker, folder = LossTracker(), Path(args.output_dir or ".")
         is_new = not folder.exists()
@@ -137,6 +153,24 @@ class Experiment:
         if is_new:
             _remove_empty(folder)
         return tracker
+
+    def _of_the_fast_engine(
+        self, num_steps: int, callbacks: Sequence[Any], extras: dict[str, Any]
+    ) -> TrainConfig | None:
+        """Return the config by which the fast engine trains, or None where it is the reference's to train.
+
+        Raises InputError where it was asked for and lacks something.
+        """
+        lacks = [name for name in extras if name not in FIELDS]
+        lacks += [type(callback).__name__ for callback in callbacks if not isinstance(callback, Hook)]
+        own = {"dataset": self.dataset is self._rows, "collator": self.collator is self._collator}
+        lacks += [f"another {name}" for name, same in own.items() if not same]
+        if self.config.engine == FAST and lacks:
+            raise InputError(f"the fast engine does not take {lacks[0]}: leave it out, or give engine='reference'")
+        if self.config.engine == REFERENCE or lacks:
+            return None
+        config, _why = choose_engine(dataclasses.replace(self.config, steps=num_steps, **extras))
+        return config if config.engine == FAST else None
 
     def _train_run(
         self, name: str, num_steps: int, callbacks: Sequence[Any], extras: dict[str, Any], *, overwrite: bool
@@ -206,7 +240,7 @@ def open_experiment(config: TrainConfig, workspace: Path) -> tuple[Experiment, d
         model=build_model(config), dataset=dataset_of(data.rows, config.n_positions, data.payload_sha256),
         collator=CausalLMCollator(mask_across_stories=config.mask_across_stories), tokenizer=tokenizer,
         token_mapping=data.mapping, dead_token_ids=tokenizer.dead_token_ids, device=config.device, config=config,
-        workspace=workspace,
+        workspace=workspace, packed=data.rows,
     )  # fmt: skip
     return lab, data.record()
 

@@ -40,14 +40,22 @@ def build_model(config: TrainConfig) -> GPT2LMHeadModel:
     The weights are drawn from torch's global random stream: seed it first.
     """
     from transformers import GPT2LMHeadModel
-    from transformers.loss.loss_utils import ForCausalLMLoss
 
     model = GPT2LMHeadModel(model_config(config))
-    # The loss that transformers falls back to for this class, with a warning unless it is set. Setting `loss_type`
-    # instead would change the run: the Trainer would divide a batch's summed loss by 511 predictions a row, not by 512.
-    model.loss_function = ForCausalLMLoss
+    set_loss(model)
     torch.nn.Module.to(model, RECIPES[config.precision].weights)
     return model
+
+
+def set_loss(model: GPT2LMHeadModel) -> None:
+    """Set the loss that transformers falls back to for this class, with a warning unless it is set.
+
+    Setting `loss_type` instead would change a run: the Trainer would divide a batch's summed loss by 511 predictions a
+    row, not by 512.
+    """
+    from transformers.loss.loss_utils import ForCausalLMLoss
+
+    model.loss_function = ForCausalLMLoss
 
 
 def story_mask(positions: npt.NDArray[Any]) -> torch.Tensor:

@@ -19,7 +19,7 @@ import abc
 import copy
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.optim.adamw import adamw
@@ -27,19 +27,18 @@ from torch.optim.sgd import sgd
 
 from duckling_train.precision import RECIPES, random_halves, round_stochastically
 
-if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel
-
 STEP = "step"
 """The name of the count of a weight's updates in an optimizer's state, a float32."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """The names of the first and second moment in torch's AdamW state."""
+OF_THE_VOCABULARY = ("transformer.wte.weight", "lm_head.weight")
+"""The names of the matrices whose rows are the vocabulary; the latter is the first one itself where they are tied."""
 STATE = {"adamw": (STEP, *MOMENTS), "coupled-adam": (STEP, *MOMENTS), "sgd": (STEP,)}
 """What each optimizer keeps for each weight."""
 
 
 def optimizer_class(
-    precision: str, seed: int, optimizer: str = "adamw", model: GPT2LMHeadModel | None = None, **arguments: Any
+    precision: str, seed: int, optimizer: str = "adamw", model: torch.nn.Module | None = None, **arguments: Any
 ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
     """Return an optimizer's class and keywords, `arguments` among them; None is torch's AdamW.
 
@@ -52,8 +51,8 @@ def optimizer_class(
         return OwnSGD, {name: value for name, value in arguments.items() if name == "lr"} | own
     if optimizer == "coupled-adam":
         assert model is not None
-        coupled = {model.get_input_embeddings().weight, model.get_output_embeddings().weight}
-        return CoupledAdam, {**arguments, **own, "coupled": list(coupled)}
+        coupled = [parameter for name, parameter in model.named_parameters() if name in OF_THE_VOCABULARY]
+        return CoupledAdam, {**arguments, **own, "coupled": coupled}
     return None if recipe.state == recipe.weights else (OwnAdamW, arguments | own)
 
 

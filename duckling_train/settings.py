@@ -41,6 +41,7 @@ def make_config(
     if preset not in PRESETS:
         raise InputError(f"--preset is {preset!r}; it must be one of {', '.join(PRESETS)}")
     from_file = read_settings(file) if file is not None else {}
+    from_file.pop("arithmetic", None)  # of the machine that the file comes from
     return TrainConfig(**{**(sizes or {}), **PRESETS[preset], **from_file, **(given or {})})
 
 

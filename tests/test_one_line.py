@@ -94,7 +94,6 @@ def test_a_reporter_that_fails_is_told_and_the_run_goes_on_without_it(
     (tmp_path / "wandb-0.dist-info").mkdir()
     (tmp_path / "wandb-0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: wandb\nVersion: 0.20\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path))  # a run here would set it for the tests after this
     given = ("-w", tiny, *TINY_SHAPE, "--steps", "2", "--quiet", "--report-to", "wandb")
     status, line = told(capsys, "duckling_train.cli", "--out", tmp_path / "run", *given)
     for name in [name for name in sys.modules if name.split(".")[0] == "wandb"]:

@@ -17,7 +17,7 @@ ORDER = {
         *("verify", "inspect", "status", "pipeline", "cli", "__main__"),
     ],
     "duckling_train": [
-        *("config", "settings", "processes", "data", "precision", "optimizers", "model", "plot"),
+        *("config", "settings", "processes", "data", "precision", "optimizers", "model", "gpt2", "plot"),
         *("engines", "recording", "dynamics", "runs", "compare", "sweep", "report"),
         *("experiment", "opened", "template", "options", "cli", "__main__"),
     ],

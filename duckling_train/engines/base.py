@@ -21,6 +21,10 @@ from duckling_train.data import PackedRows
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
+    from duckling_train.gpt2 import Gpt2
+
+    Model = GPT2LMHeadModel | Gpt2
+
 GRADIENT, HIDDEN = "gradient", "hidden"
 """What an engine keeps of a step only for a hook that needs it (`Hook.needs`)."""
 
@@ -54,8 +58,8 @@ class Job:
 
     config: TrainConfig
     """Its settings, the device and the threads resolved."""
-    model: GPT2LMHeadModel
-    """In the dtype of the precision; trained in place."""
+    model: Model
+    """In the dtype of the precision; trained in place. What `Engine.build` returns will do, any GPT2LMHeadModel too."""
     rows: PackedRows
     run_dir: Path
     """The run's directory; its name is the run's."""
@@ -86,8 +90,8 @@ class StepView(ABC):
 
     @property
     @abstractmethod
-    def model(self) -> GPT2LMHeadModel:
-        """The model as it is after the step."""
+    def model(self) -> Model:
+        """The model as it is after the step: the job's own."""
 
     @property
     def W(self) -> torch.Tensor:  # noqa: N802  # the field's name for it
@@ -143,12 +147,21 @@ class Engine(Protocol):
 
     name: str
 
-    def check(self, config: TrainConfig) -> None:
-        """Raise InputError, naming the setting, for settings that the engine cannot honour. Nothing is written."""
+    def checked(self, config: TrainConfig) -> TrainConfig:
+        """Return `config`, its device resolved, with what the engine chooses on this machine. Nothing is written.
 
-    def fit(self, jobs: Sequence[Job], hooks: Sequence[Sequence[Hook]]) -> None:
+        Raises InputError, naming the setting, for settings that the engine cannot honour.
+        """
+
+    def build(self, config: TrainConfig) -> Model:
+        """Return a fresh model, drawn from the config's seed: a GPT2LMHeadModel, or a Gpt2 of the same parameters."""
+
+    def prove(self, config: TrainConfig, rows: PackedRows) -> None:
+        """Raise InputError where the engine does not compute here what the model is: the start of each run asks."""
+
+    def fit(self, jobs: Sequence[Job], hooks: Sequence[Sequence[Hook]]) -> list[DivergedError | None]:
         """Train each job's model in place, from its start up to `config.steps`, under the hooks of the same number.
 
-        Raises DivergedError at a loss, gradient norm or weight that is not finite, InputError for a start that does not
-        fit the job, and what a hook raises.
+        Returns for each job None, or why it ended early: a loss, gradient norm or weight that is not finite. It ends no
+        other job. Raises InputError for a start that does not fit the job, and what a hook raises.
         """

@@ -1,4 +1,4 @@
-"""Continues prompts with a trained model: `duckling-train generate`, by transformers' `model.generate`, on the CPU.
+"""Continues prompts with a trained model, as transformers' `generate` does: `duckling-train generate`, on the CPU.
 
 A continuation depends on the run, the prompt and the sampling alone: each prompt is a sequence of its own, on one
 thread, and its random stream starts at the seed.
@@ -17,12 +17,12 @@ import torch
 from duckling_data.base.errors import InputError
 from duckling_data.base.records import short
 from duckling_train.config import MAX_SEED
-from duckling_train.runs.open import open_model
+from duckling_train.gpt2 import Cache, Gpt2, as_plain
+from duckling_train.runs.open import open_plain
 
 if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel
-
     from duckling_data.tokens.tokenizer import DucklingTokenizer
+    from duckling_train.engines.base import Model
 
 COLDEST = 1e-6
 """The lowest temperature: logits divided by much less overflow float32."""
@@ -70,7 +70,7 @@ def continuations(
     without a whole model, and, before anything is generated, for a prompt that is empty, no text, or with the new
     tokens longer than the model's context.
     """
-    model, tokenizer = open_model(run_dir)
+    model, tokenizer = open_plain(run_dir)
     read = [_prompt_ids(tokenizer, prompt, sampling.tokens, model.config.n_positions) for prompt in prompts]
     known = tokenizer.get_vocab()
     for prompt, ids in zip(prompts, read, strict=True):
@@ -80,30 +80,45 @@ def continuations(
     return (str(tokenizer.decode(continued(model, ids, sampling), show_unknown=True)) for ids in read)
 
 
-def continued(model: GPT2LMHeadModel, ids: Sequence[int], sampling: Sampling) -> list[int]:
-    """Return a prompt's compact ids followed by the new ones. The model, on the CPU in any dtype, is set to eval.
+def continued(model: Model, ids: Sequence[int], sampling: Sampling) -> list[int]:
+    """Return a prompt's compact ids followed by the new ones: those that transformers' `generate` gives.
 
-    torch's global random stream and its number of threads are left as they were.
+    The model is on the CPU, in any dtype. torch's global random stream and its number of threads stay as they were.
     """
-    input_ids = torch.tensor([ids])
-    drawn = {} if sampling.greedy else {"temperature": sampling.temperature, "top_k": sampling.top_k}
-    generating: Any = model.eval()  # the library's types do not admit GPT-2 here
-    threads = torch.get_num_threads()
+    plain, threads = as_plain(model), torch.get_num_threads()
+    was_training = plain.training
     torch.set_num_threads(1)  # in a model this small more mostly wait, and their number would shape the bits
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.default_generator.manual_seed(sampling.seed)
-            output = generating.generate(
-                input_ids, attention_mask=torch.ones_like(input_ids), max_new_tokens=sampling.tokens,
-                do_sample=not sampling.greedy, **drawn,
-            )  # fmt: skip
+            return _continued(plain.eval(), list(ids), sampling)
     finally:
+        plain.train(was_training)
         torch.set_num_threads(threads)
-    new: list[int] = output[0].tolist()
-    return new
 
 
-def greedy(model: GPT2LMHeadModel, tokenizer: DucklingTokenizer, prompt: str, new_tokens: int = NEW_TOKENS) -> str:
+def _continued(model: Gpt2, ids: list[int], sampling: Sampling) -> list[int]:
+    cache, read = Cache(), ids
+    for _ in range(sampling.tokens):
+        scores = model(torch.tensor([read]), cache=cache).logits[:, -1].float()
+        read = [int(scores.argmax()) if sampling.greedy else _drawn(scores, sampling)]
+        ids = ids + read
+        if read[0] == model.end:
+            break
+    return ids
+
+
+def _drawn(scores: torch.Tensor, sampling: Sampling) -> int:
+    """Return a token drawn from the logits, [1, vocabulary], by the operations of transformers' sampling."""
+    if sampling.temperature != 1.0:
+        scores = scores / sampling.temperature
+    if sampling.top_k:
+        least = torch.topk(scores, min(sampling.top_k, scores.shape[-1]))[0][..., -1, None]
+        scores = scores.masked_fill(scores < least, float("-inf"))
+    return int(torch.multinomial(torch.softmax(scores, dim=-1), num_samples=1))
+
+
+def greedy(model: Model, tokenizer: DucklingTokenizer, prompt: str, new_tokens: int = NEW_TOKENS) -> str:
     """Return `prompt` with `new_tokens` most likely tokens appended, fewer where the model's context ends, decoded."""
     ids: list[int] = tokenizer.encode(prompt)
     room = min(new_tokens, model.config.n_positions - len(ids))
@@ -112,7 +127,7 @@ def greedy(model: GPT2LMHeadModel, tokenizer: DucklingTokenizer, prompt: str, ne
     return str(tokenizer.decode(ids, show_unknown=True))
 
 
-def samples_text(model: GPT2LMHeadModel, tokenizer: DucklingTokenizer, steps: int) -> str:
+def samples_text(model: Model, tokenizer: DucklingTokenizer, steps: int) -> str:
     """Return the content of `samples.txt`: for each prompt a line `> prompt`, its greedy continuation, a blank line.
 
     Of a model that was trained for fewer than SENTENCES_FROM steps, the first line says so.

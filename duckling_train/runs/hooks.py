@@ -27,7 +27,7 @@ from duckling_train.precision import uses_autocast
 from duckling_train.runs.checkpoint import Checkpoints
 
 if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel
+    from duckling_train.engines.base import Model
 
 ROWS_A_BATCH = 4
 """4 × 512 × 8,192 float32 logits are 67 MB."""
@@ -105,9 +105,7 @@ class Progress(Hook):
         self._bar.close()
 
 
-def evaluate(
-    model: GPT2LMHeadModel, rows: PackedRows, limit: int | None, unk_id: int, *, autocast: bool
-) -> dict[str, Any]:
+def evaluate(model: Model, rows: PackedRows, limit: int | None, unk_id: int, *, autocast: bool) -> dict[str, Any]:
     """Return `loss`, `perplexity`, `loss_known` and `rows` of the first `limit` rows (None: all).
 
     `loss` is the mean cross-entropy (nats) of all predictions, n - 1 a row of n tokens (the Trainer divides by n, see
@@ -118,15 +116,15 @@ def evaluate(
     """
     count = len(rows) if limit is None else min(limit, len(rows))
     sums = np.zeros(4)  # loss, predictions, loss of known targets, known targets
-    was_training = model.training
+    was_training, device = model.training, model.get_parameter("transformer.wte.weight").device
     model.train(False)
-    with torch.no_grad(), torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=autocast):
+    with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
         for first in range(0, count, ROWS_A_BATCH):
             batch = [rows[index] for index in range(first, min(first + ROWS_A_BATCH, count))]
-            ids = torch.from_numpy(np.stack([row[COLUMN] for row in batch]).astype(np.int64)).to(model.device)
+            ids = torch.from_numpy(np.stack([row[COLUMN] for row in batch]).astype(np.int64)).to(device)
             mask = None
             if rows.positions is not None:
-                mask = story_mask(np.stack([row[POSITION] for row in batch])).to(model.device)
+                mask = story_mask(np.stack([row[POSITION] for row in batch])).to(device)
             logits, targets = model(ids, attention_mask=mask).logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten()
             losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none").cpu().double()
             known = (targets != unk_id).cpu()

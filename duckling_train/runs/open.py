@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +17,14 @@ if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
     from duckling_data.tokens.tokenizer import DucklingTokenizer
+    from duckling_train.gpt2 import Gpt2
 
 MODEL_FILE = re.compile(
     r"((generation_|tokenizer_)?config|token_mapping|special_tokens_map|added_tokens|model\.safetensors\.index)\.json"
     r"|model(-\d+-of-\d+)?\.safetensors|README\.md"
 )
 """The files of a model's directory."""
+TENSORS = "model*.safetensors"
 NO_MODEL = (OSError, ValueError, RuntimeError, TypeError, AttributeError, LookupError, ArithmeticError)
 """What transformers and torch raise over settings and weights that make no model."""
 
@@ -30,16 +34,13 @@ def open_model(run_dir: Path) -> tuple[GPT2LMHeadModel, DucklingTokenizer]:
 
     Raises InputError for a run that has no model yet and for a damaged one.
     """
-    from safetensors import SafetensorError
     from transformers import GPT2LMHeadModel
     from transformers.utils import logging
-
-    from duckling_data.tokens.tokenizer import DucklingTokenizer
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # what it warns of is refused here
     place = model_directory(run_dir)
-    try:
+    with _one_line(place):
         opened: Any = GPT2LMHeadModel.from_pretrained(
             str(place), local_files_only=True, use_safetensors=True, output_loading_info=True
         )
@@ -47,8 +48,43 @@ def open_model(run_dir: Path) -> tuple[GPT2LMHeadModel, DucklingTokenizer]:
         # transformers would draw what is missing at random, and leave out what is too many.
         if wrong := sorted({*found["missing_keys"], *found["unexpected_keys"], *found["mismatched_keys"]}):
             raise ValueError(f"its weights are not those of its {CONFIG}: {wrong[0]}")
-        return model, DucklingTokenizer.from_pretrained(str(place), local_files_only=True)
+        return model, _tokenizer(place)
+
+
+def open_plain(run_dir: Path) -> tuple[Gpt2, DucklingTokenizer]:
+    """Return the same as a Gpt2: transformers' models are not imported, which takes seconds. Raises as `open_model`."""
+    from safetensors.torch import load_file
+
+    from duckling_train.gpt2 import config_of, gpt2_of
+
+    place = model_directory(run_dir)
+    with _one_line(place):
+        weights = {name: tensor for path in sorted(place.glob(TENSORS)) for name, tensor in load_file(path).items()}
+        model, tokenizer = (
+            gpt2_of(config_of(read_record(place / CONFIG, dict[str, Any], AGAIN)), weights),
+            _tokenizer(place),
+        )
+        model.end = tokenizer.eos_token_id
+        return model, tokenizer
+
+
+def _tokenizer(place: Path) -> DucklingTokenizer:
+    from duckling_data.tokens.tokenizer import DucklingTokenizer
+
+    opened: DucklingTokenizer = DucklingTokenizer.from_pretrained(str(place), local_files_only=True)
+    return opened
+
+
+@contextlib.contextmanager
+def _one_line(place: Path) -> Iterator[None]:
+    """Turn what transformers and torch raise over a model that is none into an InputError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
     except (*NO_MODEL, SafetensorError) as error:
+        if isinstance(error, InputError):
+            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise InputError(f"{place} cannot be opened ({reason}): {AGAIN}") from error
 

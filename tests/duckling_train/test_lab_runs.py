@@ -66,10 +66,16 @@ def test_train_writes_a_run_and_the_run_opens_as_a_lab(tiny: Path) -> None:
     assert (run.losses, run.settings["steps"], run.settings["dropout"]) == (tracker.losses, 4, 0.1)
     again = run.lab()
     assert torch.equal(again.W, lab.W)
-    assert again.config == dataclasses.replace(lab.config, steps=4, logging_steps=2)
+    assert again.config == dataclasses.replace(lab.config, steps=4, logging_steps=2, engine="reference")
     assert again.train(2, logging_steps=1).losses == lab.train(2, logging_steps=1).losses, (
         "both go on from the same weights in the same way"
     )
+
+
+def test_each_run_of_a_process_has_its_own_tensorboard_files(tiny: Path) -> None:
+    for name in ("one", "two"):
+        open_tiny(tiny, report_to="tensorboard").train(2, run=name)
+        assert len(list((tiny / "runs" / name / "tensorboard").iterdir())) == 1
 
 
 def test_a_run_is_refused_where_its_directory_would_not_say_what_was_trained(tiny: Path) -> None:

@@ -142,9 +142,8 @@ OPEN = {"n_embd": 16, "precision": "fp32", "device": "cpu", "threads": 1, "loggi
 
 
 @pytest.fixture(scope="module")
-def unchanged(tiny_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
-    folder = tmp_path_factory.mktemp("unchanged")
-    return duckling_ii(tiny_workspace, **OPEN).train(4, output_dir=str(folder)).losses
+def unchanged(tiny_workspace: Path) -> list[float]:
+    return duckling_ii(tiny_workspace, **OPEN).train(4).losses
 
 
 @pytest.mark.parametrize(
@@ -156,7 +155,7 @@ def test_a_setting_changes_the_losses_alike_in_a_run_and_in_a_notebook(
     tiny_workspace: Path, tmp_path: Path, unchanged: list[float], changed: dict[str, Any]
 ) -> None:
     lab = duckling_ii(tiny_workspace, **OPEN, **changed)
-    found = lab.train(4, output_dir=str(tmp_path)).losses
+    found = lab.train(4).losses
     assert found != unchanged
     config = dataclasses.replace(lab.config, steps=4, checkpoint_steps=0, eval_rows=0)
     train(config, tiny_workspace, tmp_path / "run", quiet=True)

@@ -55,7 +55,8 @@ def test_no_path_or_clock_enters_the_deterministic_files(run: Ran, workspace: Pa
 
 def test_config_states_the_whole_recipe_and_the_data(run: Ran) -> None:
     assert run.json("config.json") == {
-        "engine": "reference", "optimizer": "adamw", "adam_epsilon": 1e-8, "activation": "gelu", "dropout": 0.0,
+        "engine": "fast", "arithmetic": "float32", "optimizer": "adamw", "adam_epsilon": 1e-8,
+        "activation": "gelu", "dropout": 0.0,
         "steps": STEPS, "batch_size": 2, "learning_rate": 1e-4, "schedule": "linear", "warmup_steps": 0,
         "weight_decay": 0.01, "max_grad_norm": 1.0, "betas": [0.9, 0.999], "precision": "fp32", "seed": 42,
         "data_seed": None, "n_layer": 2, "n_embd": 128, "n_head": 2, "tied": True, "n_positions": 512,

@@ -53,8 +53,9 @@ def test_losses_and_weights_are_bitwise_those_of_the_seeds_cells(
 ) -> None:
     workspace = request.getfixturevalue(f"{corpus}_workspace")
     ran = duckling_train(
-        tmp_path / "run", "-w", workspace, "--steps", str(STEPS[precision]), "--precision", precision, "--device", "cpu"
-    )
+        tmp_path / "run", "-w", workspace, "--steps", str(STEPS[precision]), "--precision", precision,
+        "--device", "cpu", "--engine", "reference",
+    )  # fmt: skip
     assert ran.status == 0, ran.stderr
     namespace = seed_cells.run_all_cells(workspace, seed_cells.FP32 if precision == "fp32" else None)
     assert namespace["make_training_args"](1).bf16 == (precision == "bf16-mixed")
@@ -124,7 +125,7 @@ def test_real_stories_give_the_known_losses(real_workspace: Path, tmp_path: Path
 
 def test_the_dead_mass_at_initialisation_is_a_quarter(real_workspace: Path) -> None:
     """The probability that the untrained model gives to the dead ids together: 2,048 of 8,192 rows."""
-    lab = duckling_ii(real_workspace, device="cpu")
+    lab = duckling_ii(real_workspace, device="cpu", engine="reference")
     batch = lab.collator([lab.dataset[index] for index in range(8)])
     with torch.no_grad():
         mass = lab.model(batch["input_ids"]).logits.softmax(-1)[..., sorted(lab.dead_token_ids)].sum(-1)

@@ -161,7 +161,7 @@ def test_what_cannot_go_on_says_why(finished: Path, workspace: Path, tmp_path: P
 
 def test_where_a_run_reports_to_may_change_when_it_resumes(workspace: Path, tmp_path: Path) -> None:
     plain, run_dir = tmp_path / "plain", tmp_path / "run"
-    train(plain, workspace, "--steps", "12", "--logging-steps", "3")
+    train(plain, workspace, "--steps", "12", "--logging-steps", "3", "--engine", "reference")
     train(run_dir, workspace, "--steps", "12", "--logging-steps", "3", "--checkpoint-steps", "8", "--keep-checkpoints",
           "--report-to", "tensorboard")  # fmt: skip
     for name in ("manifest.json", "checkpoints/step-00000012/checkpoint.json"):

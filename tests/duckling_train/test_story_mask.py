@@ -182,7 +182,7 @@ def test_positions_other_than_were_packed_are_refused(stories: Path, tmp_path: P
 def test_a_lab_masks_as_the_command_does(stories: Path, masked: Ran, tmp_path: Path) -> None:
     lab = duckling_ii(stories, **CONFIG, mask_across_stories=True)
     assert lab.dataset[0].keys() == {"input_ids", "position"}
-    losses = lab.train(12, output_dir=str(tmp_path / "out"), logging_steps=1).losses
+    losses = lab.train(12, logging_steps=1).losses
     assert losses == [line["loss"] for line in masked.metrics]
     args = make_training_args(1, str(tmp_path / "out"), bf16=False, use_cpu=True)  # the Trainer's default drops columns
     own = Trainer(model=lab.model, args=args, train_dataset=lab.dataset, data_collator=lab.collator)

@@ -24,7 +24,7 @@ FILES = [
     "config.json", "metrics.jsonl", "summary.json", "loss.png", "samples.txt", "model/model.safetensors",
     "model/config.json", "model/generation_config.json", "model/token_mapping.json", "model/tokenizer_config.json",
 ]  # fmt: skip
-CHECKPOINT = [f"{LAST}/{name}" for name in ("weights.safetensors", "optimizer.safetensors", "trainer_state.json")]
+CHECKPOINT = [f"{LAST}/{name}" for name in ("weights.safetensors", "optimizer.safetensors")]
 
 
 @pytest.fixture(scope="module")

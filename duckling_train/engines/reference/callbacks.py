@@ -12,7 +12,7 @@ from transformers import GPT2LMHeadModel
 from transformers.trainer_callback import TrainerCallback
 
 from duckling_data.base.errors import InputError
-from duckling_train.engines.base import GRADIENT, HIDDEN, EngineState, Hook, StepView
+from duckling_train.engines.base import GRADIENT, HIDDEN, EngineState, Hook, LogLine, StepView
 from duckling_train.optimizers import MOMENTS
 from duckling_train.processes import process_rank
 
@@ -147,14 +147,39 @@ class LossTracker(TrainerCallback):
 class ProgressLines(TrainerCallback):
     """Prints the step, the logged loss and steps/s about REPORTS times a run: for a notebook and for a log."""
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def start(self) -> None:
         """Start the clock."""
         self._start, self._next = time.perf_counter(), 0.0
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+    def show(self, step: int, steps: int, loss: float) -> None:
         """Print, if another tenth of the run is done."""
-        if logs and "loss" in logs and state.global_step >= self._next:
-            step, steps = state.global_step, state.max_steps
+        if step >= self._next:
             speed = step / (time.perf_counter() - self._start)
-            print(f"step {step:{len(f'{steps:,}')},} of {steps:,}   loss {logs['loss']:.4f}   {speed:.1f} steps/s")
+            print(f"step {step:{len(f'{steps:,}')},} of {steps:,}   loss {loss:.4f}   {speed:.1f} steps/s")
             self._next = (step * REPORTS // steps + 1) * steps / REPORTS
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the clock."""
+        self.start()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Print a logged loss."""
+        if logs and "loss" in logs:
+            self.show(state.global_step, state.max_steps, logs["loss"])
+
+
+class TrackerHook(Hook):
+    """Keeps the logged losses in a LossTracker and prints progress: what a Trainer's callbacks do, on any engine."""
+
+    def __init__(self, tracker: LossTracker, steps: int) -> None:
+        self.tracker, self.steps, self._lines = tracker, steps, ProgressLines()
+
+    def begin(self, view: StepView) -> None:
+        """Start the clock."""
+        self._lines.start()
+
+    def log(self, line: LogLine) -> None:
+        """Keep and print a logged loss."""
+        self.tracker.losses.append(line.loss)
+        self.tracker.steps.append(line.step)
+        self._lines.show(line.step, self.steps, line.loss)

@@ -7,8 +7,9 @@ the same int64 tensors.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,21 +18,23 @@ import torch
 
 from duckling_data.base.errors import InputError, OutsideError
 from duckling_train.config import TrainConfig, named
-from duckling_train.data import COLUMN, POSITION
-from duckling_train.engines.base import Hook, Job
-from duckling_train.model import story_mask
+from duckling_train.data import COLUMN, POSITION, PackedRows
+from duckling_train.engines.base import DivergedError, Hook, Job
+from duckling_train.model import build_model, story_mask
 from duckling_train.optimizers import optimizer_class
 from duckling_train.precision import uses_autocast
 from duckling_train.processes import is_main_process
 
 if TYPE_CHECKING:
-    from transformers import TrainingArguments
+    from transformers import GPT2LMHeadModel, TrainingArguments
 
     from duckling_train.engines.reference.trainer import DucklingTrainer
 
 AS_THEY_ARE = ("logging_steps", "learning_rate", "warmup_steps", "weight_decay", "max_grad_norm", "seed", "data_seed",
                "report_to", "adam_epsilon")  # fmt: skip
 """The settings that TrainingArguments has under the same names."""
+EVENTS = "TENSORBOARD_LOGGING_DIR"
+"""Where transformers looks for the folder of TensorBoard's files."""
 
 
 class CausalLMCollator:
@@ -136,40 +139,55 @@ class ReferenceEngine:
 
     name = "reference"
 
-    def check(self, config: TrainConfig) -> None:
-        """Raise InputError where the device has no bf16, or accelerate would change the run."""
+    def checked(self, config: TrainConfig) -> TrainConfig:
+        """Return `config`. Raises InputError where the device has no bf16, or accelerate would change the run."""
         foreign = sorted(name for name in os.environ if name.startswith("ACCELERATE_"))
         if foreign:
             raise InputError(f"{foreign[0]} is set in the environment and would change the run unrecorded: unset it")
         if config.device != "cpu":  # which has bf16 in any case; the Trainer's libraries take seconds to import
             arguments_of(config, Path("run"))
+        return config
 
-    def fit(self, jobs: Sequence[Job], hooks: Sequence[Sequence[Hook]]) -> None:
+    def build(self, config: TrainConfig) -> GPT2LMHeadModel:
+        """Return transformers' own model."""
+        from transformers import set_seed
+
+        set_seed(config.seed)
+        return build_model(config)
+
+    def prove(self, config: TrainConfig, rows: PackedRows) -> None:
+        """Do nothing: it is the reference."""
+
+    def fit(self, jobs: Sequence[Job], hooks: Sequence[Sequence[Hook]]) -> list[DivergedError | None]:
         """Train each job's model in place. The first process of several calls the hooks."""
         from accelerate import PartialState
         from transformers import logging as transformers_logging
 
         transformers_logging.disable_progress_bar()
+        ends = []
         for job, watching in zip(jobs, hooks, strict=True):
-            _fit(job, watching if is_main_process() else ())
+            with _events_in(job.run_dir / "tensorboard"):
+                ends.append(_fit(job, watching if is_main_process() else ()))
         if PartialState().backend != "gloo":  # a group of gloo's ends with its process: see processes.py
             PartialState().destroy_process_group()
+        return ends
 
 
 ENGINE = ReferenceEngine()
 
 
-def _fit(job: Job, hooks: Sequence[Hook]) -> None:
+def _fit(job: Job, hooks: Sequence[Hook]) -> DivergedError | None:
+    """Train a job. Returns why it ended early, or None."""
     from transformers.trainer_callback import PrinterCallback
 
     from duckling_train.engines.reference.callbacks import DropoutSeeds
-    from duckling_train.engines.reference.trainer import DucklingTrainer, load_weights
+    from duckling_train.engines.reference.trainer import DucklingTrainer
+    from duckling_train.engines.state import load_weights
 
     model, start, config = job.model, job.start, job.config
     if start is not None and start.step >= config.steps:  # the Trainer would train one step more
         load_weights(model, start.path)
-        return
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(job.run_dir / "tensorboard"))
+        return None
     trainer = DucklingTrainer(
         job=job, hooks=hooks, args=arguments_of(config, job.run_dir),
         data_collator=CausalLMCollator(mask_across_stories=config.mask_across_stories),
@@ -185,6 +203,8 @@ def _fit(job: Job, hooks: Sequence[Hook]) -> None:
         _purge_events(trainer, start.step)
     try:
         trainer.train(resume_from_checkpoint=str(start.path) if start is not None else None)
+    except DivergedError as error:
+        return error
     except Exception as error:
         if type(error).__module__.partition(".")[0] != config.report_to:
             raise
@@ -193,6 +213,20 @@ def _fit(job: Job, hooks: Sequence[Hook]) -> None:
         raise OutsideError(f"{named('report_to')} {config.report_to} failed: {reason}; {advice}") from error
     for name in ("forward", "_original_forward"):  # accelerate's autocast around the class's own forward
         model.__dict__.pop(name, None)
+    return None
+
+
+@contextlib.contextmanager
+def _events_in(folder: Path) -> Iterator[None]:
+    """Let TensorBoard's files of this run alone go to `folder`, unless the user says where they all go."""
+    if EVENTS in os.environ:
+        yield
+        return
+    os.environ[EVENTS] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[EVENTS]
 
 
 def _purge_events(trainer: DucklingTrainer, step: int) -> None:
@@ -201,5 +235,5 @@ def _purge_events(trainer: DucklingTrainer, step: int) -> None:
     from transformers.integrations.integration_utils import TensorBoardCallback
 
     trainer.remove_callback(TensorBoardCallback)
-    writer = SummaryWriter(os.environ["TENSORBOARD_LOGGING_DIR"], purge_step=step + 1)
+    writer = SummaryWriter(os.environ[EVENTS], purge_step=step + 1)
     trainer.add_callback(TensorBoardCallback(writer))

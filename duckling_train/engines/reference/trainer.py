@@ -16,38 +16,30 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from transformers import Trainer
 
-from duckling_data.base.errors import InputError
-from duckling_data.base.records import Count, decode
+from duckling_data.base.records import decode
 from duckling_train.engines.base import DivergedError, EngineState, Hook, Job, LogLine
 from duckling_train.engines.reference.callbacks import HookCallback, TrainerView
-from duckling_train.optimizers import STATE, STEP
-from duckling_train.precision import RECIPES
+from duckling_train.engines.state import (
+    ADVICE,
+    OPTIMIZER,
+    WEIGHTS,
+    Values,
+    load_weights,
+    read_optimizer,
+    refuse_infinite,
+    weights_file,
+)
+from duckling_train.optimizers import STATE
 
-WEIGHTS = "weights.safetensors"
-OPTIMIZER = "optimizer.safetensors"
 TRAINER_STATE = "trainer_state.json"  # the name that the Trainer reads
-ADVICE = "remove this checkpoint to resume from the one before it, or start again with --overwrite"
-
-Tensors = dict[str, torch.Tensor]
-
-
-class Values(msgspec.Struct):
-    """What is read of the engine's values in `checkpoint.json`; the rest follows from the settings and the step."""
-
-    running_loss: float
-    """The sum of the losses since the last log."""
-    last_logged: Count
-    """The step of that log."""
 
 
 class DucklingTrainer(Trainer):
@@ -98,10 +90,8 @@ class DucklingTrainer(Trainer):
 
     def engine_state(self) -> EngineState:
         """Return what a checkpoint keeps. Raises DivergedError where a weight is not finite."""
-        if not all(bool(parameter.isfinite().all()) for parameter in self.job.model.parameters()):
-            raise DivergedError(f"the weights are no longer finite at step {self._first_bad_step()}")
+        refuse_infinite(self.job.model, self._first_bad_step)
         saved, names = self.optimizer.state_dict(), self._names()
-        weights = {name: parameter.detach().cpu().contiguous() for name, parameter in self.job.model.named_parameters()}
         moments = {
             f"{kind}/{names[number]}": tensor.cpu().contiguous()
             for number, kinds in saved["state"].items()
@@ -110,7 +100,7 @@ class DucklingTrainer(Trainer):
         # Not the Trainer's history of logs, which the run's own logs hold.
         without = dataclasses.replace(self.state, log_history=[], stateful_callbacks={})  # type: ignore[arg-type]
         files = {
-            WEIGHTS: safetensors.torch.save(weights),
+            WEIGHTS: weights_file(self.job.model),
             OPTIMIZER: safetensors.torch.save(moments),
             TRAINER_STATE: (json.dumps(dataclasses.asdict(without), indent=2, sort_keys=True) + "\n").encode(),
         }
@@ -135,13 +125,8 @@ class DucklingTrainer(Trainer):
         start = self.job.start
         if start is None:
             return
-        names, schedule, dtype = self._names(), self.lr_scheduler, RECIPES[self.job.config.precision].state
-        kinds = STATE[self.job.config.optimizer]
-        expected = {f"{STEP}/{name}": torch.empty((), device="meta") for name in names}
-        for name, parameter in self.job.model.named_parameters():
-            moment = torch.empty_like(parameter, dtype=dtype, device="meta")
-            expected |= {f"{kind}/{name}": moment for kind in kinds if kind != STEP}
-        tensors = _read_tensors(start.path / OPTIMIZER, expected)
+        names, schedule, kinds = self._names(), self.lr_scheduler, STATE[self.job.config.optimizer]
+        tensors = read_optimizer(self.job.config, self.job.model, start.path)
         moments = {number: {kind: tensors[f"{kind}/{name}"] for kind in kinds} for number, name in enumerate(names)}
         rates = [rate * of(start.step) for rate, of in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
         own = self.optimizer.state_dict()["param_groups"]
@@ -192,27 +177,3 @@ class _Events(HookCallback):
             line = LogLine(state.global_step, logs["loss"], logs["learning_rate"], logs.get("grad_norm"))
             for hook in self.hooks:
                 hook.log(line)
-
-
-def load_weights(model: torch.nn.Module, checkpoint: Path) -> None:
-    """Set `model`'s parameters to the checkpoint's. Raises InputError for other tensors than the model's."""
-    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    for name, tensor in _read_tensors(checkpoint / WEIGHTS, parameters).items():
-        parameters[name].copy_(tensor)
-
-
-def _read_tensors(path: Path, expected: Mapping[str, torch.Tensor]) -> Tensors:
-    try:
-        found = safetensors.torch.load_file(path)
-    except (SafetensorError, OSError, ValueError, TypeError, OverflowError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise InputError(f"{path}: not a safetensors file that can be read ({reason}); {ADVICE}") from error
-    for name in sorted(expected.keys() | found.keys()):
-        here, wanted = _layout(found.get(name)), _layout(expected.get(name))
-        if here != wanted:
-            raise InputError(f"{path}: tensor {name[:60]} is {here}, expected {wanted}; {ADVICE}")
-    return found
-
-
-def _layout(tensor: torch.Tensor | None) -> str:
-    return "absent" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"

@@ -1,0 +1,63 @@
+"""The softmax over the vocabulary: the loss, and at once its gradient, without autograd and in parts that fit a cache.
+
+For a row of hidden states h and the softmax matrix W: z = W h, p = softmax(z), loss = log Σ exp(z) − z[target], and the
+gradient by z is p with 1 taken off at the target, divided by the number of positions in the batch.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from duckling_train.engines.fast.arithmetic import Arithmetic
+
+PART = 1 << 23
+"""Logits that are in memory at once."""
+SMALL = 1 << 20
+"""Those whose softmax is taken at once: 4 MB in float32."""
+
+
+class Head:
+    """One model's softmax and its gradients; its buffers are made once."""
+
+    def __init__(self, arithmetic: Arithmetic, vocabulary: int, device: torch.device) -> None:
+        self.arithmetic = arithmetic
+        self.rows, self.few = max(1, PART // vocabulary), max(1, SMALL // vocabulary)
+        self._logits = torch.empty(self.rows, vocabulary, dtype=arithmetic.multiplied, device=device)
+        self._z = torch.empty(self.few, vocabulary, device=device)
+        self._p = torch.empty(self.few, vocabulary, device=device)
+
+    def __call__(
+        self, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, d_weight: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the sum of the losses over the number of rows, and its gradient by `hidden`, float32[rows, width].
+
+        `hidden` and `weight` [vocabulary, width] are operands of the arithmetic. `targets` are int64[rows]; −1 marks a
+        row without a target, which counts as a row but has no loss. The gradient by `weight` is written to `d_weight`.
+        """
+        count, losses, product = len(hidden), [], torch.zeros((), device=hidden.device)
+        d_hidden = torch.empty_like(hidden)
+        for first in range(0, count, self.rows):
+            part = slice(first, min(first + self.rows, count))
+            h, logits = hidden[part], self._logits[: part.stop - first]
+            torch.mm(h, weight.T, out=logits)
+            for start in range(0, len(logits), self.few):
+                few = logits[start : start + self.few]
+                losses.append(self._softmax(few, targets[first + start : first + start + len(few)], count))
+            torch.mm(logits, weight, out=d_hidden[part])
+            part_of_it = torch.mm(logits.T, h)
+            product = part_of_it if first == 0 else product + part_of_it
+        d_weight.copy_(self.arithmetic.result(product))
+        return torch.stack(losses).sum(), self.arithmetic.result(d_hidden).float()
+
+    def _softmax(self, logits: torch.Tensor, targets: torch.Tensor, count: int) -> torch.Tensor:
+        """Replace logits by the loss's gradient by them. Returns the sum of their losses over `count`."""
+        z, p = self._z[: len(logits)], self._p[: len(logits)]
+        z.copy_(self.arithmetic.result(logits))
+        torch.softmax(z, 1, out=p)
+        known = (targets >= 0).float()[:, None]
+        at = targets.clamp(min=0)[:, None]
+        # log Σ exp(z) = max z − log max p: exact where p[target] itself is 0 in float32.
+        losses = (z.amax(1, keepdim=True) - p.amax(1, keepdim=True).log() - z.gather(1, at)) * known
+        p.scatter_add_(1, at, -torch.ones_like(known)).mul_(known / count)
+        logits.copy_(self.arithmetic.result(p))
+        return losses.sum() / count

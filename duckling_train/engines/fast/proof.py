@@ -1,0 +1,59 @@
+"""At the start of a run the engine proves itself: a step's loss and gradients against the plain model's, by autograd.
+
+The plain model, `gpt2.py`, is equal to transformers' to the last bit. A fault of a library on a processor that nobody
+has tried yet ends here, not in a paper.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from duckling_data.base.errors import InputError
+from duckling_train.config import TrainConfig, given
+from duckling_train.engines.fast.arithmetic import ARITHMETICS, EMULATED
+from duckling_train.engines.fast.parameters import Parameters
+from duckling_train.engines.fast.step import Step
+from duckling_train.gpt2 import Gpt2
+from duckling_train.precision import RECIPES, uses_autocast
+
+TOKENS = {EMULATED: 128}
+"""How many tokens of the first batch are compared where torch emulates bf16, which takes it seconds for a batch."""
+MOST = 2048
+"""Elsewhere: as many as keep the start of a run short."""
+LOSS, GRADIENT = 1e-5, 1e-4
+"""The largest relative differences in float32: of the loss, and of the gradient, by its norm."""
+LOSS_BF16, GRADIENT_BF16 = 1e-3, 0.03
+"""In bf16, where a rounding is 0.4 % of a number."""
+
+
+def prove(config: TrainConfig, ids: torch.Tensor) -> None:
+    """Raise InputError where a step on int64[rows, context] ids differs from the plain model's by autograd."""
+    context = min(config.n_positions, TOKENS.get(config.arithmetic, MOST))
+    rows = max(1, TOKENS.get(config.arithmetic, MOST) // context)
+    ids = ids[:rows, :context].to(config.device)
+    torch.manual_seed(config.seed)
+    model = Gpt2(config).to(config.device)
+    loss, expected = _by_autograd(model, ids, config)
+    parameters = Parameters([model], torch.device(config.device))
+    step = Step(parameters, config, ARITHMETICS[config.arithmetic])
+    found = float(step.gradients(ids[None])[0])
+    gradients = parameters.of(parameters.gradients, 0)
+    difference = sum(float((gradients[name].float() - expected[name].float()).square().sum()) for name in expected)
+    size = sum(float(gradient.float().square().sum()) for gradient in expected.values())
+    exact = RECIPES[config.precision].weights == torch.float32 and not uses_autocast(config.precision)
+    of_loss, of_gradient = abs(found / loss - 1), (difference / size) ** 0.5
+    if not (of_loss <= (LOSS if exact else LOSS_BF16) and of_gradient <= (GRADIENT if exact else GRADIENT_BF16)):
+        raise InputError(
+            f"the fast engine is wrong on this machine: its first loss differs by {of_loss:.1g} and its gradient by "
+            f"{of_gradient:.1g} of theirs: give {given('engine', 'reference')}"
+        )
+
+
+def _by_autograd(model: Gpt2, ids: torch.Tensor, config: TrainConfig) -> tuple[float, dict[str, torch.Tensor]]:
+    """Return the loss and the gradients, by name."""
+    with torch.autocast(ids.device.type, dtype=torch.bfloat16, enabled=uses_autocast(config.precision)):
+        logits = model(ids).logits[:, :-1].flatten(0, 1).float()
+    loss = torch.nn.functional.cross_entropy(logits, ids[:, 1:].flatten(), reduction="sum") / ids.numel()
+    named = dict(model.named_parameters())
+    gradients = torch.autograd.grad(loss, list(named.values()))
+    return float(loss.detach()), dict(zip(named, gradients, strict=True))
