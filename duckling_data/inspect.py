@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from duckling_data.base.errors import InputError
+from duckling_data.base.progress import Reporter
 from duckling_data.rows.read import Rows, open_rows
 from duckling_data.stages.count import COUNT
 from duckling_data.stages.counts import COUNTS_NAME, read_counts
@@ -19,9 +21,64 @@ from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import MAPPING_FILE, read_mapping
 from duckling_data.workspace.manifest import Manifest
 
+TOKENS_HEAD = f"{'token':<20} {'GPT-2 id':>8} {'count':>12} {'rank':>7}  becomes"
+"""The heading of a table whose lines are the text of each `MappedToken`."""
 
-def decoded_rows(workspace: Path, first: int, rows: int, validation: bool) -> Iterator[str]:
-    """Yield rows as text, each under a line with its number.
+
+@dataclass(frozen=True)
+class StoryPart:
+    """The part of a story that is in one row; where the rows hold no positions, the whole row."""
+
+    column: int
+    """Where it begins in the row."""
+    position: int | None
+    """Where it begins in its story; None where the rows hold no positions."""
+    ids: list[int]
+    text: str
+
+
+@dataclass(frozen=True)
+class DecodedRow:
+    """A row, decoded; its text is for a person, under a line with its number."""
+
+    dataset: str
+    row: int
+    rows: int
+    """How many there are."""
+    stories: list[StoryPart]
+
+    def __str__(self) -> str:
+        lines = [f"--- row {self.row:,} of {self.rows:,} ({self.dataset})"]
+        for part in self.stories:
+            if part.position is not None:
+                where = "a story begins" if part.position == 0 else f"token {part.position:,} of a story"
+                lines.append(f"-- column {part.column}: {where}")
+            lines.append(part.text)
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class MappedToken:
+    """What becomes of a GPT-2 token; its text is a line of a table."""
+
+    token: str
+    gpt2_id: int
+    count: int
+    """How often it was counted."""
+    rank: int | None
+    """1 for the most frequent; None where it was not counted."""
+    kind: str
+    """live, split (into pieces that all are) or unknown."""
+    becomes: list[int]
+    """Compact ids."""
+
+    def __str__(self) -> str:
+        shown, becomes = repr(self.token), " ".join(map(str, self.becomes))
+        return f"{shown:<20} {self.gpt2_id:>8} {self.count:>12,} {self.rank or '-':>7}  {self.kind}: {becomes}"
+
+
+def decoded_rows(workspace: Path, first: int, rows: int, validation: bool) -> Iterator[DecodedRow]:
+    """Yield rows as text.
 
     Raises InputError for rows that are not there, CheckFailed for rows or a mapping that are not those recorded.
     """
@@ -34,7 +91,7 @@ def decoded_rows(workspace: Path, first: int, rows: int, validation: bool) -> It
         why = ": the source has no validation split" if none else ""
         how = " --validation PATH` or `--validation-share 0.01" if none else ""
         raise InputError(f"{folder}: not there{why}; make it with `duckling-data pack{how}`.")
-    manifest.refuse_changed(PACK.name, folder.name)
+    manifest.refuse_changed(PACK.name, folder.name, Reporter())
     manifest.refuse_changed(VOCAB.name, MAPPING_FILE)
     tokenizer = DucklingTokenizer(workspace / MAPPING_FILE)
     stored = open_rows(folder)
@@ -42,13 +99,11 @@ def decoded_rows(workspace: Path, first: int, rows: int, validation: bool) -> It
     if not 0 <= first < total:
         raise InputError(f"--row {first}: expected 0 to {total - 1:,}; {folder.name} has {total:,} rows.")
     for number in range(first, min(first + rows, total)):
-        yield f"--- row {number:,} of {total:,} ({folder.name})"
-        for column, position, ids in _stories(stored, number):
-            if position is not None:
-                yield f"-- column {column}: " + (
-                    "a story begins" if position == 0 else f"token {position:,} of a story"
-                )
-            yield str(tokenizer.decode(ids, show_unknown=True))
+        parts = [
+            StoryPart(column, position, ids, str(tokenizer.decode(ids, show_unknown=True)))
+            for column, position, ids in _stories(stored, number)
+        ]
+        yield DecodedRow(folder.name, number, total, parts)
 
 
 def _stories(stored: Rows, row: int) -> Iterator[tuple[int, int | None, list[int]]]:
@@ -62,10 +117,10 @@ def _stories(stored: Rows, row: int) -> Iterator[tuple[int, int | None, list[int
         yield begin, int(positions[begin]), ids.tolist()
 
 
-def mapped_tokens(workspace: Path, text: str) -> Iterator[str]:
-    """Yield a line for each GPT-2 token of the text: id, how often it was counted, its rank, what it becomes.
+def mapped_tokens(workspace: Path, text: str) -> list[MappedToken]:
+    """Return what becomes of each GPT-2 token of the text.
 
-    Raises CheckFailed for counts or a mapping that are not those recorded.
+    Raises InputError for a text that is no UTF-8, CheckFailed for counts or a mapping that are not those recorded.
     """
     manifest = Manifest(workspace)
     manifest.refuse_changed(COUNT.name, COUNTS_NAME)
@@ -75,11 +130,11 @@ def mapped_tokens(workspace: Path, text: str) -> Iterator[str]:
     if (workspace / COUNTS_NAME).exists():
         rows = read_counts(workspace / COUNTS_NAME).rows.tolist()
         counted = {token: (rank, count) for rank, (token, count, _) in enumerate(rows, 1)}
-    tokens = load_encoder("tokenizers").encode(text)  # first: a text that is refused has no table
-    yield f"{'token':<20} {'GPT-2 id':>8} {'count':>12} {'rank':>7}  becomes"
-    for token in tokens:
-        rank, count = counted.get(token, (0, 0))
-        becomes = [table.first[token], *table.more.get(token, ())]
+    tokens = []
+    for token in load_encoder("tokenizers").encode(text):
+        rank, count = counted.get(token, (None, 0))
+        becomes = [int(table.first[token]), *map(int, table.more.get(token, ()))]
         kind = "live" if table.live[token] != table.none else "split" if table.whole[token] else "unknown"
-        shown = repr(GPT2.token_bytes(token).decode("utf-8", "replace"))
-        yield f"{shown:<20} {token:>8} {count:>12,} {rank or '-':>7}  {kind}: {' '.join(map(str, becomes))}"
+        shown = GPT2.token_bytes(token).decode("utf-8", "replace")
+        tokens.append(MappedToken(shown, token, count, rank, kind, becomes))
+    return tokens

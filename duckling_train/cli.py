@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from duckling_data.base.command_line import run_command
+from duckling_data.base.command_line import (
+    CONTEXT,
+    JSON,
+    Grouped,
+    GroupedProgram,
+    flag,
+    json_text,
+    print_checks,
+    run_command,
+)
 from duckling_data.base.errors import InputError, printable
 from duckling_train import options
 from duckling_train.config import naming_flags
@@ -18,25 +28,25 @@ from duckling_train.settings import make_config, read_settings
 PROGRAM = "duckling-train"
 
 
-YES = click.option("-y", "--yes", is_flag=True, help="Train without --steps: as many as is their default.  [default: "
-                   "off]")  # fmt: skip
+YES = flag("-y", "--yes", help="Train without --steps: as many as is their default.")
 
 
 @click.group(
-    invoke_without_command=True, context_settings={"show_default": True, "help_option_names": ["-h", "--help"]}
-)
+    cls=GroupedProgram, headings=options.HEADINGS, invoke_without_command=True,
+    context_settings={"show_default": True, **CONTEXT},
+)  # fmt: skip
 @options.workspace
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="The run's directory.  [default: WORKSPACE/runs/NAME]"
 )
 @click.option("--name", metavar="NAME", help="The run's name.  [default: from the settings, as steps-10000-seed-42]")
 @click.option("--resume", metavar="RUN", help="Resume an interrupted run: its directory, or its name.")
-@click.option("--overwrite", is_flag=True, help="Replace an earlier run there.  [default: off]")
+@flag("--overwrite", help="Replace an earlier run there.")
 @options.config
 @options.settings
 @YES
-@click.option("-n", "--dry-run", is_flag=True, help="Print what would be trained and written, and stop: exit status 2 "
-              "where it would be refused.  [default: off]")  # fmt: skip
+@flag("-n", "--dry-run", help="Print what would be trained and written, and stop: exit status 2 where it would be "
+      "refused.")  # fmt: skip
 @options.verbosity
 @click.version_option(package_name="duckling", prog_name=PROGRAM, message="%(prog)s %(version)s")
 @click.pass_context
@@ -144,17 +154,18 @@ def generate(
 @click.option("--out", type=click.Path(path_type=Path), default=Path("compare.png"), metavar="FILE.png",
               help="The plot of the losses; replaced if it is there.")  # fmt: skip
 @options.workspace
+@JSON
 @options.verbosity
-def compare(runs: tuple[str, ...], out: Path, workspace: Path, quiet: bool) -> None:
+def compare(runs: tuple[str, ...], out: Path, workspace: Path, as_json: bool, quiet: bool) -> None:
     """Show runs side by side: a table of what differs and how they did, and a plot of their losses.
 
     RUN is a run's directory, or its name in the workspace.
     """
-    from duckling_train.compare.table import comparison
+    from duckling_train.compare.table import comparison, figures, table
     from duckling_train.runs.read import find_run
 
-    table, plotted = comparison([find_run(workspace, run) for run in runs], out)
-    click.echo(table)
+    read, plotted = comparison([find_run(workspace, run) for run in runs], out)
+    click.echo(json_text(figures(read)) if as_json else table(read))
     if not quiet:
         click.echo(
             printable(f"losses plotted in {out}" if plotted else "nothing plotted: no loss is logged yet"), err=True
@@ -163,22 +174,22 @@ def compare(runs: tuple[str, ...], out: Path, workspace: Path, quiet: bool) -> N
 
 @cli.command("list")
 @options.workspace
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.  [default: off]")
+@JSON
 @options.verbosity
 def list_runs(workspace: Path, as_json: bool, quiet: bool) -> None:
     """List the workspace's runs, those of its sweeps, too: state, steps, losses, size."""
-    from duckling_train.compare.listing import json_of, runs_of, table_of
+    from duckling_train.compare.listing import runs_of, table_of
 
     found = runs_of(workspace)
     if as_json or found:
-        click.echo(json_of(found) if as_json else table_of(found))
+        click.echo(json_text([asdict(run) for run in found]) if as_json else table_of(found))
     elif not quiet:
         click.echo(f"{workspace}: holds no runs; duckling-train --steps 10000 makes one", err=True)
 
 
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE.ipynb")
-@click.option("--overwrite", is_flag=True, help="Replace the file.  [default: off]")
+@flag("--overwrite", help="Replace the file.")
 @options.workspace
 @options.verbosity
 def template(file: Path, workspace: Path, overwrite: bool, quiet: bool) -> None:
@@ -192,7 +203,7 @@ def template(file: Path, workspace: Path, overwrite: bool, quiet: bool) -> None:
         click.echo(f"{file}: open it with jupyter lab, or run it with jupyter execute")
 
 
-@cli.command()
+@cli.command(cls=Grouped, headings=options.HEADINGS)
 @options.workspace
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR",
               help="The sweep's directory.  [default: WORKSPACE/sweeps/NAME]")  # fmt: skip
@@ -200,11 +211,11 @@ def template(file: Path, workspace: Path, overwrite: bool, quiet: bool) -> None:
               help="The sweep's name.  [default: from the grid, as layers-2_4-steps-200-seed-42]")  # fmt: skip
 @click.option("--jobs", type=int, default=1, metavar="N",
               help="Runs side by side, each with an Nth of the cores as --threads, unless that is given.")  # fmt: skip
-@click.option("--overwrite", is_flag=True, help="Replace an earlier sweep there.  [default: off]")
+@flag("--overwrite", help="Replace an earlier sweep there.")
 @options.config
 @options.setting_lists
 @YES
-@click.option("-n", "--dry-run", is_flag=True, help="Print what would be trained and where, and stop.  [default: off]")
+@flag("-n", "--dry-run", help="Print what would be trained and where, and stop.")
 @options.verbosity
 @click.pass_context
 def sweep(context: click.Context, /, overwrite: bool, yes: bool, dry_run: bool, quiet: bool, **given: Any) -> None:
@@ -246,9 +257,10 @@ def sweep(context: click.Context, /, overwrite: bool, yes: bool, dry_run: bool, 
 @cli.command()
 @click.argument("run", metavar="RUN")
 @options.workspace
+@JSON
 @options.verbosity
 @click.pass_context
-def verify(context: click.Context, /, run: str, workspace: Path, quiet: bool) -> None:
+def verify(context: click.Context, /, run: str, workspace: Path, as_json: bool, quiet: bool) -> None:
     """Check that RUN is whole and nothing in it has changed since it was trained.
 
     RUN is a run's directory, or its name in the workspace. A line for each thing that holds: its files (their SHA-256),
@@ -257,6 +269,7 @@ def verify(context: click.Context, /, run: str, workspace: Path, quiet: bool) ->
 
     Exit status 0 if all holds, 1 with a line on what differs if anything does, 2 if RUN is no run. It changes nothing.
     """
+    from duckling_data.base.progress import Reporter
     from duckling_train.runs.read import find_run
     from duckling_train.runs.resume import workspace_of
     from duckling_train.runs.verify import verify_run
@@ -265,9 +278,7 @@ def verify(context: click.Context, /, run: str, workspace: Path, quiet: bool) ->
     if not options.given(context, "workspace"):
         # Only the workspace that contains a run is known to be its own; a run's directory holds no data.
         workspace = workspace_of(run_dir, run_dir)
-    for line in verify_run(run_dir, workspace):
-        if not quiet:
-            click.echo(line)
+    print_checks(verify_run(run_dir, workspace, Reporter(quiet)), as_json=as_json, quiet=quiet)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

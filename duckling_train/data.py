@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import sha256_file
+from duckling_data.base.progress import SILENT, Reporter
 from duckling_data.rows.layout import COLUMN as COLUMN
 from duckling_data.rows.layout import POSITION as POSITION
 from duckling_data.rows.read import Column, Rows, open_rows
@@ -119,8 +120,8 @@ def paths_of(workspace: Path) -> tuple[Path, Path]:
     return dataset_path, mapping_path
 
 
-def open_workspace(workspace: Path, config: TrainConfig) -> TrainingData:
-    """Open and check `workspace`'s dataset and mapping.
+def open_workspace(workspace: Path, config: TrainConfig, reporter: Reporter = SILENT) -> TrainingData:
+    """Open and check `workspace`'s dataset and mapping. All rows are read twice; `reporter` shows how far.
 
     Raises InputError when one is missing or damaged, when the rows are not `config.n_positions` tokens long, when the
     mapping's vocabulary is not the model's, when a row holds an id that the mapping calls dead, when `config` masks
@@ -134,9 +135,10 @@ def open_workspace(workspace: Path, config: TrainConfig) -> TrainingData:
             f"{mapping_path} has total_vocab {mapping['total_vocab']}, the model {config.vocab_size} rows: "
             f"leave {named('vocab_size')} out, or run duckling-data build-vocab with other --live and --dead"
         )
-    rows = _read_rows(dataset_path, mapping, config)
+    rows = _read_rows(dataset_path, mapping, config, reporter)
     mapping_sha256 = sha256_file(mapping_path)
-    payload_sha256 = rows.rows.payload_sha256()
+    with reporter.bar(f"hash {DATASET}", len(rows), "rows") as bar:
+        payload_sha256 = rows.rows.payload_sha256(bar.update)
     pack = _check_packed(workspace, dataset_path, "train", payload_sha256, rows.positions_sha256)
     if pack is not None and pack.inputs["mapping"] != mapping_sha256:
         raise InputError(f"{mapping_path} is not what {DATASET} was packed with: run duckling-data pack")
@@ -173,12 +175,12 @@ def open_validation(workspace: Path, config: TrainConfig, mapping: TokenMapping)
             asked = given("eval_steps", config.eval_steps)
             raise InputError(f"no {VALIDATION} in {workspace} for {asked}: {why}; leave it out")
         return None
-    rows = _read_rows(path, mapping, config)
+    rows = _read_rows(path, mapping, config, SILENT)
     _check_packed(workspace, path, "validation", rows.rows.payload_sha256(), rows.positions_sha256)
     return rows
 
 
-def _read_rows(path: Path, mapping: TokenMapping, config: TrainConfig) -> PackedRows:
+def _read_rows(path: Path, mapping: TokenMapping, config: TrainConfig, reporter: Reporter) -> PackedRows:
     """Open a directory of rows; InputError where it is empty, of another context, or holds an id that is not live."""
     rows = open_rows(path)
     if not len(rows):
@@ -188,14 +190,16 @@ def _read_rows(path: Path, mapping: TokenMapping, config: TrainConfig) -> Packed
             f"{path} holds rows of {rows.ctx} tokens, expected {config.n_positions}: "
             f"leave {named('n_positions')} out, or run duckling-data pack --ctx {config.n_positions}"
         )
-    highest, live = rows.max_id(), mapping["live_tokens"]
+    with reporter.bar(f"read {path.name}", len(rows), "rows") as bar:
+        highest, live = rows.max_id(bar.update), mapping["live_tokens"]
     if highest >= live:
         raise InputError(
             f"{path} holds id {highest}, but {MAPPING}'s live ids end at {live - 1}: run duckling-data pack"
         )
     if config.mask_across_stories and (rows.positions is None or not _are_positions(rows.positions)):
         held = "no positions" if rows.positions is None else "positions that neither follow one another nor are 0"
-        raise InputError(f"{path} holds {held}, which --mask-across-stories needs: run duckling-data pack --positions")
+        needs = f"which {given('mask_across_stories', True)} needs"
+        raise InputError(f"{path} holds {held}, {needs}: run duckling-data pack --positions")
     return PackedRows(rows, positions=config.mask_across_stories)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from duckling_data.base.command_line import Command, options
+from duckling_data.base.command_line import DEBUG, QUIET, Command, choice, options
 from duckling_train.config import CHOICES, TrainConfig, flag
 from duckling_train.settings import FIELDS, PRESETS
 from duckling_train.sweep.grid import text
@@ -61,20 +60,13 @@ def number_or_all(_context: click.Context, _parameter: click.Parameter, value: s
         raise click.BadParameter(f"{value!r} is neither a number nor all") from error
 
 
-def _choice(choices: Sequence[str]) -> dict[str, Any]:
-    return {"type": click.Choice(choices), "metavar": "|".join(choices)}
-
-
 workspace = click.option(
     "-w", "--workspace", type=click.Path(path_type=Path), default=Path("artifacts"), metavar="DIR",
     envvar="DUCKLING_WORKSPACE", show_envvar=True, help="Where duckling-data put its two files.",
 )  # fmt: skip
-verbosity = options(
-    click.option("--quiet", is_flag=True, help="Print errors only.  [default: off]"),
-    click.option("--debug", is_flag=True, expose_value=False, help="Add the traceback to an error.  [default: off]"),
-)
+verbosity = options(QUIET, DEBUG)
 config = options(
-    click.option("--preset", default="duckling-ii", help="The model.", **_choice(list(PRESETS))),
+    click.option("--preset", default="duckling-ii", help="The model.", **choice(list(PRESETS))),
     click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE",
                  help="Settings as JSON, such as an earlier run's config.json. Flags override it."),
 )  # fmt: skip
@@ -87,11 +79,24 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "tied": {"is_flag": True},
     "keep_checkpoints": {"is_flag": True},
     "mask_across_stories": {"is_flag": True},
-    **{name: _choice(choices) for name, choices in CHOICES.items()},
+    **{name: choice(choices) for name, choices in CHOICES.items()},
 }
 """Settings whose flag is not a number with the field's default."""
 FLAGGED = [name for name in FIELDS if "help" in FIELDS[name].metadata]
 """The settings that have a flag, in the order of the fields."""
+
+HEADINGS = {
+    "Model": ("preset", "n_layer", "n_embd", "n_head", "n_positions", "vocab_size", "tied", "activation", "dropout",
+              "init_std", "mask_across_stories"),
+    "Optimizer": ("steps", "batch_size", "optimizer", "learning_rate", "schedule", "warmup_steps", "weight_decay",
+                  "max_grad_norm", "betas", "adam_epsilon", "precision"),
+    "Data and evaluation": ("seed", "data_seed", "eval_steps", "eval_rows"),
+    "Checkpoints and logs": ("checkpoint_steps", "keep_checkpoints", "logging_steps", "report_to"),
+    "Where it runs": ("engine", "device", "threads", "jobs"),
+    "Run": ("workspace", "out", "name", "config_file", "resume", "overwrite", "yes", "dry_run", "quiet", "debug",
+            "version"),
+}  # fmt: skip
+"""The options of a training and of a sweep, as `--help` shows them."""
 
 
 def _setting(name: str) -> tuple[list[str], dict[str, Any]]:

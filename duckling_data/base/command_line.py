@@ -6,18 +6,19 @@ Only click and the standard library are imported here: `--help` is quick.
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Any, NoReturn
 
 import click
 
-from duckling_data.base.errors import STRIPPED, DucklingError, InputError, OutsideError, printable
+from duckling_data.base.errors import STRIPPED, CheckFailed, DucklingError, InputError, OutsideError, printable
 from duckling_data.base.signals import SIGNALLED, STOPS, Stopped, heeding_signals, keep, what_is_kept
 
 Command = Callable[..., Any]
@@ -25,9 +26,83 @@ USERS_FAULT = (PermissionError, FileNotFoundError, FileExistsError, IsADirectory
 """What the operating system says about a path that was chosen badly; all else is a failure outside (disk full, …)."""
 
 
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+"""The `context_settings` of both programs."""
+
+
+def flag(*names: str, help: str, **kwargs: Any) -> Command:
+    """Return a click option that is off unless it is given."""
+    return click.option(*names, is_flag=True, help=f"{help}  [default: off]", **kwargs)
+
+
+def choice(choices: Sequence[str]) -> dict[str, Any]:
+    """Return the attributes of an option that takes one of these values."""
+    return {"type": click.Choice(choices), "metavar": "|".join(choices)}
+
+
+QUIET = flag("-q", "--quiet", help="Print errors only.")
+JSON = flag("--json", "as_json", help="Print JSON instead of text.")
+DEBUG = flag("--debug", expose_value=False, help="Add the traceback to an error.")
+
+
+class Grouped(click.Command):
+    """A command whose help shows its options under headings: for each heading, their names in order.
+
+    Those that have none, such as `--help`, are the last.
+    """
+
+    def __init__(self, *args: Any, headings: Mapping[str, Sequence[str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.headings = headings
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a section for each heading, and one for the commands, if there are some."""
+        found = ((option.name, option.get_help_record(ctx)) for option in self.get_params(ctx))
+        rest = {name: record for name, record in found if record is not None}
+        sections = {
+            heading: [rest.pop(name) for name in names if name in rest] for heading, names in self.headings.items()
+        }
+        sections[[*sections][-1]].extend(rest.values())
+        for heading, records in sections.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+        if isinstance(self, click.Group):
+            self.format_commands(ctx, formatter)
+
+
+class GroupedProgram(Grouped, click.Group):
+    """A program with commands, whose own options are under headings."""
+
+
 def options(*given: Command) -> Callable[[Command], Command]:
     """Return a decorator that adds click options to a command, in the order given."""
     return lambda command: reduce(lambda made, one: one(made), reversed(given), command)
+
+
+def json_text(value: Any) -> str:
+    """Return what a command with `--json` prints."""
+    return json.dumps(value, indent=2, allow_nan=False)
+
+
+def print_checks(lines: Iterable[str], *, as_json: bool, quiet: bool) -> None:
+    """Print a line for each thing that holds: its name and what was found. Raises CheckFailed as `lines` does.
+
+    With `as_json` all of them are one object, `{"ok": ..., "checks": [{"name": ..., "found": ...}], "faults": [...]}`,
+    which is printed where a check fails, too.
+    """
+    checks, failed = [], None
+    try:
+        for line in lines:
+            checks.append(dict(zip(("name", "found"), line.split(maxsplit=1), strict=True)))
+            if not (as_json or quiet):
+                click.echo(line)
+    except CheckFailed as error:
+        failed = error
+    if as_json:
+        click.echo(json_text({"ok": not failed, "checks": checks, "faults": str(failed).split("\n") if failed else []}))
+    if failed:
+        raise failed
 
 
 def run_command(

@@ -16,13 +16,15 @@ import io
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
 from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import InputError
+from duckling_data.base.progress import nothing
 
+HASH_BLOCK = 1 << 20
 PARTIAL = ".partial"
 """The ending of a name under which something is still being written."""
 
@@ -121,10 +123,17 @@ def read_bytes(path: Path, limit: int) -> bytes:
     return content
 
 
-def sha256_file(path: Path) -> str:
-    """Return the SHA-256 of a regular file's bytes, in hex. Raises InputError for another kind of file."""
+def sha256_file(path: Path, done: Callable[[int], object] = nothing) -> str:
+    """Return the SHA-256 of a regular file's bytes, in hex; `done` is told how many of them were read, block by block.
+
+    Raises InputError for another kind of file.
+    """
+    digest = hashlib.sha256()
     with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(HASH_BLOCK):
+            digest.update(block)
+            done(len(block))
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,13 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
+"""How a bar looks; a unit that is a word begins with a space."""
+
+
+def nothing(_amount: int) -> None:
+    """Show no progress: what a reader of much takes as `done` unless it is given a bar's `update`."""
+
 
 @dataclass
 class Reporter:
@@ -20,9 +27,16 @@ class Reporter:
             sys.stderr.flush()
 
     def bar(self, what: str, total: int, unit: str) -> Any:
-        """Return a progress bar (a tqdm, to be used in a `with`), drawn if it lasts more than half a second."""
+        """Return a progress bar (a tqdm, to be used in a `with`), drawn if it lasts more than half a second.
+
+        `unit` is "B", shown as MB, or a word.
+        """
         from tqdm import tqdm
 
         off = True if self.quiet else None  # None: off where standard error is no terminal
-        look = {"unit": f" {unit}", "unit_scale": True, "delay": 0.5, "leave": False, "dynamic_ncols": True}
+        look = {"bar_format": BAR, "unit": unit if unit == "B" else f" {unit}", "unit_scale": True}
+        look |= {"delay": 0.5, "leave": False, "dynamic_ncols": True}
         return tqdm(total=total, desc=what, file=sys.stderr, disable=off, **look)
+
+
+SILENT = Reporter(quiet=True)

@@ -11,6 +11,7 @@ import msgspec
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import sha256_file
+from duckling_data.base.progress import nothing
 from duckling_data.base.strict_json import JSON_LIMIT, read_json
 
 T = TypeVar("T")
@@ -38,10 +39,14 @@ def describe(path: Path) -> FileRecord:
     return FileRecord(path.stat().st_size, sha256_file(path))
 
 
-def file_fault(path: Path, expected: FileRecord, *, links: bool = True, content: bool = True) -> str | None:
+def file_fault(
+    path: Path, expected: FileRecord, *, links: bool = True, content: bool = True,
+    done: Callable[[int], object] = nothing,
+) -> str | None:  # fmt: skip
     """Return how a file differs from its record, in a few words, or None.
 
     Unless `links`, a symbolic link is a difference. Unless `content`, the size alone is compared, which is quick.
+    `done` is told how many bytes were hashed, block by block.
     """
     try:
         path.lstat()
@@ -58,20 +63,19 @@ def file_fault(path: Path, expected: FileRecord, *, links: bool = True, content:
     size = path.stat().st_size
     if size != expected.bytes:
         return f"has {size:,} bytes, expected {expected.bytes:,}"
-    found = sha256_file(path) if content else expected.sha256
+    found = sha256_file(path, done) if content else expected.sha256
     return None if found == expected.sha256 else f"has SHA-256 {found}, expected {expected.sha256}"
 
 
 def file_faults(
     folder: Path, expected: Mapping[str, FileRecord], *, links: bool = True, content: bool = True,
-    done: Callable[[int], object] = lambda size: None,
+    done: Callable[[int], object] = nothing,
 ) -> Iterator[tuple[str, str]]:  # fmt: skip
-    """Yield (name, difference) of each file in `folder` that is not as recorded; `done` is told each file's bytes."""
+    """Yield (name, difference) of each file in `folder` that is not as recorded. Keywords as `file_fault`'s."""
     for name, record in expected.items():
-        fault = file_fault(folder / name, record, links=links, content=content)
+        fault = file_fault(folder / name, record, links=links, content=content, done=done)
         if fault is not None:
             yield name, fault
-        done(record.bytes)
 
 
 def first_fault(folder: Path, faults: Mapping[str, str]) -> str:

@@ -6,7 +6,7 @@ A file of the hub whose SHA-256 is no longer the one that the hub gave with the 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from duckling_data.corpus.findings import say_findings
 from duckling_data.corpus.folders import Files
 from duckling_data.corpus.local import split_files
 from duckling_data.corpus.readers import count_stories, file_format
-from duckling_data.corpus.readers.blocks import ReadOptions
+from duckling_data.corpus.readers.blocks import Block, ReadOptions
 from duckling_data.corpus.splits import Corpus, DemoSplit, FileSplit, Part
 from duckling_data.workspace.source_record import (
     CORPUS,
@@ -222,7 +222,7 @@ def _measure(
         path, name = named
         try:
             state = file_state(path)
-            file = CorpusFile(path, name, sha256_file(path), 0, state)
+            file = CorpusFile(path, name, sha256_file(path, bar.update), 0, state)
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
         if hashes.get(name, file.sha256) != file.sha256:
@@ -241,7 +241,6 @@ def _measure(
     with reporter.bar("hash", sum(path.stat().st_size for path, _ in files), "B") as bar:
         for _, file in LocalExecutor(workers).map(measure, files, ordered=True):
             measured.append(file)
-            bar.update(file.bytes)
     return FileSplit(tuple(measured), how)
 
 
@@ -249,14 +248,21 @@ def _divided(
     whole: FileSplit, share: float, counted: Mapping[str, int], workers: int, reporter: Reporter
 ) -> dict[str, FileSplit]:
     """Return the two parts of the stories, those of validation counted if they were not before."""
-    train, validation = (FileSplit((), whole.how, Part(split, share, workers)) for split in ("train", "validation"))
+    of_train, of_validation = (Part(split, share, workers) for split in ("train", "validation"))
+    train, validation = (FileSplit((), whole.how, part) for part in (of_train, of_validation))
+
+    def read(file: CorpusFile) -> Iterator[Block]:
+        for block in file.blocks(whole.how):
+            bar.update(block.stories)
+            yield block
+
     with reporter.bar("divide", whole.stories, "stories") as bar:
         for file in whole.files:
-            stories = counted.get(f"{_count_key(file, whole.how)} {validation.part}")
+            stories = counted.get(f"{_count_key(file, whole.how)} {of_validation}")
             if stories is None:
-                one = replace(validation, files=(file,))
-                stories = sum(block.stories for block in one.blocks())
-            bar.update(file.stories)
+                stories = sum(block.stories for block in of_validation.blocks(read(file)))
+            else:
+                bar.update(file.stories)
             train = replace(train, files=(*train.files, replace(file, stories=file.stories - stories)))
             validation = replace(validation, files=(*validation.files, replace(file, stories=stories)))
     reporter.say(f"source       {validation.stories:,} of {whole.stories:,} stories are validation, by their hash")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import open_regular
+from duckling_data.base.progress import nothing
 from duckling_data.base.records import read_record
 from duckling_data.rows.layout import COLUMN, POSITION, ROWS_PER_SHARD, Positions, TokenIds, column_dtypes, row_dtype
 
@@ -76,11 +77,12 @@ class Column(Generic[T]):
                 parts.append(chunk[max(start - first, 0) : stop - first])
         return np.concatenate(parts)
 
-    def payload_sha256(self) -> str:
-        """Return the SHA-256 of the values, little-endian, in order. Reads all rows."""
+    def payload_sha256(self, done: Callable[[int], object] = nothing) -> str:
+        """Return the SHA-256 of the values, little-endian, in order; `done` is told how many rows were read."""
         payload = hashlib.sha256()
         for chunk in self.chunks:
             payload.update(np.ascontiguousarray(chunk, chunk.dtype.newbyteorder("<")).data)
+            done(len(chunk))
         return payload.hexdigest()
 
 
@@ -98,16 +100,24 @@ class Rows(Column[np.uint16]):
         self.positions = positions
         """Each token's index in its own story (`pack --positions`), or None where they are not stored."""
 
-    def max_id(self) -> int:
-        """Return the largest id of all rows, or -1 where there are none. Reads them all."""
-        return max((int(chunk.max()) for chunk in self.chunks), default=-1)
+    def max_id(self, done: Callable[[int], object] = nothing) -> int:
+        """Return the largest id of all rows, or -1 where there are none. Reads them all; `done` as above."""
+        largest = -1
+        for chunk in self.chunks:
+            largest = max(largest, int(chunk.max()))
+            done(len(chunk))
+        return largest
 
-    def occurrences(self) -> npt.NDArray[np.int64]:
-        """Return how often each id occurs, for every id that the rows' type can hold: int64[65536] for uint16."""
+    def occurrences(self, done: Callable[[int], object] = nothing) -> npt.NDArray[np.int64]:
+        """Return how often each id occurs, for every id that the rows' type can hold: int64[65536] for uint16.
+
+        `done` as above.
+        """
         found = np.zeros(np.iinfo(row_dtype(0)).max + 1, np.int64)
         for chunk in self.chunks:
             for start in range(0, len(chunk), 8192):  # in pieces: numpy counts integers of 8 bytes
                 found += np.bincount(chunk[start : start + 8192].reshape(-1), minlength=len(found))
+            done(len(chunk))
         return found
 
 

@@ -116,7 +116,8 @@ def _split_faults(
         yield f"{stored.name}: has id {stored.max_id()}, a dead one; expected ids below {live}"
     if len(stored) > made:
         yield f"{stored.where(made)} was added, the stories give {made:,} rows"
-    digests = stored.payload_sha256(), stored.positions.payload_sha256() if stored.positions else None
+    with stories.reporter.bar(f"hash {split}", len(stored), "rows") as bar:
+        digests = stored.payload_sha256(bar.update), stored.positions.payload_sha256() if stored.positions else None
     apart = recorded.split_tokens is not None
     yield from figure_faults(f"the {split} split", packer.figures(*digests, apart=apart), recorded)
     yield from encoder_faults(split, stories)
@@ -132,15 +133,17 @@ def encoder_faults(split: str, stories: Stories) -> Iterator[str]:
     by_main, by_other = (
         stories.encoded(split, encoder).map(lambda batch: batch, wanted) for encoder in (None, stories.other)
     )
-    for one, two in zip(by_main, by_other, strict=True):
-        parts = (np.split(batch.tokens, np.cumsum(batch.lengths)[:-1]) for batch in (one, two))
-        for story, ours, theirs in zip(one.stories.tolist(), *parts, strict=False):
-            if not np.array_equal(ours, theirs):
-                same = int(np.argmin(np.append(ours[: len(theirs)] == theirs[: len(ours)], False)))
-                yield (
-                    f"story {story:,} of the {split} split: after {same} equal tokens {stories.main} gives "
-                    f"{ours[same:][:3].tolist()}, {stories.other} {theirs[same:][:3].tolist()}"
-                )
+    with stories.reporter.bar(f"verify {split} encoders", count, "stories") as bar:
+        for one, two in zip(by_main, by_other, strict=True):
+            bar.update(one.read)
+            parts = (np.split(batch.tokens, np.cumsum(batch.lengths)[:-1]) for batch in (one, two))
+            for story, ours, theirs in zip(one.stories.tolist(), *parts, strict=False):
+                if not np.array_equal(ours, theirs):
+                    same = int(np.argmin(np.append(ours[: len(theirs)] == theirs[: len(ours)], False)))
+                    yield (
+                        f"story {story:,} of the {split} split: after {same} equal tokens {stories.main} gives "
+                        f"{ours[same:][:3].tolist()}, {stories.other} {theirs[same:][:3].tolist()}"
+                    )
 
 
 def figure_faults(what: str, derived: msgspec.Struct, recorded: msgspec.Struct) -> Iterator[str]:

@@ -16,6 +16,7 @@ import msgspec
 from duckling_data.base.disk import disk_errors
 from duckling_data.base.errors import CheckFailed, InputError
 from duckling_data.base.files import sha256_file, write_bytes
+from duckling_data.base.progress import SILENT, Reporter
 from duckling_data.base.records import Count, FileRecord, changed, decode, file_faults, plain, short
 from duckling_data.base.strict_json import read_json, write_json
 
@@ -162,16 +163,17 @@ class Manifest:
             return f"{name} {fault}"
         return None
 
-    def refuse_changed(self, stage: str, output: str) -> None:
+    def refuse_changed(self, stage: str, output: str, reporter: Reporter = SILENT) -> None:
         """Raise CheckFailed if an output, a file or a directory, is recorded and not as the stage made it."""
         record = self.made(stage)
         recorded = record.outputs.items() if record else ()
         expected = {name: made for name, made in recorded if name == output or name.startswith(f"{output}/")}
-        for name, fault in file_faults(self.workspace, expected):
-            raise CheckFailed(
-                f"{self.workspace / name}: {fault}, as `duckling-data {stage}` made it; `duckling-data verify` lists "
-                f"what is damaged; remove {output} and run `duckling-data {stage}` to make it again."
-            )
+        with reporter.bar(f"hash {output}", sum(made.bytes for made in expected.values()), "B") as bar:
+            for name, fault in file_faults(self.workspace, expected, done=bar.update):
+                raise CheckFailed(
+                    f"{self.workspace / name}: {fault}, as `duckling-data {stage}` made it; `duckling-data verify` "
+                    f"lists what is damaged; remove {output} and run `duckling-data {stage}` to make it again."
+                )
 
     def write_sums(self) -> None:
         """Write `SHA256SUMS`, unless it is as it should be. Call it once the manifest is written."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from duckling_data.base.errors import InputError
@@ -79,8 +78,3 @@ def table_of(listed: Sequence[Listed]) -> str:
     ]
     damaged = [f"{run.run}: {run.detail}" for run in listed if run.state == "damaged"]
     return "\n\n".join([aligned(columns, listed), *damaged])
-
-
-def json_of(listed: Sequence[Listed]) -> str:
-    """Return the runs as a JSON list of objects with the fields of `Listed`."""
-    return json.dumps([asdict(run) for run in listed], indent=2)

@@ -87,10 +87,10 @@ def validation_loss(run: RunRecord) -> float | None:
     return run.evaluations[-1]["loss"] if run.evaluations else None
 
 
-def comparison(run_dirs: Sequence[Path], out: Path) -> tuple[str, bool]:
-    """Return the table of the runs, and whether their losses were plotted to `out` (a PNG): not where none has one.
+def comparison(run_dirs: Sequence[Path], out: Path) -> tuple[list[RunRecord], bool]:
+    """Return the runs, each under a name of its own, and whether their losses were plotted to `out` (a PNG).
 
-    Raises InputError for a damaged run and for an `out` that cannot be written.
+    They are not where no run has logged one. Raises InputError for a damaged run and an `out` that cannot be written.
     """
     if out.suffix.lower() != ".png":
         raise InputError(f"--out is {out}; the plot is a PNG, so its name must end in .png")
@@ -108,7 +108,7 @@ def comparison(run_dirs: Sequence[Path], out: Path) -> tuple[str, bool]:
         labels = [label for run, label in zip(runs, plot_labels(runs), strict=True) if run.losses]
         curves = [Curve(run.steps, run.losses) for run in drawn]
         write_bytes(out, overlay(curves, labels, same_data=same_data(drawn)))
-    return table(runs), bool(drawn)
+    return runs, bool(drawn)
 
 
 def differing(runs: Sequence[RunRecord]) -> list[str]:
@@ -137,7 +137,7 @@ def table(runs: Sequence[RunRecord]) -> str:
     columns += [
         Column("steps/s", summarized("steps_per_second"), ",.1f"),
         Column("tokens/s", summarized("tokens_per_second"), ",.0f"),
-        Column("device", lambda run: summarized("device_name")(run) or run.settings.get("device")),
+        Column("device", _device),
     ]
     parts = [aligned(columns, runs)]
     if not same_data(runs):
@@ -145,6 +145,21 @@ def table(runs: Sequence[RunRecord]) -> str:
     if unfinished := [run.name for run in runs if not run.finished]:
         parts.append(f"Not finished: {', '.join(unfinished)}.")
     return "\n\n".join(parts)
+
+
+def figures(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """Return for each run what the table says of it, as JSON types: null is nothing; `settings` has all of them."""
+    return [
+        {
+            "run": run.name, "finished": run.finished, "settings": run.settings, "dataset": dataset_digest(run),
+            "parameters": summarized("parameters")(run), "step": run.steps[-1] if run.steps else None,
+            "last_loss": run.losses[-1] if run.losses else None,
+            "last_tenth": float(running_mean(run.losses)[-1]) if run.losses else None,
+            "validation_loss": validation_loss(run), "steps_per_second": summarized("steps_per_second")(run),
+            "tokens_per_second": summarized("tokens_per_second")(run), "device": _device(run),
+        }
+        for run in runs
+    ]  # fmt: skip
 
 
 def plot_labels(runs: Sequence[RunRecord]) -> list[str]:
@@ -173,6 +188,10 @@ def _setting_text(name: str, run: RunRecord) -> str:
     return " ".join(
         NOTHING if part is None else f"{part:g}" if isinstance(part, float) else str(part) for part in parts
     )
+
+
+def _device(run: RunRecord) -> str | None:
+    return summarized("device_name")(run) or run.settings.get("device")
 
 
 def _steps(run: RunRecord) -> str | None:

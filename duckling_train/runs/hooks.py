@@ -8,7 +8,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from duckling_data.base.disk import disk_errors
 from duckling_data.base.files import open_to_append, write_all
+from duckling_data.base.progress import BAR, Reporter, nothing
 from duckling_data.base.signals import Stopped, noted_stop
 from duckling_train.config import TrainConfig
 from duckling_train.data import COLUMN, POSITION, PackedRows
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 ROWS_A_BATCH = 4
 """4 × 512 × 8,192 float32 logits are 67 MB."""
-BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
 
 
 class MetricsWriter(Hook):
@@ -60,9 +60,10 @@ class Progress(Hook):
 
     def __init__(self, steps: int, *, quiet: bool, start: int = 0, seconds: float = 0.0) -> None:
         every = 0.1 if sys.stderr.isatty() else 10.0  # in a log file a bar is noise
+        self.reporter = Reporter(quiet)
         self._bar = tqdm(
             total=steps, initial=start, desc="training", disable=quiet, mininterval=every, maxinterval=every,
-            bar_format=BAR, unit="steps",
+            bar_format=BAR, unit=" steps",
         )  # fmt: skip
         self._seconds = seconds
         self._since: float | None = None
@@ -105,16 +106,25 @@ class Progress(Hook):
         self._bar.close()
 
 
-def evaluate(model: Model, rows: PackedRows, limit: int | None, unk_id: int, *, autocast: bool) -> dict[str, Any]:
+def evaluated_rows(rows: PackedRows, limit: int | None) -> int:
+    """Return how many rows an evaluation of at most `limit` rows (None: all) takes."""
+    return len(rows) if limit is None else min(limit, len(rows))
+
+
+def evaluate(
+    model: Model, rows: PackedRows, limit: int | None, unk_id: int, *, autocast: bool,
+    done: Callable[[int], object] = nothing,
+) -> dict[str, Any]:  # fmt: skip
     """Return `loss`, `perplexity`, `loss_known` and `rows` of the first `limit` rows (None: all).
 
     `loss` is the mean cross-entropy (nats) of all predictions, n - 1 a row of n tokens (the Trainer divides by n, see
     `model.py`); `perplexity` its exponential, None where too large; `loss_known` the mean over targets other
     than `unk_id`, None where there are none. Under the policy `most-frequent` `unk_id` is the id of a real `.` as well.
     Where the rows have positions, a token attends only to its own story, as in training with --mask-across-stories.
-    Sums are float64; the model's mode is kept; no random number is drawn.
+    Sums are float64; the model's mode is kept; no random number is drawn. `done` is told how many rows were evaluated,
+    batch by batch.
     """
-    count = len(rows) if limit is None else min(limit, len(rows))
+    count = evaluated_rows(rows, limit)
     sums = np.zeros(4)  # loss, predictions, loss of known targets, known targets
     was_training, device = model.training, model.get_parameter("transformer.wte.weight").device
     model.train(False)
@@ -129,6 +139,7 @@ def evaluate(model: Model, rows: PackedRows, limit: int | None, unk_id: int, *, 
             losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none").cpu().double()
             known = (targets != unk_id).cpu()
             sums += np.array([losses.sum(), len(losses), losses[known].sum(), known.sum()], dtype=np.float64)
+            done(len(batch))
     model.train(was_training)
     loss = float(sums[0] / sums[1])
     loss_known = float(sums[2] / sums[3]) if sums[3] else None
@@ -150,9 +161,10 @@ class Evaluator(Hook):
         """Evaluate where it is due. Raises DivergedError where the loss is not finite."""
         if not self.config.is_due(view.step, self.config.eval_steps):
             return
-        with self.clock.paused():
-            autocast = uses_autocast(self.config.precision)
-            result = evaluate(view.model, self.rows, self.config.eval_rows, self.unk_id, autocast=autocast)
+        limit, autocast = self.config.eval_rows, uses_autocast(self.config.precision)
+        count = evaluated_rows(self.rows, limit)
+        with self.clock.paused(), self.clock.reporter.bar("evaluate", count, "rows") as bar:
+            result = evaluate(view.model, self.rows, limit, self.unk_id, autocast=autocast, done=bar.update)
             if not math.isfinite(result["loss"]):
                 raise DivergedError(f"the validation loss is {result['loss']} after step {view.step}")
             append_line(self.path, {"step": view.step, **result})

@@ -28,13 +28,14 @@ from duckling_data.base.files import (
     replace_directory,
     sync_directory,
 )
+from duckling_data.base.progress import SILENT, Reporter
 from duckling_data.base.records import FileRecord, added, describe, file_faults, first_fault, plain, read_record, short
 from duckling_data.base.strict_json import write_json
 from duckling_train.config import flag, given, named
 
 FORMAT_VERSION = 1
 """The version of a run directory's layout and of the files in it."""
-AGAIN = "train the run again with --overwrite"
+AGAIN = "train the run again with duckling-train --overwrite"
 RUNS = "runs"
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -143,7 +144,9 @@ def refuse_outside(files: Iterable[str], record: Path, advice: str) -> None:
         raise InputError(f"{record}: file {short(outside)} is not in {record.parent}; {advice}")
 
 
-def damage(run_dir: Path, manifest: RunManifest, names: Collection[str], *, links: bool = True) -> str | None:
+def damage(
+    run_dir: Path, manifest: RunManifest, names: Collection[str], *, links: bool = True, reporter: Reporter = SILENT
+) -> str | None:
     """Return a line that names every file of these artifacts that is not as in the manifest; None where all are.
 
     Where `links` is false a symbolic link differs, whatever it leads to.
@@ -153,7 +156,8 @@ def damage(run_dir: Path, manifest: RunManifest, names: Collection[str], *, link
     here += [entry for path in here if not path.is_symlink() for entry in path.rglob("*")]
     files = (path for path in here if path.is_symlink() or (path.exists() and not path.is_dir()))
     found = added((path.relative_to(run_dir).as_posix() for path in files), expected)
-    faults = dict(file_faults(run_dir, expected, links=links))
+    with reporter.bar("verify files", sum(record.bytes for record in expected.values()), "B") as bar:
+        faults = dict(file_faults(run_dir, expected, links=links, done=bar.update))
     faults |= dict.fromkeys(found, f"was added: {MANIFEST} does not list it")
     return first_fault(run_dir, faults) if faults else None
 
@@ -189,9 +193,14 @@ def refusal(run_dir: Path, *, overwrite: bool) -> str | None:
     return f"{run_dir} already holds an unfinished run: {unfinished}"
 
 
+def elsewhere() -> str:
+    """Return what a user may do instead where the disk has no room for a run."""
+    return f"choose another {'--out' if named('run') == flag('run') else 'workspace'}"
+
+
 def make_folder(folder: Path, run_dir: Path) -> None:
     """Make a folder for `run_dir`. Raises InputError where no folder can be, OutsideError when the disk fails."""
-    with disk_errors(folder, instead="choose another --out"):
+    with disk_errors(folder, instead=elsewhere()):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except USERS_FAULT as error:
@@ -216,7 +225,7 @@ def save_model(run_dir: Path, model: Any, tokenizer: Any) -> None:
     place = run_dir / MODEL
     partial = place.with_name(MODEL + PARTIAL)
     remove(partial)  # of a process that was killed
-    with disk_errors(place):
+    with disk_errors(place, instead=elsewhere()):
         partial.mkdir(parents=True)
         try:
             model.save_pretrained(str(partial))
@@ -239,7 +248,7 @@ def write_manifest(run_dir: Path, inputs: dict[str, Any]) -> None:
 
     The logs are flushed first, as all else is when it is written: a power cut takes nothing that a manifest lists.
     """
-    with disk_errors(run_dir):
+    with disk_errors(run_dir, instead=elsewhere()):
         for name in LOGS:
             if (run_dir / name).is_file():
                 flush(run_dir / name)

@@ -134,12 +134,12 @@ def prepare(config: TrainConfig, workspace: Path, run_dir: Path, *, quiet: bool)
         torch.set_num_threads(config.threads)
     # Rows stay readable while they are replaced, so no lock is held for hours; but what is half replaced is refused.
     wait_until_free(workspace, Reporter(quiet or not is_main_process()).say)
-    data = open_workspace(workspace, config)
+    data = open_workspace(workspace, config, Reporter(quiet or not is_main_process()))
     validation = open_validation(workspace, config, data.mapping)
     every = config.checkpoint_steps
     checkpoints = (-(-config.steps // every) if config.keep_checkpoints else KEPT + 1) if every else 0
     needed = 4 * config.parameters * (1 + 3 * checkpoints)  # in each checkpoint weights and two moments
-    check_room(run_dir, needed, "the run's model and checkpoints", "choose another --out")
+    check_room(run_dir, needed, "the run's model and checkpoints", layout.elsewhere())
     return PreparedRun(config, data, validation, data.record(validation), run_dir, quiet or not is_main_process())
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from duckling_data.base.errors import CheckFailed, DucklingError
+from duckling_data.base.progress import SILENT, Reporter
 from duckling_train.config import TrainConfig
 from duckling_train.data import DATASET, open_validation, open_workspace
 from duckling_train.runs import layout
@@ -21,7 +22,7 @@ from duckling_train.runs.resume import first_difference, read_config
 LISTED = [artifact.name for artifact in layout.ARTIFACTS if artifact.describe is not None]
 
 
-def verify_run(run_dir: Path, workspace: Path) -> Iterator[str]:
+def verify_run(run_dir: Path, workspace: Path, reporter: Reporter = SILENT) -> Iterator[str]:
     """Yield a line for each thing that holds. The data is checked where `workspace` holds some.
 
     Raises CheckFailed with the first thing that does not hold; where files differ, with the names of them all.
@@ -29,7 +30,7 @@ def verify_run(run_dir: Path, workspace: Path) -> Iterator[str]:
     try:
         manifest = layout.read_manifest(run_dir)
         if manifest is not None:
-            if fault := layout.damage(run_dir, manifest, LISTED, links=False):
+            if fault := layout.damage(run_dir, manifest, LISTED, links=False, reporter=reporter):
                 raise CheckFailed(fault)
             yield f"{'files':<12} ok: {len(manifest.files)} files, none missing, none added"
         config, inputs = read_config(run_dir)
@@ -46,7 +47,7 @@ def verify_run(run_dir: Path, workspace: Path) -> Iterator[str]:
         yield f"{'logs':<12} ok: {len(read_run(run_dir).losses)} losses, all finite"
         if manifest is not None:
             yield f"{'model':<12} ok: {_check_model(run_dir, config)}"
-        yield f"{'data':<12} {_check_data(workspace, config, inputs)}"
+        yield f"{'data':<12} {_check_data(workspace, config, inputs, reporter)}"
         if manifest is None:
             yield f"{'unfinished':<12} resume with duckling-train --resume {run_dir}"
     except CheckFailed:
@@ -65,11 +66,11 @@ def _check_model(run_dir: Path, config: TrainConfig) -> str:
     return f"{config.parameters:,} parameters, all finite; {dead:,} of {config.vocab_size:,} embedding rows are dead"
 
 
-def _check_data(workspace: Path, config: TrainConfig, inputs: dict[str, Any]) -> str:
+def _check_data(workspace: Path, config: TrainConfig, inputs: dict[str, Any], reporter: Reporter) -> str:
     """Hold the data that the run names against the workspace's, where it has some. Returns the rest of the line."""
     if not (workspace / DATASET).is_dir():
         return "not at hand: give the run's -w/--workspace to check it"
-    data = open_workspace(workspace, config)
+    data = open_workspace(workspace, config, reporter)
     _expect_all(workspace, inputs, data.record(open_validation(workspace, config, data.mapping)))
     return f"ok: {inputs['dataset']['rows']:,} rows, those of {workspace}"
 

@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
+from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.tokenizer import DucklingTokenizer
 from tests.support.mappings import STORIES, make_mapping
 
@@ -87,3 +90,26 @@ def test_where_every_id_has_a_token_padding_is_the_end_token_or_none() -> None:
     assert DucklingTokenizer.for_model(make_mapping("most-frequent", dead=0), 16).pad_token is None
     ends = DucklingTokenizer.for_model(make_mapping("most-frequent", dead=0, extra=(50256,)), 16)
     assert ends.pad_token_id == ends.eos_token_id == 59
+
+
+def test_no_tokenizer_json_is_written_as_none_would_give_the_same_ids(tmp_path: Path) -> None:
+    """GPT-2 merges in its whole vocabulary, and only then ids are mapped. Here single bytes and `th` are live."""
+
+    def merged(vocabulary: dict[str, int], merges: list[tuple[str, str]], text: str) -> list[int]:
+        found: list[int] = Tokenizer(BPE(vocabulary, merges)).encode(text).ids
+        return found
+
+    given = {"live": 257, "extra": (*range(256), GPT2.vocabulary["th"])}
+    split, unknown = (DucklingTokenizer(make_mapping(policy, **given)) for policy in ("decompose", "most-frequent"))
+    live = {token: compact for token, compact in split.get_vocab().items() if compact < 257}
+    # By the merges of live tokens alone: GPT-2 joins `he` before `th`, and `in`, which is then one unknown token.
+    assert split.tokenize("the") == ["t", "h", "e"]
+    assert merged(live, [("t", "h")], "the") == [live["th"], live["e"]]
+    assert unknown.encode("in") == [0]
+    assert merged(live, [("t", "h")], "in") == [live["i"], live["n"]]
+    # By all merges, with one id for all that are unknown: they are taken for each other.
+    shared = {token: live.get(token, 0) for token in GPT2.vocabulary}
+    assert unknown.encode("aab") == [live["a"], 0]  # `ab` is unknown
+    assert merged(shared, GPT2.load_merges(), "aab") == [0]  # joined as if `ab` were another one
+    unknown.save_pretrained(tmp_path)
+    assert not (tmp_path / "tokenizer.json").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -115,3 +116,17 @@ def test_damaged_rows_are_refused_in_one_line(cli: Cli, workspace: Path) -> None
     assert result.exit_code == 1
     assert "duckling-data verify" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_json_has_the_rows_and_the_tokens(cli: Cli, workspace: Path) -> None:
+    shown = cli("inspect", "-w", workspace, "--json")
+    (row,) = json.loads(shown.stdout)
+    assert (shown.exit_code, row["dataset"], row["row"], row["rows"]) == (0, "tokenized_dataset", 0, 1)
+    (part,) = row["stories"]
+    assert part["text"] == cli("inspect", "-w", workspace).stdout.splitlines()[1]
+    assert (part["column"], part["position"], len(part["ids"])) == (0, None, CTX)
+    cat, zebra = json.loads(cli("inspect", "-w", workspace, "--text", " cat dog", "--json").stdout)
+    assert cat == {"token": " cat", "gpt2_id": 3797, "count": 2, "rank": 2, "kind": "live", "becomes": [1]}
+    assert (zebra["rank"], zebra["kind"], zebra["becomes"]) == (None, "unknown", [0])
+    refused = cli("inspect", "-w", workspace, "--row", "9", "--json")
+    assert (refused.exit_code, refused.stdout) == (2, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -34,6 +35,25 @@ def test_a_fresh_workspace_passes_and_is_not_touched(cli: Cli, demo: Path) -> No
     ]
     assert snapshot(demo) == before
     assert cli("verify", "-w", demo, "-q").stdout == ""
+
+
+def test_json_has_what_the_lines_say_and_each_fault(cli: Cli, demo: Path, tmp_path: Path) -> None:
+    lines = cli("verify", "-w", demo).stdout.splitlines()
+    shown = cli("verify", "-w", demo, "--json", "-q")
+    whole = json.loads(shown.stdout)
+    assert (shown.exit_code, whole["ok"], whole["faults"]) == (0, True, [])
+    assert [f"{check['name']:<12} {check['found']}" for check in whole["checks"]] == lines
+    (demo / "token_counts.parquet").unlink()
+    shutil.rmtree(demo / "tokenized_validation")
+    shown = cli("verify", "-w", demo, "--json")
+    damaged = json.loads(shown.stdout)
+    assert (shown.exit_code, damaged["ok"], [check["name"] for check in damaged["checks"]]) == (
+        1, False, ["build-vocab", "corpus", "sums"],
+    )  # fmt: skip
+    assert [f"duckling-data: {damaged['faults'][0]}", *damaged["faults"][1:]] == shown.stderr.splitlines()
+    assert "count: token_counts.parquet is missing" in damaged["faults"]
+    nothing = cli("verify", "-w", tmp_path / "nowhere", "--json")
+    assert (nothing.exit_code, nothing.stdout) == (2, "")
 
 
 def test_all_damage_is_named_at_once(cli: Cli, demo: Path) -> None:

@@ -15,7 +15,8 @@ from PIL import Image
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.plotting import COLOURS
-from duckling_train.compare.table import comparison, differing, plot_labels
+from duckling_train.cli import main
+from duckling_train.compare.table import comparison, differing, plot_labels, table
 from duckling_train.config import TrainConfig
 from duckling_train.plot import LINES, Curve, overlay
 from duckling_train.runs.layout import write_manifest
@@ -46,13 +47,19 @@ def cells(table: str) -> list[dict[str, str]]:
     return [dict(zip(head, row, strict=True)) for row in rows]
 
 
+def compared(places: list[Path], out: Path) -> tuple[str, bool]:
+    """The table of the runs, and whether they were plotted."""
+    runs, plotted = comparison(places, out)
+    return table(runs), plotted
+
+
 def records(*places: Path) -> list[RunRecord]:
     return [read_run(place) for place in places]
 
 
 def test_a_setting_that_a_run_leaves_out_at_its_default_is_shown_with_it(tmp_path: Path) -> None:
     places = [make_run(tmp_path / "a"), make_run(tmp_path / "b", init_std=0.1)]
-    assert [row["init-std"] for row in cells(comparison(places, tmp_path / "plot.png")[0])] == ["0.02", "0.1"]
+    assert [row["init-std"] for row in cells(compared(places, tmp_path / "plot.png")[0])] == ["0.02", "0.1"]
 
 
 def test_only_what_differs_has_a_column(tmp_path: Path) -> None:
@@ -61,7 +68,7 @@ def test_only_what_differs_has_a_column(tmp_path: Path) -> None:
         make_run(tmp_path / "b", n_embd=256, steps=2000),
     ]
     assert differing(records(*places)) == ["learning_rate", "n_embd"]  # n_inner follows n_embd; steps has its own
-    first, second = cells(comparison(places, tmp_path / "plot.png")[0])
+    first, second = cells(compared(places, tmp_path / "plot.png")[0])
     assert first == {
         "run": "a", "learning-rate": "0.001", "width": "128", "parameters": "1,510,912", "steps": "1,000",
         "last loss": "8.5000", "last tenth": "8.5000", "steps/s": "7.2", "tokens/s": "7,422", "device": "a CPU",
@@ -75,13 +82,13 @@ def test_a_setting_that_one_run_does_not_know_differs(tmp_path: Path) -> None:
     del config["schedule"]
     (old / "config.json").write_text(json.dumps(config))
     write_manifest(old, {})
-    rows = cells(comparison([old, make_run(tmp_path / "new")], tmp_path / "plot.png")[0])
+    rows = cells(compared([old, make_run(tmp_path / "new")], tmp_path / "plot.png")[0])
     assert [row["schedule"] for row in rows] == ["-", "linear"]
 
 
 def test_columns_are_aligned(tmp_path: Path) -> None:
-    table, _ = comparison([make_run(tmp_path / "a"), make_run(tmp_path / "a-longer-name", seed=7)], tmp_path / "p.png")
-    heads, *rows = table.splitlines()
+    shown, _ = compared([make_run(tmp_path / "a"), make_run(tmp_path / "a-longer-name", seed=7)], tmp_path / "p.png")
+    heads, *rows = shown.splitlines()
     assert {line.index("a CPU") for line in rows} == {heads.index("device")}
     for head, cell in (("seed", " 42"), ("seed", " 7"), ("parameters", "1,510,912"), ("tokens/s", "7,422")):
         end = heads.index(head) + len(head)
@@ -90,45 +97,45 @@ def test_columns_are_aligned(tmp_path: Path) -> None:
 
 def test_validation_losses_are_shown_where_there_are_some(tmp_path: Path) -> None:
     places = [make_run(tmp_path / "a"), make_run(tmp_path / "b")]
-    assert "validation loss" not in comparison(places, tmp_path / "p.png")[0]
+    assert "validation loss" not in compared(places, tmp_path / "p.png")[0]
     lines = [{"step": step, "loss": loss} for step, loss in ((10, 8.1), (20, 7.9))]
     (places[0] / "evaluation.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     write_manifest(places[0], {})
-    rows = cells(comparison(places, tmp_path / "p.png")[0])
+    rows = cells(compared(places, tmp_path / "p.png")[0])
     assert [row["validation loss"] for row in rows] == ["7.9000", "-"]
 
 
 def test_different_data_is_said_clearly(tmp_path: Path) -> None:
     same = [make_run(tmp_path / "a"), make_run(tmp_path / "b")]
-    table, _ = comparison(same, tmp_path / "p.png")
-    assert "data" not in table
+    shown, _ = compared(same, tmp_path / "p.png")
+    assert "data" not in shown
     for name, data in (("c", "cd"), ("unsaid", None)):
         mixed = [*same, make_run(tmp_path / name, data=data)]
         assert not same_data(records(*mixed))
-        table, _ = comparison(mixed, tmp_path / "p.png")
-        assert "Attention: different data (column data): these losses are no comparison of the runs." in table
-        assert [row["data"] for row in cells(table)] == ["abababab", "abababab", (data or "-") * (4 if data else 1)]
+        shown, _ = compared(mixed, tmp_path / "p.png")
+        assert "Attention: different data (column data): these losses are no comparison of the runs." in shown
+        assert [row["data"] for row in cells(shown)] == ["abababab", "abababab", (data or "-") * (4 if data else 1)]
 
 
 def test_an_unfinished_run_is_shown_as_such(tmp_path: Path) -> None:
     places = [make_run(tmp_path / "a"), make_run(tmp_path / "live", finished=False)]
-    table, plotted = comparison(places, tmp_path / "plot.png")
+    shown, plotted = compared(places, tmp_path / "plot.png")
     assert plotted
-    live = cells(table)[1]
+    live = cells(shown)[1]
     assert (live["steps"], live["parameters"], live["steps/s"], live["device"]) == ("20 of 1,000", "-", "-", "cpu")
-    assert table.endswith("\n\nNot finished: live.")
+    assert shown.endswith("\n\nNot finished: live.")
 
 
 def test_a_run_without_a_loss_is_in_the_table_but_not_in_the_plot(tmp_path: Path) -> None:
     fresh = make_run(tmp_path / "fresh", finished=False, logs=0)
-    table, plotted = comparison([fresh], tmp_path / "plot.png")
-    assert (cells(table)[0]["last loss"], plotted, (tmp_path / "plot.png").exists()) == ("-", False, False)
-    assert comparison([fresh, make_run(tmp_path / "a")], tmp_path / "plot.png")[1]
+    shown, plotted = compared([fresh], tmp_path / "plot.png")
+    assert (cells(shown)[0]["last loss"], plotted, (tmp_path / "plot.png").exists()) == ("-", False, False)
+    assert compared([fresh, make_run(tmp_path / "a")], tmp_path / "plot.png")[1]
 
 
 def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
     places = [make_run(tmp_path / folder / "demo") for folder in ("x", "y")]
-    rows = cells(comparison(places, tmp_path / "plot.png")[0])
+    rows = cells(compared(places, tmp_path / "plot.png")[0])
     assert [row["run"] for row in rows] == [str(place) for place in places]
 
 
@@ -169,7 +176,7 @@ def test_the_plot_is_of_the_losses_and_labels_alone(recwarn: pytest.WarningsReco
 def test_a_place_that_cannot_take_the_plot_is_refused(tmp_path: Path, out: str) -> None:
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(InputError, match="--out is"):
-        comparison([make_run(tmp_path / "a")], tmp_path / out)
+        compared([make_run(tmp_path / "a")], tmp_path / out)
 
 
 def test_the_command_compares_a_run_with_another_of_the_workspace(run: Ran, tmp_path: Path) -> None:
@@ -186,3 +193,14 @@ def test_the_command_compares_a_run_with_another_of_the_workspace(run: Ran, tmp_
     ]
     assert rows[0]["last loss"] == f"{run.json('summary.json')['last_loss']:.4f}"
     assert (tmp_path / "plot.png").read_bytes().startswith(PNG)
+
+
+def test_json_has_what_the_table_says_of_each_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    places = [make_run(tmp_path / "a", learning_rate=1e-3), make_run(tmp_path / "live", finished=False, logs=0)]
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", *map(str, places), "--out", str(tmp_path / "plot.png"), "--json"])
+    first, live = json.loads(capsys.readouterr().out)
+    assert (stop.value.code, first["run"], first["finished"], first["dataset"]) == (0, "a", True, "ab" * 32)
+    assert first["settings"]["learning_rate"] == 0.001
+    assert (first["last_loss"], first["last_tenth"], first["tokens_per_second"]) == (8.5, 8.5, 7421.6)
+    assert (live["finished"], live["step"], live["last_loss"], live["device"]) == (False, None, None, "cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from duckling_data.base.errors import InputError
+from duckling_data.base.errors import InputError, OutsideError
 from duckling_train import Experiment, LossTracker, WRecorder, duckling_ii, open_run
+from duckling_train.config import naming_flags
+from duckling_train.runs.layout import make_folder
 from duckling_train.runs.verify import verify_run
 from tests.support.train import make_workspace, sentences, with_validation
 
@@ -110,3 +113,19 @@ def test_a_lab_of_a_run_on_other_data_is_refused(tiny: Path, tmp_path: Path) -> 
     shutil.copytree(tiny / "runs", other / "runs")
     with pytest.raises(InputError, match=f"was trained on another dataset than {other} holds"):
         open_run("first", other).lab()
+
+
+def test_a_call_is_advised_of_no_flag_and_a_command_is(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_tiny(tiny).train(1, run="first")
+    (tiny / "runs" / "first" / "manifest.json").write_text('{"files": 3}')
+    with pytest.raises(InputError, match="train the run again with duckling-train --overwrite"):
+        open_run("first", tiny)
+
+    def full(*_given: object, **_more: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(OutsideError, match="free some or choose another workspace"):
+        make_folder(tiny / "new", tiny / "new")
+    with pytest.raises(OutsideError, match="free some or choose another --out"), naming_flags():
+        make_folder(tiny / "new", tiny / "new")

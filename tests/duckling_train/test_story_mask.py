@@ -167,7 +167,7 @@ CONFIG = {"n_positions": 64, "vocab_size": 512, "n_embd": 16, "device": "cpu", "
 
 def test_positions_that_are_none_are_refused(stories: Path, tmp_path: Path) -> None:
     workspace = with_positions(stories, tmp_path / "w", lambda positions: positions + (positions == 3))
-    with pytest.raises(InputError, match="positions that neither follow one another nor are 0"):
+    with pytest.raises(InputError, match="nor are 0, which mask_across_stories=True needs: run duckling-data pack"):
         open_workspace(workspace, TrainConfig(**CONFIG, mask_across_stories=True))
     assert "position" not in open_workspace(workspace, TrainConfig(**CONFIG)).rows[0], "unless they are not used"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -55,14 +56,27 @@ def test_the_template_of_a_workspace_of_other_sizes_runs_and_tells_them(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     notebook = written(tiny, tmp_path)
+    plt.close("all")
     run_cells(notebook)
-    mpl.pyplot.close("all")
+    told_apart([plt.figure(number) for number in plt.get_fignums()[1:]])
+    plt.close("all")
     assert re.search(r"^dead +0\.\d+", capsys.readouterr().out, flags=re.MULTILINE)
     text = "\n".join(cells_of(notebook, "markdown").values())
     for number in ("8,192", "8192", "6,144", "2,048", "1,510,912", "1,024 tokens"):
         assert number not in text
     assert "| vocabulary | 512 rows: 448 live, 64 dead |" in text
     assert "| context length | 64 tokens |" in text
+
+
+def told_apart(figures: list[Any]) -> None:
+    """Each figure's lines of live and of dead rows differ in colour and in dash or marker, for who sees no colours."""
+    assert [len(figure.axes[0].lines) for figure in figures] == [2, 4]
+    for figure in figures:
+        lines = {line.get_label(): line for line in figure.axes[0].lines}
+        assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == list(lines)
+        assert {label[:9] for label in lines} == {"live rows", "dead rows"}
+        for look in (lambda line: line.get_color(), lambda line: (line.get_linestyle(), line.get_marker())):
+            assert len({look(line) for line in lines.values()}) == len(lines)
 
 
 def names_made(code: str) -> set[str]:

@@ -64,7 +64,8 @@ def _copied_from_cache(file: HubFile, path: Path, reporter: Reporter, known: str
     if not isinstance(name, str) or size_of(cached := Path(name)) != file.size:
         return False
     blob = cached.resolve().name  # the cache names a large file by its SHA-256
-    found = sha256_file(cached)
+    with reporter.bar("hash", file.size, "B") as bar:
+        found = sha256_file(cached, bar.update)
     if found != (known or (blob if SHA256.fullmatch(blob) else found)):
         reporter.say(f"download     {cached}: damaged, not used")
         return False
@@ -109,7 +110,8 @@ def _received(file: HubFile, path: Path, reporter: Reporter) -> str:
     """Receive what `path` lacks of the file. Returns the SHA-256 of the whole."""
     with reporter.bar("download", file.size, "B") as bar:
         _retried(lambda: _receive(file, path, bar), file, path, reporter)
-    return sha256_file(path)
+    with reporter.bar("hash", file.size, "B") as bar:
+        return sha256_file(path, bar.update)
 
 
 def _retried(work: Callable[[], T], file: HubFile, path: Path, reporter: Reporter) -> T:

@@ -39,9 +39,8 @@ def draw_report(workspace: Path, manifest: Manifest, reporter: Reporter) -> dict
     from duckling_data.stages.report.plots import FIGURES, draw
 
     files: dict[str, bytes] = {}
-    with reporter.bar("report", 1 + len(FIGURES), "figures") as bar:
-        facts = gather(workspace, manifest)
-        bar.update()
+    facts = gather(workspace, manifest, reporter)
+    with reporter.bar("report", len(FIGURES), "figures") as bar:
         for name, content in draw(facts):
             files[name] = content
             bar.update()

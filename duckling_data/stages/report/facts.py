@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from duckling_data.base.progress import SILENT, Reporter
 from duckling_data.base.records import plain
 from duckling_data.rows.read import open_rows
 from duckling_data.stages.count import COUNT, LENGTH_BINS
@@ -33,7 +34,7 @@ RARE = (1, 5, 50)
 """The page says how many live ids occur fewer times than these in the rows."""
 
 
-def gather(workspace: Path, manifest: Manifest) -> Facts:
+def gather(workspace: Path, manifest: Manifest, reporter: Reporter = SILENT) -> Facts:
     """Return what the report shows. Raises CheckFailed for counts or a mapping that are not those recorded."""
     manifest.refuse_changed(COUNT.name, COUNTS_NAME)
     manifest.refuse_changed(VOCAB.name, MAPPING_FILE)
@@ -43,15 +44,22 @@ def gather(workspace: Path, manifest: Manifest) -> Facts:
     live = np.isin(counts.gpt2_id, mapping["live_token_ids"])
     count, vocab, pack = manifest.stages[COUNT.name], manifest.stages[VOCAB.name], manifest.made(PACK.name)
     facts = Facts(plain(manifest.corpus) or {}, counts, mapping, live, count, vocab, pack)
-    return facts if pack is None or facts.rows_outdated else replace(facts, in_rows=_occurrences(workspace, manifest))
+    if pack is None or facts.rows_outdated:
+        return facts
+    return replace(facts, in_rows=_occurrences(workspace, manifest, reporter))
 
 
-def _occurrences(workspace: Path, manifest: Manifest) -> dict[str, npt.NDArray[np.int64]]:
+def _occurrences(workspace: Path, manifest: Manifest, reporter: Reporter) -> dict[str, npt.NDArray[np.int64]]:
     """Return how often each id occurs in the rows of each split. Raises CheckFailed for rows that have changed."""
     folders = {split: DATASET_NAMES[split] for split in manifest.stages[PACK.name].figures["splits"]}
     for folder in folders.values():
-        manifest.refuse_changed(PACK.name, folder)
-    return {split: open_rows(workspace / folder).occurrences() for split, folder in folders.items()}
+        manifest.refuse_changed(PACK.name, folder, reporter)
+    occurrences = {}
+    for split, folder in folders.items():
+        rows = open_rows(workspace / folder)
+        with reporter.bar(f"count {folder}", len(rows), "rows") as bar:
+            occurrences[split] = rows.occurrences(bar.update)
+    return occurrences
 
 
 @dataclass(frozen=True)
