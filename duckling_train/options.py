@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import click
 from click.core import ParameterSource
 
 from duckling_data.base.command_line import DEBUG, QUIET, Command, choice, options
+from duckling_data.base.command_line import flag as click_flag
 from duckling_train.config import CHOICES, TrainConfig, flag
-from duckling_train.settings import FIELDS, PRESETS
+from duckling_train.settings import FIELDS, PRESETS, read_settings
 from duckling_train.sweep.grid import text
 
+PROGRAM = "duckling-train"
 NUMBERS = {"integer": "N", "float": "X"}
 """How `--help` of a sweep shows a number."""
 TIED = ("tied", "untied")
@@ -34,10 +37,21 @@ class CommaList(click.ParamType[Any]):
         for part in map(str.strip, value.split(",")):
             if not part:
                 self.fail(f"{value!r} has an empty value; expected values between commas.", param, ctx)
-            values.append(self._read(part))
-            if values[-1] in values[:-1]:
-                self.fail(f"{value!r} has {part} twice; a value counts once.", param, ctx)
+            for found in self._range(part) or [self._read(part)]:
+                if found in values:
+                    self.fail(f"{value!r} has {found} twice; a value counts once.", param, ctx)
+                values.append(found)
         return tuple(values)
+
+    def _range(self, part: str) -> list[int]:
+        """Return the seeds of a half-open range, as 42:106; empty for what is none."""
+        ends = part.split(":")
+        if self.option.name != "seed" or len(ends) != 2:
+            return []
+        first, end = (self._read(each) for each in ends)
+        if not first < end:
+            self.fail(f"{part!r} is no range; expected FIRST:END with FIRST below END, which is left out.", self.option)
+        return list(range(first, end))
 
     def _read(self, part: str) -> Any:
         if self.option.secondary_opts:  # a pair of flags; here, two values of one
@@ -71,6 +85,8 @@ config = options(
                  help="Settings as JSON, such as an earlier run's config.json. Flags override it."),
 )  # fmt: skip
 
+YES = click_flag("-y", "--yes", help="Train without --steps: as many as is their default.")
+
 SPECIAL: dict[str, dict[str, Any]] = {
     "betas": {"type": (float, float), "metavar": "B1 B2"},
     "eval_rows": {"type": str, "metavar": "N|all", "callback": number_or_all, "default": str(TrainConfig.eval_rows)},
@@ -93,8 +109,8 @@ HEADINGS = {
     "Data and evaluation": ("seed", "data_seed", "eval_steps", "eval_rows"),
     "Checkpoints and logs": ("checkpoint_steps", "keep_checkpoints", "logging_steps", "report_to"),
     "Where it runs": ("engine", "device", "threads", "jobs"),
-    "Run": ("workspace", "out", "name", "config_file", "resume", "overwrite", "yes", "dry_run", "quiet", "debug",
-            "version"),
+    "Run": ("seeds", "workspace", "out", "name", "config_file", "resume", "overwrite", "yes", "dry_run", "quiet",
+            "debug", "version"),
 }  # fmt: skip
 """The options of a training and of a sweep, as `--help` shows them."""
 
@@ -120,6 +136,10 @@ def _list(name: str) -> Command:
     return click.option(*flags, name, type=CommaList(option), metavar=f"{shown}[,...]", help=option.help, **attributes)
 
 
+seeds = click.option(
+    "--seeds", type=CommaList(click.Option(["--seed", "seed"], type=int)), metavar="N:M|N,N",
+    help="Train a run of each seed, all at once: from N up to and without M, or each that is named.",
+)  # fmt: skip
 settings = options(*(click.option(*names, **attributes) for names, attributes in map(_setting, FLAGGED)))
 """A flag for every setting of a run."""
 setting_lists = options(*map(_list, FLAGGED))
@@ -140,3 +160,15 @@ def given_lists(context: click.Context) -> dict[str, tuple[Any, ...]]:
     """Return the values of the settings that were given as flags to a sweep."""
     lists = given_settings(context)
     return {name: value if isinstance(value, tuple) else (value,) for name, value in lists.items()}
+
+
+def says_steps(context: click.Context, file: Path | None) -> bool:
+    """Return whether the user says how many steps: by the flag, or in the file of settings."""
+    return given(context, "steps") or (file is not None and "steps" in read_settings(file))
+
+
+def refuse(context: click.Context, names: Collection[str | None], why: str) -> None:
+    """Raise click.UsageError for the first of these options that was given: it would be ignored."""
+    for parameter in context.command.params:
+        if parameter.name in names and given(context, parameter.name):
+            raise click.UsageError(f"{max(parameter.opts, key=len)} {why}")

@@ -19,7 +19,7 @@ ORDER = {
     "duckling_train": [
         *("config", "settings", "processes", "data", "precision", "optimizers", "model", "gpt2", "plot"),
         *("engines", "recording", "dynamics", "runs", "compare", "sweep", "report"),
-        *("experiment", "opened", "template", "options", "cli", "__main__"),
+        *("experiment", "opened", "template", "options", "commands", "cli", "__main__"),
     ],
 }
 """The folders and files at the top of each package, earlier ones first: an import leads to the same or an earlier one.

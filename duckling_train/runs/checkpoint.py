@@ -61,6 +61,8 @@ class Checkpoints:
     run_dir: Path
     config: TrainConfig
     inputs: dict[str, Any]
+    again: str = ""
+    """How the run is resumed, where `--resume` is not the way."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -167,7 +169,7 @@ class Checkpoints:
 
     def say_kept(self, step: int = 0) -> None:
         """Have the program say, if a signal ends it, what is kept: the checkpoint of this step; 0 is none."""
-        resume = shlex.join(["duckling-train", "--resume", str(self.run_dir)])
+        resume = self.again or shlex.join(["duckling-train", "--resume", str(self.run_dir)])
         if step:
             keep(f"the checkpoint of step {step:,} is kept: {resume} goes on from it")
         else:

@@ -94,8 +94,8 @@ class Progress(Hook):
         self._bar.set_postfix_str(f"loss {line.loss:.4f}", refresh=False)
 
     def step(self, view: StepView) -> None:
-        """Count a step."""
-        self._bar.update()
+        """Count a step, once where several runs take it."""
+        self._bar.update(view.step - self._bar.n)
 
     def end(self, view: StepView) -> None:
         """Stop the clock."""

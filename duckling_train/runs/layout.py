@@ -92,13 +92,13 @@ ARTIFACTS = (
     Artifact(METRICS, "hook MetricsWriter", log=True),
     Artifact(EVALUATIONS, "hook Evaluator", log=True),
     Artifact(CHECKPOINTS, "hook CheckpointWriter", describe=None),
-    Artifact(MODEL, "runs.train, after the last step"),
-    Artifact(SAMPLES, "runs.train, after the last step"),
-    Artifact(PLOT, "runs.train, after the last step"),
-    Artifact(SUMMARY, "runs.train, after the last step"),
+    Artifact(MODEL, "runs.fit, after the last step"),
+    Artifact(SAMPLES, "runs.fit, after the last step"),
+    Artifact(PLOT, "runs.fit, after the last step"),
+    Artifact(SUMMARY, "runs.fit, after the last step"),
     # The names and bytes of TensorBoard's files hold the clock.
     Artifact(TENSORBOARD, "the Trainer, with --report-to tensorboard", describe=None),
-    Artifact(MANIFEST, "runs.train, last", describe=None),
+    Artifact(MANIFEST, "runs.fit, last", describe=None),
 )
 """What a run writes, in this order."""
 LOGS = tuple(artifact.name for artifact in ARTIFACTS if artifact.log)

@@ -10,7 +10,7 @@ from duckling_data.base.errors import DucklingError
 from duckling_train.config import TrainConfig
 from duckling_train.data import refuse_short
 from duckling_train.runs import layout
-from duckling_train.runs.train import prepare, resolve
+from duckling_train.runs.prepared import prepare, resolve
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,10 @@ from duckling_train.model import resolve_device
 from duckling_train.processes import is_main_process, process_count
 from duckling_train.runs import layout
 from duckling_train.runs.checkpoint import Checkpoints, checkpoints_of
+from duckling_train.runs.fit import run
+from duckling_train.runs.prepared import check_reporter, prepare, proven
 from duckling_train.runs.read import check_written, read_run
-from duckling_train.runs.train import alone, check_reporter, prepare, proven, run
+from duckling_train.runs.train import alone
 from duckling_train.settings import INPUTS, read_settings
 
 

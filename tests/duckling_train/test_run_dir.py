@@ -18,8 +18,8 @@ from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_train.config import TrainConfig
 from duckling_train.plot import loss_plot, running_mean
 from duckling_train.runs import layout as places
+from duckling_train.runs.fit import tokens_seen
 from duckling_train.runs.generate import NEW_TOKENS, PROMPTS
-from duckling_train.runs.train import tokens_seen
 from tests.support.train import STEPS, Ran
 
 

@@ -32,6 +32,10 @@ class Arithmetic:
         """Return `x` rounded, as an operand. The gradient that comes back is rounded, too."""
         return x.to(self.low).to(self.multiplied)
 
+    def rounded(self, x: torch.Tensor) -> torch.Tensor:
+        """Round float32 `x` in place, and return it."""
+        return x if self.low == x.dtype else x.copy_(x.to(self.low))
+
     def result(self, x: torch.Tensor) -> torch.Tensor:
         """Return a product rounded."""
         return x.to(self.low)

@@ -43,7 +43,9 @@ class Body:
         weight, bias = weights[name + ".weight"], weights[name + ".bias"]
         flat = self.arithmetic.operand(x).flatten(1, 2)
         if len(x) == 1:
-            product = torch.addmm(bias[0], flat[0], weight[0])
+            product = torch.addmm(
+                bias.squeeze(0), flat.squeeze(0), weight.squeeze(0)
+            )  # an index would fill its gradient
         else:
             product = torch.baddbmm(bias[:, None], flat, weight)
         return self.arithmetic.result(product).view(*x.shape[:-1], -1)
@@ -58,7 +60,7 @@ class Body:
 def _norm(x: torch.Tensor, weights: Views, name: str) -> torch.Tensor:
     weight, bias = weights[name + ".weight"], weights[name + ".bias"]
     if len(x) == 1:
-        return F.layer_norm(x, x.shape[-1:], weight[0], bias[0], EPSILON)
+        return F.layer_norm(x, x.shape[-1:], weight.squeeze(0), bias.squeeze(0), EPSILON)
     # In float32, rounded once, as layer_norm itself does it.
     normal = F.layer_norm(x.float(), x.shape[-1:], eps=EPSILON)
     return torch.addcmul(bias[:, None, None].float(), normal, weight[:, None, None].float()).to(x.dtype)

@@ -202,12 +202,20 @@ class Training:
             run.norm, run.view.step = norm, self.step
 
     def _each(self, do: Callable[[Run], None]) -> None:
-        """Do this for each run; one that diverges ends, the others go on without it."""
+        """Do this for each run; one that diverges ends, the others go on without it.
+
+        Another exception of one run's hooks is raised after all runs' hooks were called: all have seen the same step.
+        """
+        raised: list[BaseException] = []
         for run in self.runs:
             try:
                 do(run)
             except DivergedError as error:
                 run.ended = error
+            except BaseException as error:
+                raised.append(error)
+        if raised:
+            raise raised[0]
         going = [run for run in self.runs if run.ended is None]
         if going and len(going) < len(self.runs):
             self.parameters.release()

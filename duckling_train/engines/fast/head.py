@@ -11,7 +11,7 @@ import torch
 from duckling_train.engines.fast.arithmetic import Arithmetic
 
 PART = 1 << 23
-"""Logits that are in memory at once."""
+"""Logits that are in memory at once: a batch of Duckling II's. In bf16 the gradient by W is rounded for each part."""
 SMALL = 1 << 20
 """Those whose softmax is taken at once: 4 MB in float32."""
 
@@ -24,7 +24,6 @@ class Head:
         self.rows, self.few = max(1, PART // vocabulary), max(1, SMALL // vocabulary)
         self._logits = torch.empty(self.rows, vocabulary, dtype=arithmetic.multiplied, device=device)
         self._z = torch.empty(self.few, vocabulary, device=device)
-        self._p = torch.empty(self.few, vocabulary, device=device)
 
     def __call__(
         self, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, d_weight: torch.Tensor
@@ -38,26 +37,28 @@ class Head:
         d_hidden = torch.empty_like(hidden)
         for first in range(0, count, self.rows):
             part = slice(first, min(first + self.rows, count))
-            h, logits = hidden[part], self._logits[: part.stop - first]
+            h, logits = hidden[part], self._logits[: min(self.rows, count - first)]
             torch.mm(h, weight.T, out=logits)
-            for start in range(0, len(logits), self.few):
-                few = logits[start : start + self.few]
-                losses.append(self._softmax(few, targets[first + start : first + start + len(few)], count))
+            for few, at in zip(torch.split(logits, self.few), torch.split(targets[part], self.few), strict=True):
+                losses.append(self._softmax(few, at, count))
             torch.mm(logits, weight, out=d_hidden[part])
-            part_of_it = torch.mm(logits.T, h)
-            product = part_of_it if first == 0 else product + part_of_it
+            d_part = torch.mm(logits.T, h)
+            product = d_part if first == 0 else product.add_(d_part)
         d_weight.copy_(self.arithmetic.result(product))
         return torch.stack(losses).sum(), self.arithmetic.result(d_hidden).float()
 
     def _softmax(self, logits: torch.Tensor, targets: torch.Tensor, count: int) -> torch.Tensor:
-        """Replace logits by the loss's gradient by them. Returns the sum of their losses over `count`."""
-        z, p = self._z[: len(logits)], self._p[: len(logits)]
-        z.copy_(self.arithmetic.result(logits))
-        torch.softmax(z, 1, out=p)
+        """Replace logits by the gradients by them of the loss over `count`. Returns the sum of the losses over it."""
+        z = self.arithmetic.rounded(logits) if logits.dtype == torch.float32 else self._z[: len(logits)].copy_(logits)
         known = (targets >= 0).float()[:, None]
         at = targets.clamp(min=0)[:, None]
+        highest, of_target = z.amax(1, keepdim=True), z.gather(1, at)
+        p = torch.softmax(z, 1, out=z)
         # log Σ exp(z) = max z − log max p: exact where p[target] itself is 0 in float32.
-        losses = (z.amax(1, keepdim=True) - p.amax(1, keepdim=True).log() - z.gather(1, at)) * known
+        losses = (highest - p.amax(1, keepdim=True).log() - of_target) * known
         p.scatter_add_(1, at, -torch.ones_like(known)).mul_(known / count)
-        logits.copy_(self.arithmetic.result(p))
+        if p.dtype != logits.dtype:
+            logits.copy_(p)
+        else:
+            self.arithmetic.rounded(p)
         return losses.sum() / count
