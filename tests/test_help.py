@@ -54,7 +54,7 @@ def test_what_both_programs_have_is_the_same_in_both() -> None:
         for option in command.get_params(context_of(command)):
             for flag in option.opts:
                 seen.setdefault(flag, set()).add((*sorted(option.opts), *sorted(option.secondary_opts)))
-    of_a_sweep = ("--seed", "--tied")  # there they take lists
+    of_a_sweep = ("--seed", "--seeds", "--tied")  # there they take lists
     assert {flag: forms for flag, forms in seen.items() if len(forms) > 1 and flag not in of_a_sweep} == {}
     for flag in ("-n", "-w", "-q", "-h"):
         assert {flag} < {*next(iter(seen[flag]))}

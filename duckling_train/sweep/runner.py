@@ -21,8 +21,11 @@ from duckling_data.base.progress import Reporter
 from duckling_data.base.records import plain, short
 from duckling_data.base.strict_json import write_json
 from duckling_train.data import fitting, open_workspace
+from duckling_train.engines import FAST
+from duckling_train.engines.fast.engine import in_common
 from duckling_train.processes import process_count
 from duckling_train.runs.layout import CONFIG, RUNS, locate, read_manifest
+from duckling_train.runs.many import train_many
 from duckling_train.runs.read import RunRecord, read_run
 from duckling_train.sweep import layout
 from duckling_train.sweep.grid import Grid, Lists, Point, grid_name, make_grid
@@ -165,6 +168,17 @@ def _make_runs(sweep: Sweep, outcomes: dict[str, Outcome], reporter: Reporter, l
         write_json(sweep.folder / layout.OUTCOMES, plain(outcomes))
         reporter.say(f"{sweep.count(point)}: {text}")
 
+    for group in _together(points):
+        note(group[0], Outcome(len(group)), f"training {group[0].config.steps:,} steps, {len(group)} runs at once ...")
+        run_dirs = [sweep.run_dir(point) for point in group]
+        ends = train_many([point.config for point in group], sweep.workspace, run_dirs, quiet=True)
+        for point, result in zip(group, ends, strict=True):
+            if isinstance(result, InputError):
+                note(point, Outcome(len(group), str(result), result.exit_status), str(result))
+            else:
+                note(point, Outcome(len(group)), _told(result))
+        points = [point for point in points if point not in group]
+
     def commands() -> Iterator[list[str]]:
         for point in points:
             command = sweep.command(point)
@@ -176,12 +190,24 @@ def _make_runs(sweep: Sweep, outcomes: dict[str, Outcome], reporter: Reporter, l
         for number, end in results:
             point = points[number]
             if (record := sweep.record(point)) is not None:
-                made = record.summary or {}
-                losses = f"loss {made['first_loss']:.4f} to {made['last_loss']:.4f}"
-                note(point, Outcome(sweep.jobs), f"{losses}, {made['steps_per_second']:.1f} steps/s")
+                note(point, Outcome(sweep.jobs), _told(record.summary or {}))
             else:
                 failed = _failure(sweep.run_dir(point), end)
                 note(point, Outcome(sweep.jobs, failed, end.status), failed)
+
+
+def _together(points: list[Point]) -> list[list[Point]]:
+    """Return the groups of points that the fast engine, where it was asked for, trains at once."""
+    groups: dict[Any, list[Point]] = {}
+    for point in points:
+        if point.config.engine == FAST:
+            groups.setdefault(in_common(point.config), []).append(point)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _told(summary: dict[str, Any]) -> str:
+    losses = f"loss {summary['first_loss']:.4f} to {summary['last_loss']:.4f}"
+    return f"{losses}, {summary['steps_per_second']:.1f} steps/s"
 
 
 def _failure(run_dir: Path, end: Ended) -> str:

@@ -134,15 +134,19 @@ class FastEngine:
         runs = [Run(job, watching) for job, watching in zip(jobs, hooks, strict=True)]
         together: dict[object, list[Run]] = {}
         for run in runs:
-            same = replace(run.job.config, **{name: getattr(TrainConfig, name) for name in VARIES})
             start = run.job.start.step if run.job.start else 0
-            together.setdefault((same, start, len(run.job.rows)), []).append(run)
+            together.setdefault((in_common(run.job.config), start, len(run.job.rows)), []).append(run)
         for (_, start, _rows), group in together.items():  # type: ignore[misc]
             Training(group, start).train()
         return [run.ended for run in runs]
 
 
 ENGINE = FastEngine()
+
+
+def in_common(config: TrainConfig) -> TrainConfig:
+    """Return what a config must have in common with those of the runs that train together with it."""
+    return replace(config, **{name: getattr(TrainConfig, name) for name in VARIES})
 
 
 class Training:
