@@ -33,23 +33,12 @@ def command(*words: object) -> None:
         sys.exit(status)
 
 
-def precision() -> list[str]:
-    """Return the flags of the precision to train in: none, or float32 where bf16 is emulated, and then say why."""
-    from duckling_train.model import resolve_device
-    from duckling_train.precision import native_bf16
-
-    if resolve_device("auto") != "cpu" or native_bf16():
-        return []
-    print("\nTraining in float32: this processor has no native bf16; emulated, a step takes about 8 times as long.")
-    return ["--precision", "fp32"]
-
-
 def main() -> None:
     """Run the demo. Exit status 1 if the loss does not fall, a command's own if one fails."""
     os.chdir(Path(__file__).parent.parent)
     began = time.monotonic()
     command("duckling-data", "run", "--workspace", WORKSPACE, "--source", "demo")
-    command("duckling-train", "--steps", STEPS, "--workspace", WORKSPACE, "--out", RUN, "--overwrite", *precision())
+    command("duckling-train", "--steps", STEPS, "--workspace", WORKSPACE, "--out", RUN, "--overwrite")
     command("duckling-data", "verify", "--workspace", WORKSPACE)
     command("duckling-train", "verify", RUN)
     losses = [json.loads(line)["loss"] for line in (RUN / "metrics.jsonl").read_text().splitlines()]
