@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -137,14 +138,16 @@ class Transformer(nn.Module):
 
 
 class Gpt2(nn.Module):
-    """The model. It trains and is called as transformers' class; `as_transformers` makes that of it."""
+    """The model. It trains and is called as transformers' class; `save_pretrained` writes it for that."""
 
     def __init__(self, config: TrainConfig) -> None:
         """Draw the weights from torch's global random stream, which is to be seeded first."""
         super().__init__()
         self.config = config
         self.end: int | None = None
-        """The id that ends a text, for `generate`."""
+        """The id that ends a text, for `generate`; None for none."""
+        self.padding: int | None = None
+        """The id that fills up a batch, for who opens the saved model."""
         self.transformer = Transformer(config)
         _draw_again(self.transformer, config)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
@@ -221,21 +224,18 @@ def config_of(settings: Mapping[str, Any]) -> TrainConfig:
     return TrainConfig(**sizes, activation=activation, tied=tied)
 
 
-def as_transformers(model: Gpt2 | GPT2LMHeadModel) -> GPT2LMHeadModel:
-    """Return a GPT2LMHeadModel on the CPU with `model`'s parameters, copied; one that is one already itself."""
-    if not isinstance(model, Gpt2):
-        torch.nn.Module.to(model, "cpu")
-        return model
-    from transformers import GPT2LMHeadModel
+def save_pretrained(model: Gpt2, folder: Path) -> None:
+    """Write `model` to a folder as transformers' `save_pretrained` does, the same files to the byte."""
+    from safetensors.torch import save_file
+    from transformers.generation.configuration_utils import GenerationConfig
 
-    from duckling_train.model import model_config, set_loss
+    from duckling_train.model import model_config
 
-    with torch.device("meta"):
-        made = GPT2LMHeadModel(model_config(model.config))
-    weights = {name: parameter.detach().cpu().clone() for name, parameter in model.named_parameters()}
-    if model.config.tied:
-        weights["lm_head.weight"] = weights["transformer.wte.weight"]
-    made.load_state_dict(weights, assign=True)
-    made.tie_weights()
-    set_loss(made)
-    return made
+    weights = {name: parameter.detach().contiguous() for name, parameter in model.named_parameters()}
+    settings = model_config(model.config)
+    settings.architectures = ["GPT2LMHeadModel"]
+    settings.dtype = next(iter(weights.values())).dtype
+    settings.use_cache, settings.eos_token_id, settings.pad_token_id = True, model.end, model.padding
+    settings.save_pretrained(str(folder))
+    GenerationConfig.from_model_config(settings).save_pretrained(str(folder))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from duckling_data.base import plotting
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import write_bytes
@@ -16,7 +18,6 @@ from duckling_data.base.strict_json import write_json
 from duckling_train.config import TrainConfig, named
 from duckling_train.engines import load_engine
 from duckling_train.engines.base import Checkpoint, DivergedError, Hook, Job
-from duckling_train.gpt2 import as_transformers
 from duckling_train.model import device_name
 from duckling_train.plot import loss_plot
 from duckling_train.processes import is_main_process
@@ -93,17 +94,14 @@ def _ended_early(prepared: PreparedRun, end: DivergedError) -> InputError:
 
 def _finish(prepared: PreparedRun, model: Model, seconds: float, together: int) -> dict[str, Any]:
     """Write what a run has at its end, the manifest last. Returns the summary."""
-    from transformers import logging as transformers_logging
-
     from duckling_data.tokens.tokenizer import DucklingTokenizer
 
-    transformers_logging.disable_progress_bar()
     config, run_dir = prepared.config, prepared.run_dir
     tokenizer = DucklingTokenizer.for_model(prepared.data.mapping, config.n_positions)
-    trained = as_transformers(model)
-    name_special_tokens(trained, tokenizer)
-    layout.save_model(run_dir, trained, tokenizer)
-    write_bytes(run_dir / layout.SAMPLES, samples_text(trained, tokenizer, config.steps).encode())
+    torch.nn.Module.to(model, "cpu")
+    name_special_tokens(model, tokenizer)
+    layout.save_model(run_dir, model, tokenizer)
+    write_bytes(run_dir / layout.SAMPLES, samples_text(model, tokenizer, config.steps).encode())
     record = read_run(run_dir)
     title = (
         f"Duckling II, {config.parameters:,} parameters: {config.steps:,} steps, batch {config.batch_size}, "

@@ -142,6 +142,9 @@ def name_special_tokens(model: Any, tokenizer: DucklingTokenizer) -> None:
 
     GPT-2's own ids (50256) are outside the compact vocabulary. There is no begin token.
     """
+    if isinstance(model, Gpt2):
+        model.end, model.padding = tokenizer.eos_token_id, tokenizer.pad_token_id
+        return
     for settings in (model.config, model.generation_config):
         settings.use_cache = True
         settings.bos_token_id = None

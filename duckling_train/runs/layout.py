@@ -222,13 +222,18 @@ def prepare(run_dir: Path, *, overwrite: bool) -> None:
 
 def save_model(run_dir: Path, model: Any, tokenizer: Any) -> None:
     """Write `model/`: safetensors, their configuration, and the tokenizer, so that `from_pretrained` opens it."""
+    from duckling_train.gpt2 import Gpt2, save_pretrained  # torch is not imported to list runs
+
     place = run_dir / MODEL
     partial = place.with_name(MODEL + PARTIAL)
     remove(partial)  # of a process that was killed
     with disk_errors(place, instead=elsewhere()):
         partial.mkdir(parents=True)
         try:
-            model.save_pretrained(str(partial))
+            if isinstance(model, Gpt2):
+                save_pretrained(model, partial)
+            else:
+                model.save_pretrained(str(partial))
         except SafetensorError as error:  # it passes the system's error on as text
             number = re.search(r"\(os error (\d+)\)", str(error))
             text = os.strerror(int(number[1])) if number else str(error)

@@ -22,10 +22,8 @@ from duckling_data.base.records import plain, short
 from duckling_data.base.strict_json import write_json
 from duckling_train.data import fitting, open_workspace
 from duckling_train.engines import FAST
-from duckling_train.engines.fast.engine import in_common
 from duckling_train.processes import process_count
 from duckling_train.runs.layout import CONFIG, RUNS, locate, read_manifest
-from duckling_train.runs.many import train_many
 from duckling_train.runs.read import RunRecord, read_run
 from duckling_train.sweep import layout
 from duckling_train.sweep.grid import Grid, Lists, Point, grid_name, make_grid
@@ -169,6 +167,8 @@ def _make_runs(sweep: Sweep, outcomes: dict[str, Outcome], reporter: Reporter, l
         reporter.say(f"{sweep.count(point)}: {text}")
 
     for group in _together(points):
+        from duckling_train.runs.many import train_many
+
         note(group[0], Outcome(len(group)), f"training {group[0].config.steps:,} steps, {len(group)} runs at once ...")
         run_dirs = [sweep.run_dir(point) for point in group]
         ends = train_many([point.config for point in group], sweep.workspace, run_dirs, quiet=True)
@@ -198,10 +198,14 @@ def _make_runs(sweep: Sweep, outcomes: dict[str, Outcome], reporter: Reporter, l
 
 def _together(points: list[Point]) -> list[list[Point]]:
     """Return the groups of points that the fast engine, where it was asked for, trains at once."""
+    fast = [point for point in points if point.config.engine == FAST]
+    if not fast:
+        return []
+    from duckling_train.engines.fast.engine import in_common  # torch takes seconds to import
+
     groups: dict[Any, list[Point]] = {}
-    for point in points:
-        if point.config.engine == FAST:
-            groups.setdefault(in_common(point.config), []).append(point)
+    for point in fast:
+        groups.setdefault(in_common(point.config), []).append(point)
     return [group for group in groups.values() if len(group) > 1]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from transformers import set_seed
 
 from duckling_train.config import CHOICES, PRECISIONS, TrainConfig
-from duckling_train.gpt2 import Gpt2, as_plain, as_transformers
+from duckling_train.gpt2 import Gpt2, as_plain, save_pretrained
 from duckling_train.model import build_model, story_mask
 from duckling_train.runs.generate import Sampling, continued
 
@@ -56,17 +57,28 @@ def test_stories_are_masked_as_in_transformers() -> None:
     assert torch.equal(ours(ids, attention_mask=mask).logits, theirs(ids, attention_mask=mask).logits)
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_as_transformers_copies_and_as_plain_shares(tied: bool) -> None:
-    _, ours, _ = both({"tied": tied})
-    theirs = as_transformers(ours)
-    again = as_plain(theirs)
-    for name, parameter in ours.named_parameters():
-        copied, shared = theirs.get_parameter(name), again.get_parameter(name)
-        assert torch.equal(parameter, copied)
-        assert copied.data_ptr() not in (parameter.data_ptr(), 0)
-        assert shared.data_ptr() == copied.data_ptr()
-    assert (theirs.lm_head.weight is theirs.transformer.wte.weight) == tied
+@pytest.mark.parametrize("settings", [*VARIANTS, {"init_std": 0.5}], ids=str)
+@pytest.mark.parametrize("end", [None, 5])
+def test_it_is_saved_as_transformers_saves_it(settings: dict[str, Any], end: int | None, tmp_path: Path) -> None:
+    _, ours, theirs = both(settings)
+    for kept in (theirs.config, theirs.generation_config):
+        kept.use_cache, kept.eos_token_id, kept.pad_token_id = True, end, 511
+    ours.end, ours.padding = end, 511
+    for name, save in (("ours", lambda folder: save_pretrained(ours, folder)), ("theirs", theirs.save_pretrained)):
+        (tmp_path / name).mkdir()
+        save(tmp_path / name)
+    files = sorted(path.name for path in (tmp_path / "theirs").iterdir())
+    assert files == ["config.json", "generation_config.json", "model.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "ours").iterdir()) == files
+    for name in files:
+        assert (tmp_path / "ours" / name).read_bytes() == (tmp_path / "theirs" / name).read_bytes(), name
+
+
+def test_as_plain_shares_the_weights() -> None:
+    _, ours, theirs = both({"tied": False})
+    for name, parameter in as_plain(theirs).named_parameters():
+        assert parameter.data_ptr() == theirs.get_parameter(name).data_ptr()
+    assert as_plain(ours) is ours
 
 
 @pytest.mark.parametrize(
