@@ -7,7 +7,7 @@ evaluation, checkpoints, recordings. A hook sees a run through a StepView alone,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -117,6 +117,11 @@ class StepView(ABC):
     @abstractmethod
     def hidden(self) -> torch.Tensor | None:
         """The batch's final hidden states, after `ln_f`, [rows, context, width]. None unless a hook needs HIDDEN."""
+
+    @property
+    def logits_of(self) -> Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor] | None:
+        """How the engine itself computes the logits of int64[rows, context] ids under a mask; None: by `model`."""
+        return None
 
     @abstractmethod
     def state(self) -> EngineState:

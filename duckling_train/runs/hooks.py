@@ -113,7 +113,7 @@ def evaluated_rows(rows: PackedRows, limit: int | None) -> int:
 
 def evaluate(
     model: Model, rows: PackedRows, limit: int | None, unk_id: int, *, autocast: bool,
-    done: Callable[[int], object] = nothing,
+    done: Callable[[int], object] = nothing, logits_of: Callable[[Any, Any], torch.Tensor] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return `loss`, `perplexity`, `loss_known` and `rows` of the first `limit` rows (None: all).
 
@@ -122,7 +122,7 @@ def evaluate(
     than `unk_id`, None where there are none. Under the policy `most-frequent` `unk_id` is the id of a real `.` as well.
     Where the rows have positions, a token attends only to its own story, as in training with --mask-across-stories.
     Sums are float64; the model's mode is kept; no random number is drawn. `done` is told how many rows were evaluated,
-    batch by batch.
+    batch by batch. `logits_of` computes the logits of ids and a mask in the place of the model's call.
     """
     count = evaluated_rows(rows, limit)
     sums = np.zeros(4)  # loss, predictions, loss of known targets, known targets
@@ -135,7 +135,8 @@ def evaluate(
             mask = None
             if rows.positions is not None:
                 mask = story_mask(np.stack([row[POSITION] for row in batch])).to(device)
-            logits, targets = model(ids, attention_mask=mask).logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten()
+            made = model(ids, attention_mask=mask).logits if logits_of is None else logits_of(ids, mask)
+            logits, targets = made[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten()
             losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none").cpu().double()
             known = (targets != unk_id).cpu()
             sums += np.array([losses.sum(), len(losses), losses[known].sum(), known.sum()], dtype=np.float64)
@@ -164,7 +165,9 @@ class Evaluator(Hook):
         limit, autocast = self.config.eval_rows, uses_autocast(self.config.precision)
         count = evaluated_rows(self.rows, limit)
         with self.clock.paused(), self.clock.reporter.bar("evaluate", count, "rows") as bar:
-            result = evaluate(view.model, self.rows, limit, self.unk_id, autocast=autocast, done=bar.update)
+            result = evaluate(
+                view.model, self.rows, limit, self.unk_id, autocast=autocast, done=bar.update, logits_of=view.logits_of
+            )
             if not math.isfinite(result["loss"]):
                 raise DivergedError(f"the validation loss is {result['loss']} after step {view.step}")
             append_line(self.path, {"step": view.step, **result})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from duckling_train.engines.fast.order import Batches, learning_rate
 from duckling_train.engines.fast.parameters import Parameters
 from duckling_train.engines.fast.step import Step
 from duckling_train.gpt2 import Gpt2
+from duckling_train.runs.hooks import evaluate
 
 CONTEXT, VOCABULARY, LIVE = 32, 256, 192
 SMALL = TrainConfig(
@@ -217,3 +220,21 @@ def test_a_wrong_step_is_found_before_a_run(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Step, "_embedding_gradients", lambda self, ids, d_x: right(self, ids, 1.01 * d_x))
     with pytest.raises(InputError, match=r"the fast engine is wrong on this machine: .* give engine='reference'"):
         proof.prove(config, ids)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("masked", [False, True])
+def test_it_evaluates_as_the_model_does(precision: str, masked: bool) -> None:
+    """Where bf16 is emulated: by rounded operands in float32, within the rounding of bf16 of torch's emulation."""
+    arithmetic = FLOAT32 if precision == "fp32" else EMULATED
+    config = dataclasses.replace(SMALL, precision=precision, arithmetic=arithmetic, init_std=0.2)
+    torch.manual_seed(1)
+    models = [Gpt2(config), Gpt2(config)]
+    plain = [copy.deepcopy(model) for model in models]
+    step = Step(Parameters(models, torch.device("cpu")), config, ARITHMETICS[arithmetic])
+    rows = rows_of(6, positions=masked)
+    for number, model in enumerate(plain):
+        autocast = precision == "bf16-mixed"
+        expected = evaluate(model, rows, None, 0, autocast=autocast)
+        found = evaluate(model, rows, None, 0, autocast=autocast, logits_of=functools.partial(step.logits, number))
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6 if precision == "fp32" else 3e-3)

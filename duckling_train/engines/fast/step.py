@@ -52,6 +52,16 @@ class Step:
         self._embedding_gradients(ids, d_x)
         return losses
 
+    def logits(self, number: int, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Return one model's logits of int64[rows, context] ids, [rows, context, vocabulary]; no gradients."""
+        with torch.no_grad(), torch.autocast(ids.device.type, enabled=False):
+            own = self.parameters.weights[number : number + 1]
+            plain, operands = self.parameters.stacked(own), self.parameters.stacked(self.arithmetic.operand(own))
+            weights = {name: (plain if "ln_" in name else operands)[name] for name in self.parameters.names}
+            x = F.embedding(ids, plain[WTE][0]) + plain[WPE][0, : ids.shape[1]]
+            hidden = self.arithmetic.operand(self._body(x[None], weights, mask)[0])
+            return self.arithmetic.result(hidden @ operands[self._softmax][0].T)
+
     def _embedded(self, ids: torch.Tensor) -> torch.Tensor:
         """Return the sum of the tokens' and the positions' embeddings, [K, rows, context, width]."""
         tokens = F.embedding(ids + self._offsets, self._weights[WTE].reshape(-1, self._weights[WTE].shape[-1]))

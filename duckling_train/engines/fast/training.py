@@ -5,6 +5,7 @@ On a CPU several runs are divided among its cores: each core computes a batch of
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ import torch
 from duckling_data.base.records import decode
 from duckling_train.config import TrainConfig
 from duckling_train.engines.base import DivergedError, EngineState, Hook, Job, LogLine, StepView
-from duckling_train.engines.fast.arithmetic import ARITHMETICS
+from duckling_train.engines.fast.arithmetic import ARITHMETICS, EMULATED
 from duckling_train.engines.fast.order import Batches, learning_rate
 from duckling_train.engines.fast.parameters import Parameters
 from duckling_train.engines.fast.step import Step
@@ -239,6 +240,12 @@ class FastView(StepView):
         """The batch's final hidden states."""
         hidden = self.run.part.computation.hidden
         return hidden[self.run.number] if hidden is not None else None
+
+    @property
+    def logits_of(self) -> Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor] | None:
+        """By the engine's arithmetic where torch would emulate bf16, slowly."""
+        computation, number = self.run.part.computation, self.run.number
+        return functools.partial(computation.logits, number) if computation.arithmetic.name == EMULATED else None
 
     def state(self) -> EngineState:
         """Return the weights, the optimizer's state, and what is summed since the last log."""
