@@ -197,9 +197,9 @@ def _draw_again(transformer: Transformer, config: TrainConfig) -> None:
 def gpt2_of(config: TrainConfig, weights: Mapping[str, torch.Tensor]) -> Gpt2:
     """Return the model with these tensors as its weights, not copied. A tied one may be there once or twice.
 
-    No random number is drawn. Raises RuntimeError for other names or shapes than the config's.
+    torch's random stream stays as it was. Raises RuntimeError for other names or shapes than the config's.
     """
-    with torch.device("meta"):
+    with torch.random.fork_rng(devices=[]):  # not on the device meta, whose random numbers take a second to import
         model = Gpt2(config)
     tied = {"lm_head.weight": weights["transformer.wte.weight"]} if config.tied else {}
     model.load_state_dict({**weights, **tied}, assign=True)
