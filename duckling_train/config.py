@@ -25,6 +25,7 @@ CHOICES = {
     "optimizer": ("adamw", "sgd", "coupled-adam"),
     "schedule": ("linear", "constant", "cosine"),
     "precision": PRECISIONS,
+    "arithmetic": ("auto", "bf16", "bf16-in-float32", "float32"),
     "activation": ("gelu", "gelu_new", "relu", "relu2", "silu", "tanh"),
     "report_to": ("none", "tensorboard", "wandb"),
 }

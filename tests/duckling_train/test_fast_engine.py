@@ -187,8 +187,7 @@ def test_one_that_diverges_ends_alone() -> None:
         np.testing.assert_allclose(hook.losses, single[0].losses, rtol=1e-5)
 
 
-def test_batches_and_schedule_count_as_the_issue_says() -> None:
-    """Every row once an epoch, the last batch short; the rate falls to 0 after the last step."""
+def test_each_row_comes_once_an_epoch_and_the_rate_falls_to_zero() -> None:
     batches = Batches(SMALL, rows_of(7))
     first = [batches.indices(step) for step in (1, 2, 3)]
     assert [len(batch) for batch in first] == [3, 3, 1]
@@ -209,6 +208,23 @@ def test_what_it_does_not_have_is_refused_and_auto_takes_the_reference(settings:
         chosen, why = choose_engine(config)
         assert chosen.engine == "reference"
         assert why.startswith(f"{name} is {value}")
+
+
+def test_the_models_are_left_with_memory_of_their_own(tmp_path: Path) -> None:
+    """Also where a hook ends the training: they can be saved, and a second training starts from them."""
+
+    class Ends(Hook):
+        def step(self, view: StepView) -> None:
+            raise InputError("the end")
+
+    engine = load_engine("fast")
+    config = engine.checked(dataclasses.replace(SMALL, engine="fast"))
+    job = Job(config, engine.build(config), rows_of(), tmp_path)
+    with pytest.raises(InputError, match="the end"):
+        engine.fit([job], [[Ends()]])
+    for parameter in job.model.parameters():
+        assert parameter.untyped_storage().nbytes() == parameter.nbytes
+        assert parameter.grad is None
 
 
 def test_a_wrong_step_is_found_before_a_run(monkeypatch: pytest.MonkeyPatch) -> None:

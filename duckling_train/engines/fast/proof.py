@@ -1,7 +1,7 @@
 """At the start of a run the engine proves itself: a step's loss and gradients against the plain model's, by autograd.
 
-The plain model, `gpt2.py`, is equal to transformers' to the last bit. A fault of a library on a processor that nobody
-has tried yet ends here, not in a paper.
+The plain model, `gpt2.py`, is equal to transformers' to the last bit. A library that is wrong on a processor where the
+engine was never tried is found here, before a run.
 """
 
 from __future__ import annotations

@@ -5,41 +5,24 @@ On a CPU several runs are divided among its cores: each core computes a batch of
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import numpy as np
-import safetensors.torch
 import torch
 
 from duckling_data.base.records import decode
 from duckling_train.config import TrainConfig
-from duckling_train.engines.base import DivergedError, EngineState, Hook, Job, LogLine, StepView
-from duckling_train.engines.fast.arithmetic import ARITHMETICS, EMULATED
+from duckling_train.engines.base import DivergedError, Hook, Job, LogLine
+from duckling_train.engines.fast.arithmetic import ARITHMETICS
 from duckling_train.engines.fast.order import Batches, learning_rate
 from duckling_train.engines.fast.parameters import Parameters
 from duckling_train.engines.fast.step import Step
 from duckling_train.engines.fast.update import Update, make_update
-from duckling_train.engines.state import (
-    ADVICE,
-    OPTIMIZER,
-    WEIGHTS,
-    Values,
-    load_weights,
-    read_optimizer,
-    refuse_infinite,
-    weights_file,
-)
-from duckling_train.optimizers import MOMENTS
-
-if TYPE_CHECKING:
-    from duckling_train.engines.base import Model
-
-WTE = "transformer.wte.weight"
+from duckling_train.engines.fast.view import FastView
+from duckling_train.engines.state import ADVICE, Values, load_weights, read_optimizer
 
 
 class Run:
@@ -109,7 +92,7 @@ class Training:
                 load_weights(run.job.model, run.job.start.path)
         self._place(runs)
         for run in runs:
-            run.view = FastView(self, run)
+            run.view = FastView(run, start)
             if (begun := run.job.start) is not None:
                 assert run.update is not None
                 run.update.load(read_optimizer(run.job.config, run.job.model, begun.path))
@@ -124,9 +107,14 @@ class Training:
         self.parts = [Part(self.config, runs[first:end]) for first, end in itertools.pairwise(ends)]
 
     def train(self) -> None:
-        """Take every step that is left."""
-        if self.start >= self.config.steps:
-            return
+        """Take every step that is left. The models' parameters have memory of their own again afterwards."""
+        try:
+            if self.start < self.config.steps:
+                self._steps()
+        finally:
+            self._release()
+
+    def _steps(self) -> None:
         self._each(Run.begin)
         with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             while self.step < self.config.steps and self.runs:
@@ -134,7 +122,6 @@ class Training:
                 self._take(pool)
                 self._each(lambda run: run.show(self.step))
         self._each(Run.end)
-        self._release()
 
     def _take(self, pool: ThreadPoolExecutor) -> None:
         """Take one step of every run."""
@@ -201,57 +188,3 @@ class Part:
             run.running = float(np.float32(run.running) + np.float32(loss))
             run.losses.append(loss)
             run.norm, run.view.step = norm, step
-
-
-class FastView(StepView):
-    """A step of one of the runs."""
-
-    def __init__(self, training: Training, run: Run) -> None:
-        self.training, self.run = training, run
-        self.step = training.start
-
-    @property
-    def model(self) -> Model:
-        """The job's own model: its parameters are the engine's."""
-        return self.run.job.model
-
-    @property
-    def loss(self) -> float | None:
-        """The batch's loss."""
-        return self.run.losses[-1] if self.run.losses else None
-
-    @property
-    def gradient(self) -> torch.Tensor | None:
-        """The gradient of W, after clipping."""
-        if self.step == self.training.start:
-            return None
-        parameters = self.run.part.parameters
-        return parameters.of(parameters.gradients, self.run.number)[WTE]
-
-    @property
-    def moments(self) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """AdamW's moments of W."""
-        assert self.run.update is not None
-        kept = self.run.update.state(WTE) if self.step else {}
-        return (kept[MOMENTS[0]], kept[MOMENTS[1]]) if MOMENTS[0] in kept else None
-
-    @property
-    def hidden(self) -> torch.Tensor | None:
-        """The batch's final hidden states."""
-        hidden = self.run.part.computation.hidden
-        return hidden[self.run.number] if hidden is not None else None
-
-    @property
-    def logits_of(self) -> Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor] | None:
-        """By the engine's arithmetic where torch would emulate bf16, slowly."""
-        computation, number = self.run.part.computation, self.run.number
-        return functools.partial(computation.logits, number) if computation.arithmetic.name == EMULATED else None
-
-    def state(self) -> EngineState:
-        """Return the weights, the optimizer's state, and what is summed since the last log."""
-        run, model = self.run, self.run.job.model
-        refuse_infinite(model, run.bad_step)
-        assert run.update is not None
-        tensors = {name: tensor.cpu().clone() for name, tensor in run.update.tensors().items()}
-        files = {WEIGHTS: weights_file(model), OPTIMIZER: safetensors.torch.save(tensors)}
-        return EngineState(files, {"running_loss": run.running, "last_logged": run.last_logged})
