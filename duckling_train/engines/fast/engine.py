@@ -17,7 +17,8 @@ from duckling_train.engines.base import DivergedError, Hook, Job
 from duckling_train.engines.fast.arithmetic import choose_arithmetic
 from duckling_train.engines.fast.order import Batches
 from duckling_train.engines.fast.proof import prove
-from duckling_train.engines.fast.training import Run, Training
+from duckling_train.engines.fast.run import Run
+from duckling_train.engines.fast.training import Training
 from duckling_train.gpt2 import Gpt2
 
 VARIES = ("seed", "data_seed", "learning_rate", "weight_decay", "max_grad_norm", "betas", "adam_epsilon")
