@@ -150,7 +150,7 @@ def test_the_first_gradients_are_those_of_float64() -> None:
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_many_at_once_are_each_alone(precision: str) -> None:
     """In what may differ: seed, order, learning rate, decay, clipping, betas and epsilon."""
-    config = dataclasses.replace(SMALL, precision=precision, steps=100)
+    config = dataclasses.replace(SMALL, precision=precision, steps=100 if precision == "fp32" else 25)
     changes: list[dict[str, Any]] = [
         {}, {"seed": 1}, {"data_seed": 8}, {"learning_rate": 1e-4}, {"weight_decay": 0.3}, {"max_grad_norm": 0.0},
         {"betas": (0.5, 0.9)}, {"adam_epsilon": 1e-4},
