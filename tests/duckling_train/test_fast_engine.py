@@ -26,6 +26,7 @@ from duckling_train.engines.fast.parameters import Parameters
 from duckling_train.engines.fast.step import Step
 from duckling_train.gpt2 import Gpt2
 from duckling_train.runs.hooks import evaluate
+from duckling_train.runs.train import train
 
 CONTEXT, VOCABULARY, LIVE = 32, 256, 192
 SMALL = TrainConfig(
@@ -255,3 +256,20 @@ def test_it_evaluates_as_the_model_does(precision: str, masked: bool) -> None:
         expected = evaluate(model, rows, None, 0, autocast=autocast)
         found = evaluate(model, rows, None, 0, autocast=autocast, logits_of=functools.partial(step.logits, number))
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6 if precision == "fp32" else 3e-3)
+
+
+def test_auto_takes_the_reference_where_a_step_fails_or_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, tiny_workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(self: Step, ids: torch.Tensor, d_x: torch.Tensor) -> None:
+        raise RuntimeError("no such operation\non this device")
+
+    monkeypatch.setattr(Step, "_embedding_gradients", fails)
+    config = dataclasses.replace(SMALL, steps=2, n_positions=64, vocab_size=512, eval_rows=0)
+    train(config, tiny_workspace, tmp_path / "run")
+    told = capsys.readouterr().err
+    assert "engine reference: the fast engine fails on this machine (no such operation)" in told
+    assert '"engine": "reference"' in (tmp_path / "run" / "config.json").read_text()
+    with pytest.raises(InputError, match="the fast engine fails on this machine"):
+        train(dataclasses.replace(config, engine="fast"), tiny_workspace, tmp_path / "other")
+    assert not (tmp_path / "other").exists()

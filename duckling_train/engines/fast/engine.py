@@ -48,8 +48,14 @@ class FastEngine:
         return Gpt2(config)
 
     def prove(self, config: TrainConfig, rows: PackedRows) -> None:
-        """Raise InputError unless a step's loss and gradients are the model's own: see `proof.py`."""
-        prove(config, Batches(config, rows)(1)[0])
+        """Raise InputError unless a step can be computed and its loss and gradients are the model's: see `proof.py`."""
+        try:
+            prove(config, Batches(config, rows)(1)[0])
+        except RuntimeError as error:  # of torch, for an operation that the device does not have
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise InputError(
+                f"the fast engine fails on this machine ({reason}): give {given('engine', 'reference')}"
+            ) from error
 
     def fit(self, jobs: Sequence[Job], hooks: Sequence[Sequence[Hook]]) -> list[DivergedError | None]:
         """Train each job's model in place, those together that can be."""
