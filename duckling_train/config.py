@@ -47,6 +47,8 @@ FIRST = ("engine", "optimizer", "adam_epsilon", "activation", "dropout")
 """The settings that come first in `config.json`."""
 ADDED = ("init_std", "mask_across_stories", "arithmetic")
 """Settings that `config.json` has only where they are not at their default: earlier versions had none of them."""
+WITHOUT_A_FLAG = ("arithmetic", "processes")
+"""Settings that a run finds out for itself."""
 NOT_IN_THE_NAME = ("steps", "seed", "device", "threads", "processes", "arithmetic", "report_to", "checkpoint_steps",
                    "keep_checkpoints", "eval_steps", "eval_rows")  # fmt: skip
 """Settings that are not in the rest of a run's default name: in it already, or without effect on the numbers."""
@@ -241,7 +243,7 @@ def naming_flags() -> Iterator[None]:
 
 def named(name: str) -> str:
     """Return what an error calls the setting `name`: `--ctx` in the command, `n_positions` in the library."""
-    return flag(name) if _by_flag else name
+    return flag(name) if _by_flag and name not in WITHOUT_A_FLAG else name
 
 
 def given(name: str, value: Any) -> str:

@@ -37,20 +37,20 @@ class CommaList(click.ParamType[Any]):
         for part in map(str.strip, value.split(",")):
             if not part:
                 self.fail(f"{value!r} has an empty value; expected values between commas.", param, ctx)
-            for found in self._range(part) or [self._read(part)]:
+            for found in self._range(part, param, ctx) or [self._read(part)]:
                 if found in values:
                     self.fail(f"{value!r} has {found} twice; a value counts once.", param, ctx)
                 values.append(found)
         return tuple(values)
 
-    def _range(self, part: str) -> list[int]:
+    def _range(self, part: str, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
         """Return the seeds of a half-open range, as 42:106; empty for what is none."""
         ends = part.split(":")
         if self.option.name != "seed" or len(ends) != 2:
             return []
         first, end = (self._read(each) for each in ends)
         if not first < end:
-            self.fail(f"{part!r} is no range; expected FIRST:END with FIRST below END, which is left out.", self.option)
+            self.fail(f"{part!r} is no range; expected FIRST:END with FIRST below END, which is left out.", param, ctx)
         return list(range(first, end))
 
     def _read(self, part: str) -> Any:

@@ -13,7 +13,7 @@ import torch
 from duckling_data.base.errors import InputError
 from duckling_data.base.strict_json import digest_json
 from duckling_train.cli import cli, main
-from duckling_train.config import ADDED, LIMITS, TrainConfig, naming_flags
+from duckling_train.config import ADDED, LIMITS, WITHOUT_A_FLAG, TrainConfig, named, naming_flags
 from duckling_train.model import build_model, model_config, resolve_device
 from duckling_train.processes import is_main_process, process_count
 
@@ -53,7 +53,9 @@ def test_every_setting_is_documented_and_resolved() -> None:
 
 def test_every_setting_but_the_number_of_processes_is_a_flag() -> None:
     flags = {parameter.name for parameter in cli.params}
-    assert {field.name for field in dataclasses.fields(TrainConfig)} - flags == {"processes", "arithmetic"}
+    assert {field.name for field in dataclasses.fields(TrainConfig)} - flags == set(WITHOUT_A_FLAG)
+    with naming_flags():
+        assert [named(name) for name in (*WITHOUT_A_FLAG, "n_positions")] == ["arithmetic", "processes", "--ctx"]
 
 
 EARLIER = {

@@ -85,7 +85,7 @@ def test_one_that_diverges_ends_alone(tiny_workspace: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("--seeds", "5:5"), "'5:5' is no range; expected FIRST:END with FIRST below END"),
+        (("--seeds", "5:5"), "for '--seeds': '5:5' is no range; expected FIRST:END with FIRST below END"),
         (("--seeds", "1:4,2"), "has 2 twice"),
         (("--seeds", "a:4"), "'a' is not a valid integer"),
         (("--seeds", "1:4", "--seed", "1"), "--seed does not go with --seeds"),

@@ -48,4 +48,4 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     if config.schedule == "linear":
         return config.learning_rate * max(0.0, (config.steps - done) / left)
     progress = (done - config.warmup_steps) / left
-    return config.learning_rate * max(0.0, 0.5 * (1.0 + math.cos(math.pi * 0.5 * 2.0 * progress)))
+    return config.learning_rate * max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
