@@ -170,7 +170,16 @@ class Experiment:
         if self.config.engine == REFERENCE or lacks:
             return None
         config, _why = choose_engine(dataclasses.replace(self.config, steps=num_steps, **extras))
-        return config if config.engine == FAST else None
+        if config.engine != FAST:
+            return None
+        try:
+            load_engine(FAST).prove(config, self.packed, self.model)
+        except InputError as error:
+            if self.config.engine == FAST:
+                raise
+            print(f"engine reference: {str(error).rpartition(': ')[0]}")
+            return None
+        return config
 
     def _train_run(
         self, name: str, num_steps: int, callbacks: Sequence[Any], extras: dict[str, Any], *, overwrite: bool

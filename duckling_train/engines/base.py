@@ -161,8 +161,11 @@ class Engine(Protocol):
     def build(self, config: TrainConfig) -> Model:
         """Return a fresh model, drawn from the config's seed: a GPT2LMHeadModel, or a Gpt2 of the same parameters."""
 
-    def prove(self, config: TrainConfig, rows: PackedRows) -> None:
-        """Raise InputError where the engine does not compute here what the model is: the start of each run asks."""
+    def prove(self, config: TrainConfig, rows: PackedRows, model: Model | None = None) -> None:
+        """Raise InputError where the engine does not compute here what `model` does (None: a fresh one of the config).
+
+        The start of each run asks.
+        """
 
     def fit(self, jobs: Sequence[Job], hooks: Sequence[Sequence[Hook]]) -> list[DivergedError | None]:
         """Train each job's model in place, from its start up to `config.steps`, under the hooks of the same number.

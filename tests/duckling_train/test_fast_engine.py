@@ -236,7 +236,7 @@ def test_a_wrong_step_is_found_before_a_run(monkeypatch: pytest.MonkeyPatch) -> 
     proof.prove(config, ids)
     right = Step._embedding_gradients
     monkeypatch.setattr(Step, "_embedding_gradients", lambda self, ids, d_x: right(self, ids, 1.01 * d_x))
-    with pytest.raises(InputError, match=r"the fast engine is wrong on this machine: .* give engine='reference'"):
+    with pytest.raises(InputError, match=r"does not compute this model here: .* give engine='reference'"):
         proof.prove(config, ids)
 
 

@@ -75,6 +75,23 @@ def test_train_writes_a_run_and_the_run_opens_as_a_lab(tiny: Path) -> None:
     )
 
 
+def test_a_model_that_was_changed_is_trained_as_it_is(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The fast engine would not follow the change: auto takes the Trainer and says so, `fast` is refused."""
+    plain, changed, fast = (open_tiny(tiny, engine=engine) for engine in ("reference", "auto", "fast"))
+    for lab in (plain, changed, fast):
+        lab.model.transformer.h[0].mlp.act = torch.nn.ReLU()
+    assert changed.train(3, logging_steps=1).losses == plain.train(3, logging_steps=1).losses
+    assert "engine reference: the fast engine does not compute this model here" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"does not compute this model here: .*engine='reference'"):
+        fast.train(3)
+    for parameter in changed.model.parameters():
+        parameter.requires_grad_(requires_grad=False)
+    changed.W.requires_grad_(requires_grad=True)
+    before = changed.model.transformer.wpe.weight.clone()
+    changed.train(2)
+    assert torch.equal(changed.model.transformer.wpe.weight, before), "what is frozen stays"
+
+
 def test_each_run_of_a_process_has_its_own_tensorboard_files(tiny: Path) -> None:
     for name in ("one", "two"):
         open_tiny(tiny, report_to="tensorboard").train(2, run=name)

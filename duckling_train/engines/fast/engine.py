@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -20,6 +21,9 @@ from duckling_train.engines.fast.proof import prove
 from duckling_train.engines.fast.run import Run
 from duckling_train.engines.fast.training import Training
 from duckling_train.gpt2 import Gpt2
+
+if TYPE_CHECKING:
+    from duckling_train.engines.base import Model
 
 VARIES = ("seed", "data_seed", "learning_rate", "weight_decay", "max_grad_norm", "betas", "adam_epsilon")
 """Settings that may differ between jobs that train together."""
@@ -47,10 +51,10 @@ class FastEngine:
         torch.manual_seed(config.seed)
         return Gpt2(config)
 
-    def prove(self, config: TrainConfig, rows: PackedRows) -> None:
+    def prove(self, config: TrainConfig, rows: PackedRows, model: Model | None = None) -> None:
         """Raise InputError unless a step can be computed and its loss and gradients are the model's: see `proof.py`."""
         try:
-            prove(config, Batches(config, rows)(1)[0])
+            prove(config, Batches(config, rows)(1)[0], model)
         except RuntimeError as error:  # of torch, for an operation that the device does not have
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise InputError(

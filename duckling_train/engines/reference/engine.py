@@ -155,7 +155,7 @@ class ReferenceEngine:
         set_seed(config.seed)
         return build_model(config)
 
-    def prove(self, config: TrainConfig, rows: PackedRows) -> None:
+    def prove(self, config: TrainConfig, rows: PackedRows, model: Any = None) -> None:
         """Do nothing: it is the reference."""
 
     def fit(self, jobs: Sequence[Job], hooks: Sequence[Sequence[Hook]]) -> list[DivergedError | None]:
