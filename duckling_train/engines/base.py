@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     Model = GPT2LMHeadModel | Gpt2
 
-GRADIENT, HIDDEN = "gradient", "hidden"
+GRADIENT, GRADIENT_PARTS = "gradient", "gradient parts"
+HIDDEN, PROBABILITIES = "hidden", "probabilities"
 """What an engine keeps of a step only for a hook that needs it (`Hook.needs`)."""
 
 
@@ -110,6 +111,25 @@ class StepView(ABC):
 
     @property
     @abstractmethod
+    def gradient_parts(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The gradient by W as the input's embedding and as the softmax matrix, after clipping, as `gradient` is.
+
+        Tied, they add up to `gradient`, but for rounding: a row that is no input has exactly 0 in the first and its
+        gradient's bits in the second. Untied, the second is the gradient of `lm_head`. None unless a hook needs
+        GRADIENT_PARTS, and of a tied W that several processes train: each knows the parts of its own rows alone.
+        """
+
+    @property
+    @abstractmethod
+    def probabilities(self) -> torch.Tensor | None:
+        """The mean softmax probability of each row of W in the step's forward pass, float32[vocabulary].
+
+        The mean is that of the batch's predicting positions, rows · (context − 1); of several processes, the first
+        one's. None unless a hook needs PROBABILITIES.
+        """
+
+    @property
+    @abstractmethod
     def moments(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         """AdamW's two moments of W after the step, [vocabulary, width]. None before the first step, and for SGD."""
 
@@ -131,8 +151,12 @@ class StepView(ABC):
 class Hook:
     """Watches one run. Every method may be left out; an exception ends the run."""
 
-    needs: ClassVar[frozenset[str]] = frozenset()
-    """Any of GRADIENT and HIDDEN."""
+    needs: frozenset[str] = frozenset()
+    """Any of GRADIENT, GRADIENT_PARTS, HIDDEN and PROBABILITIES: all that the hook ever needs."""
+
+    def needs_at(self, step: int) -> frozenset[str]:
+        """Return what of `needs` the hook needs of this step; it is asked before the step."""
+        return self.needs
 
     def begin(self, view: StepView) -> None:
         """Called before the first step; `view.step` is the step that the run starts from."""

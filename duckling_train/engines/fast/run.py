@@ -55,6 +55,10 @@ class Run:
         for hook in self.hooks:
             hook.end(self.view)
 
+    def needs_at(self, step: int) -> frozenset[str]:
+        """Return what the hooks need of a step."""
+        return frozenset[str]().union(*(hook.needs_at(step) for hook in self.hooks))
+
     def show(self, step: int) -> None:
         """Let the hooks see the step. Raises DivergedError where a logged number is not finite, and what they raise."""
         due = step == 1 or step % self.job.config.logging_steps == 0
@@ -102,7 +106,8 @@ class Part:
         device = self.parameters.weights.device
         ids = torch.stack([ids for ids, _ in drawn]).to(device)
         masks = [mask for _, mask in drawn if mask is not None]
-        losses = self.computation.gradients(ids, torch.cat(masks).to(device) if masks else None)
+        mask, needed = torch.cat(masks).to(device) if masks else None, [run.needs_at(step) for run in self.runs]
+        losses = self.computation.gradients(ids, mask, needed)
         norms = self.computation.clip([run.job.config.max_grad_norm for run in self.runs])
         for run, loss, norm in zip(self.runs, losses.tolist(), norms.tolist(), strict=True):
             assert run.update is not None
@@ -135,6 +140,16 @@ class FastView(StepView):
             return None
         parameters = self.run.part.parameters
         return parameters.of(parameters.gradients, self.run.number)[WTE]
+
+    @property
+    def gradient_parts(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The gradient's two parts, made of what was added to the softmax's."""
+        return self.run.part.computation.gradient_parts(self.run.number)
+
+    @property
+    def probabilities(self) -> torch.Tensor | None:
+        """The mean probabilities."""
+        return self.run.part.computation.probabilities.get(self.run.number)
 
     @property
     def moments(self) -> tuple[torch.Tensor, torch.Tensor] | None:

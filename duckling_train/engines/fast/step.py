@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # the field's name for it
 
 from duckling_train.config import TrainConfig
+from duckling_train.engines.base import GRADIENT_PARTS, PROBABILITIES
 from duckling_train.engines.fast.arithmetic import Arithmetic
 from duckling_train.engines.fast.body import Body
 from duckling_train.engines.fast.head import Head
@@ -30,11 +31,20 @@ class Step:
         self._offsets = torch.arange(len(parameters.weights), device=device)[:, None, None] * config.vocab_size
         self.hidden: torch.Tensor | None = None
         """The last batch's final hidden states, [K, rows, context, width]."""
+        self.probabilities: dict[int, torch.Tensor] = {}
+        """`StepView.probabilities` of each model that needs them, by its number."""
+        self._added: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+        """Of each model that needs its gradient's parts: ids, the softmax's gradients of them, and what is added."""
+        self._scaled: dict[int, torch.Tensor] = {}
+        """What clipping multiplied a model's gradients by, where it did."""
 
-    def gradients(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    def gradients(
+        self, ids: torch.Tensor, mask: torch.Tensor | None = None, needed: Sequence[frozenset[str]] = ()
+    ) -> torch.Tensor:
         """Fill `parameters.gradients` from int64[K, rows, context] ids. Returns the losses, float32[K], in nats.
 
         A loss is the sum over the rows' context − 1 predictions, divided by rows · context, as in the Trainer.
+        `needed` is what each model's hooks need (`Hook.needs`); empty, none needs anything.
         """
         operands = self.parameters.stacked(self.arithmetic.operand(self.parameters.weights))
         weights = {
@@ -45,12 +55,36 @@ class Step:
         x = self._embedded(ids).requires_grad_()
         hidden = self._body(x, weights, mask)
         self.hidden = hidden.detach()
-        losses, d_hidden = self._losses(self.hidden, ids, operands[self._softmax])
+        softmax = operands[self._softmax]
+        self.probabilities = {
+            number: torch.zeros(softmax.shape[1], device=ids.device)
+            for number, needs in enumerate(needed)
+            if PROBABILITIES in needs
+        }
+        losses, d_hidden = self._losses(self.hidden, ids, softmax)
         d_x, *others = torch.autograd.grad(hidden, [x, *weights.values()], d_hidden.to(hidden.dtype))
         for name, gradient in zip(weights, others, strict=True):
             self._gradients[name].copy_(gradient if "ln_" in name else self.arithmetic.result(gradient))
+        self._added = {
+            number: (at := ids[number].flatten(), self._gradients[self._softmax][number, at], d_x[number].flatten(0, 1))
+            for number, needs in enumerate(needed)
+            if GRADIENT_PARTS in needs
+        }
         self._embedding_gradients(ids, d_x)
         return losses
+
+    def gradient_parts(self, number: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return `StepView.gradient_parts` of a model, after `clip`; None where the last step did not need them."""
+        if number not in self._added:
+            return None
+        total = self._gradients[WTE][number]
+        if self._softmax != WTE:
+            return total, self._gradients[self._softmax][number]
+        at, of_softmax, added = self._added[number]
+        of_input = torch.zeros_like(total).index_add_(0, at, added)
+        if number in self._scaled:
+            of_input, of_softmax = of_input * self._scaled[number], of_softmax * self._scaled[number]
+        return of_input, total.clone().index_copy_(0, at, of_softmax)
 
     def logits(self, number: int, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """Return one model's logits of int64[rows, context] ids, [rows, context, vocabulary]; no gradients."""
@@ -74,7 +108,12 @@ class Step:
         targets = F.pad(ids[:, :, 1:], (0, 1), value=-1).flatten(1)
         into = self._gradients[self._softmax]
         given = self.arithmetic.operand(hidden).flatten(1, 2)
-        made = [self._head(*of_one) for of_one in zip(given, softmax, targets, into, strict=True)]
+        made = [
+            self._head(*of_one, self.probabilities.get(number))
+            for number, of_one in enumerate(zip(given, softmax, targets, into, strict=True))
+        ]
+        for total in self.probabilities.values():
+            total /= ids[0, :, 1:].numel()
         losses, d_hidden = zip(*made, strict=True)
         return torch.stack(losses), torch.stack(d_hidden).view_as(hidden)
 
@@ -95,7 +134,9 @@ class Step:
     def clip(self, largest: Sequence[float]) -> torch.Tensor:
         """Scale each model's gradients down to its largest norm; 0 scales nothing. Returns the norms before, [K]."""
         norms = torch.linalg.vector_norm(self.parameters.gradients, dim=1)
-        for gradients, norm, limit in zip(self.parameters.gradients, norms, largest, strict=True):
+        self._scaled = {}
+        for number, (gradients, norm, limit) in enumerate(zip(self.parameters.gradients, norms, largest, strict=True)):
             if limit > 0 and not (gradients.device.type == "cpu" and limit > norm + 1e-6):  # a factor of 1 is left out
-                gradients.mul_(torch.clamp(limit / (norm + 1e-6), max=1.0))  # the Trainer's 1e-6
+                self._scaled[number] = torch.clamp(limit / (norm + 1e-6), max=1.0)  # the Trainer's 1e-6
+                gradients.mul_(self._scaled[number])
         return torch.as_tensor(norms)

@@ -8,71 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import GPT2LMHeadModel
 from transformers.trainer_callback import TrainerCallback
 
-from duckling_data.base.errors import InputError
-from duckling_train.engines.base import GRADIENT, HIDDEN, EngineState, Hook, LogLine, StepView
-from duckling_train.optimizers import MOMENTS
+from duckling_train.engines.base import Hook, LogLine, StepView
+from duckling_train.engines.reference.view import TrainerView
 from duckling_train.processes import process_rank
 
 REPORTS = 10
 """`ProgressLines` prints about this many lines."""
-
-
-class TrainerView(StepView):
-    """A step of any Hugging Face Trainer's run, as its callbacks see it."""
-
-    gradient: torch.Tensor | None = None
-    hidden: torch.Tensor | None = None
-
-    def __init__(self, needs: frozenset[str]) -> None:
-        self._needs = needs
-        self._model: GPT2LMHeadModel | None = None
-        self._optimizer: Any = None
-        self._handle: Any = None
-
-    def begin(self, step: int, model: GPT2LMHeadModel, optimizer: Any) -> None:
-        """Show a run from this step on."""
-        self.step, self._model, self._optimizer = step, model, optimizer
-        if HIDDEN in self._needs:
-            self._handle = model.transformer.ln_f.register_forward_hook(self._keep_hidden)
-
-    def keep_gradient(self) -> None:
-        """Keep the gradient that the optimizer is about to apply: the Trainer drops it afterwards."""
-        if GRADIENT in self._needs:
-            self.gradient = self.model.transformer.wte.weight.grad
-
-    def end(self) -> None:
-        """Take the hook off the model's layers."""
-        if self._handle is not None:
-            self._handle.remove()
-
-    def _keep_hidden(self, _module: Any, _inputs: Any, output: torch.Tensor) -> None:
-        if torch.is_grad_enabled():  # a training step's, not an evaluation's
-            self.hidden = output.detach()
-
-    @property
-    def model(self) -> GPT2LMHeadModel:
-        """The model that trains."""
-        assert self._model is not None
-        return self._model
-
-    @property
-    def loss(self) -> float | None:
-        """None: a callback is not shown the loss of a step."""
-        return None
-
-    @property
-    def moments(self) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """AdamW's moments of W."""
-        optimizer = getattr(self._optimizer, "optimizer", self._optimizer)  # accelerate wraps it
-        kept = optimizer.state.get(self.model.transformer.wte.weight) if optimizer is not None else None
-        return (kept[MOMENTS[0]], kept[MOMENTS[1]]) if kept and MOMENTS[0] in kept else None
-
-    def state(self) -> EngineState:
-        """Raise InputError: checkpoints of a Trainer of one's own are its own."""
-        raise InputError("a Trainer of one's own has no state for Duckling's checkpoints; use duckling-train for those")
 
 
 class HookCallback(TrainerCallback):
@@ -86,6 +29,10 @@ class HookCallback(TrainerCallback):
         self.view.begin(state.global_step, kwargs["model"], kwargs["optimizer"])
         for hook in self.hooks:
             hook.begin(self.view)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ask the hooks what they need of the step."""
+        self.view.begin_step()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Keep the gradient, where it is needed."""
@@ -102,7 +49,7 @@ class TrainerHook(HookCallback, Hook):
     """A hook that is a callback, too: for an engine, for `lab.train`, and for any Trainer."""
 
     def __init__(self) -> None:
-        super().__init__(TrainerView(self.needs), (self,))
+        super().__init__(TrainerView((self,)), (self,))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Show the step."""

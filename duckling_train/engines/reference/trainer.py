@@ -26,7 +26,8 @@ from transformers import Trainer
 
 from duckling_data.base.records import decode
 from duckling_train.engines.base import DivergedError, EngineState, Hook, Job, LogLine
-from duckling_train.engines.reference.callbacks import HookCallback, TrainerView
+from duckling_train.engines.reference.callbacks import HookCallback
+from duckling_train.engines.reference.view import TrainerView
 from duckling_train.engines.state import (
     ADVICE,
     OPTIMIZER,
@@ -54,7 +55,7 @@ class DucklingTrainer(Trainer):
         self.hooks = hooks
         self.losses: list[torch.Tensor] = []
         """The losses of the steps since the last log: read where a hook, or a mean that is not finite, asks for it."""
-        self.view = JobView(self, frozenset[str]().union(*(hook.needs for hook in hooks)))
+        self.view = JobView(self, hooks)
         self.add_callback(_Events(self))
 
     def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
@@ -142,8 +143,8 @@ class DucklingTrainer(Trainer):
 class JobView(TrainerView):
     """A step of a DucklingTrainer's run."""
 
-    def __init__(self, trainer: DucklingTrainer, needs: frozenset[str]) -> None:
-        super().__init__(needs)
+    def __init__(self, trainer: DucklingTrainer, hooks: Sequence[Hook]) -> None:
+        super().__init__(hooks)
         self.trainer = trainer
 
     @property
