@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from duckling_train.experiment import duckling_ii as duckling_ii
     from duckling_train.opened import Run as Run
     from duckling_train.opened import open_run as open_run
+    from duckling_train.recording.callback import Recorder as Recorder
     from duckling_train.recording.memory import WRecorder as WRecorder
+    from duckling_train.recording.record import Record as Record
 
     __version__: str
 
@@ -27,6 +29,8 @@ __all__, __getattr__, __dir__ = lazy_names(
         "config": ("TrainConfig",),
         "engines.reference.engine": ("CausalLMCollator", "make_training_args"),
         "experiment": ("Experiment", "duckling_ii"),
+        "recording.callback": ("Recorder",),
+        "recording.record": ("Record",),
         "recording.memory": ("WRecorder",),
         "engines.reference.callbacks": ("LossTracker",),
         "opened": ("Run", "open_run"),

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.records import short
+from duckling_train.ids import ids_below, read_ids
 
 T = TypeVar("T")
 
@@ -28,29 +29,36 @@ CHOICES = {
     "arithmetic": ("auto", "bf16", "bf16-in-float32", "float32"),
     "activation": ("gelu", "gelu_new", "relu", "relu2", "silu", "tanh"),
     "report_to": ("none", "tensorboard", "wandb"),
+    "record_dtype": ("native", "bf16"),
+    "on_record_error": ("stop", "continue"),
 }
 MAX_SEED = 2**32 - 1  # NumPy takes no larger seed
 MAX_RATE = 1e36  # a step of more overflows float32
 INNER_FACTOR = 4
 LIMITS = {"steps": 10**9, "warmup_steps": 10**9, "logging_steps": 10**9, "eval_steps": 10**9, "checkpoint_steps": 10**9,
           "eval_rows": 10**9, "batch_size": 2**16, "n_layer": 2**10, "n_embd": 2**16, "n_head": 2**10,
-          "n_positions": 2**16, "vocab_size": 2**16, "threads": 2**10, "processes": 2**16}  # fmt: skip
+          "n_positions": 2**16, "vocab_size": 2**16, "threads": 2**10, "processes": 2**16,
+          "record_every": 10**9}  # fmt: skip
 """The largest value of each number: far more than Duckling is for, and less than what fills a machine's memory before
 anything is checked. Rows of tokens are uint16, so a vocabulary ends at 65,536."""
 FROM_ZERO = ("warmup_steps", "eval_steps", "checkpoint_steps", "eval_rows")
 """Those of LIMITS that may be 0; the others are at least 1."""
 MAX_PARAMETERS = 10**10
 """The largest model: 40 GB in float32, and four times that with its gradients and AdamW's moments."""
+RECORDED = ("W", "grad", "exp_avg", "exp_avg_sq", "h_mean", "p_dead")
+"""What may be recorded."""
 OF_ADAM = ("betas", "adam_epsilon")
 """Settings that SGD has not."""
 FIRST = ("engine", "optimizer", "adam_epsilon", "activation", "dropout")
 """The settings that come first in `config.json`."""
-ADDED = ("init_std", "mask_across_stories", "arithmetic")
+OF_THE_RECORD = ("record", "record_every", "record_tensors", "record_dtype", "on_record_error")
+"""Settings of what is recorded: none of them changes a number of the run."""
+ADDED = ("init_std", "mask_across_stories", "arithmetic", *OF_THE_RECORD)
 """Settings that `config.json` has only where they are not at their default: earlier versions had none of them."""
 WITHOUT_A_FLAG = ("arithmetic", "processes")
 """Settings that a run finds out for itself."""
 NOT_IN_THE_NAME = ("steps", "seed", "device", "threads", "processes", "arithmetic", "report_to", "checkpoint_steps",
-                   "keep_checkpoints", "eval_steps", "eval_rows")  # fmt: skip
+                   "keep_checkpoints", "eval_steps", "eval_rows", *OF_THE_RECORD)  # fmt: skip
 """Settings that are not in the rest of a run's default name: in it already, or without effect on the numbers."""
 
 
@@ -122,6 +130,13 @@ class TrainConfig:
     device: str = setting("auto", "Where to train.")
     """auto is the first of cuda, mps, cpu that is there."""
     threads: int | None = setting(None, "CPU threads; they shape a CPU run's bits.  [default: torch's]")
+    record: str = setting("none", "Rows of the embedding to record in record.zarr: none, dead, all, or ids.")
+    """Ids as 6144:6200,7."""
+    record_every: int = setting(1, "Steps between two that are recorded; step 0 is the first.")
+    record_tensors: str = setting("W", "What to record, between commas: W, grad, exp_avg, exp_avg_sq, h_mean, p_dead.")
+    """`recording/recorder.py` defines them."""
+    record_dtype: str = setting("native", "Numbers as they are, or W, gradients and moments rounded to bf16.")
+    on_record_error: str = setting("stop", "Whether the training stops where the record cannot be written.")
     arithmetic: str = "auto"
     """How the fast engine multiplies (`engines/fast/arithmetic.py`): chosen where a run starts, not a flag."""
     processes: int = 1
@@ -155,6 +170,7 @@ class TrainConfig:
         for name in OF_ADAM if self.optimizer == "sgd" else ():
             unset = getattr(self, name) == getattr(TrainConfig, name)
             _check(name, getattr(self, name), unset, f"left out with {given('optimizer', 'sgd')}, which has none")
+        self._check_record()
         if self.parameters > MAX_PARAMETERS:
             sizes = [given(name, getattr(self, name)) for name in ("n_layer", "n_embd", "n_positions", "vocab_size")]
             raise InputError(
@@ -167,6 +183,25 @@ class TrainConfig:
         if self.batch_size % self.processes:
             started = f"torchrun started {self.processes} processes"
             raise InputError(f"{named('batch_size')} is {self.batch_size} and {started}; they must divide the batch")
+
+    def _check_record(self) -> None:
+        """Raise InputError for a record that cannot be."""
+        if self.record not in ("none", "dead", "all"):
+            ids_below(read_ids(self.record, named("record")), self.vocab_size, named("record"))
+        tensors = self.record_tensors.split(",")
+        known = "W" in tensors and len(set(tensors)) == len(tensors) and set(tensors) <= set(RECORDED)
+        _check("record_tensors", self.record_tensors, known, f"W and any of {', '.join(RECORDED[1:])}, each once")
+        if self.record == "none":
+            for name in OF_THE_RECORD[1:]:
+                unset = getattr(self, name) == getattr(TrainConfig, name)
+                _check(name, getattr(self, name), unset, f"left out, or {given('record', 'dead')} given")
+        if self.optimizer == "sgd" and any(name.startswith("exp_avg") for name in tensors):
+            _check(
+                "record_tensors", self.record_tensors, False, f"without moments: {given('optimizer', 'sgd')} has none"
+            )
+        if self.processes > 1 and set(tensors) & {"grad", "h_mean", "p_dead"}:
+            only = f"W and moments where torchrun starts {self.processes} processes: the others are one process's"
+            _check("record_tensors", self.record_tensors, False, only)
 
     @property
     def n_inner(self) -> int:

@@ -30,7 +30,7 @@ from duckling_data.base.errors import InputError
 from duckling_data.rows.layout import fingerprint, schema
 from duckling_data.tokens.mapping import TokenMapping
 from duckling_data.tokens.tokenizer import DucklingTokenizer
-from duckling_train.config import TrainConfig
+from duckling_train.config import OF_THE_RECORD, TrainConfig
 from duckling_train.data import PackedRows, fitting, open_workspace, refuse_short
 from duckling_train.engines import FAST, REFERENCE, choose_engine, load_engine
 from duckling_train.engines.base import Hook, Job
@@ -44,7 +44,16 @@ from duckling_train.runs.read import read_run
 from duckling_train.runs.train import train
 from duckling_train.settings import FIELDS
 
-OF_A_RUN = ("arithmetic", "steps", "eval_steps", "eval_rows", "checkpoint_steps", "keep_checkpoints", "processes")
+OF_A_RUN = (
+    *OF_THE_RECORD,
+    "arithmetic",
+    "steps",
+    "eval_steps",
+    "eval_rows",
+    "checkpoint_steps",
+    "keep_checkpoints",
+    "processes",
+)
 """Settings of `duckling-train` alone; `train` is given the steps."""
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from duckling_data.tokens.tokenizer import DucklingTokenizer
     from duckling_train.experiment import Experiment
+    from duckling_train.recording.record import Record
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,17 @@ class Run(RunRecord):
     def tokenizer(self) -> DucklingTokenizer:
         """Return the tokenizer saved with the model. Raises InputError as `model` does."""
         return open_model(self.directory)[1]
+
+    @property
+    def record(self) -> Record:
+        """The record of a run that was trained with --record, as it is now.
+
+        Raises InputError where there is none, and for a damaged one, or another run's.
+        """
+        from duckling_train.runs.recorded import open_record
+        from duckling_train.runs.resume import read_config
+
+        return open_record(self.directory, *read_config(self.directory))
 
     def lab(self) -> Experiment:
         """Return an open experiment as `duckling_ii` does, with the run's settings, its data and its trained model.

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from duckling_data.base.command_line import DEBUG, QUIET, Command, choice, options
 from duckling_data.base.command_line import flag as click_flag
-from duckling_train.config import CHOICES, TrainConfig, flag
+from duckling_train.config import CHOICES, OF_THE_RECORD, TrainConfig, flag
 from duckling_train.settings import FIELDS, PRESETS, read_settings
 from duckling_train.sweep.grid import text
 
@@ -108,6 +108,7 @@ HEADINGS = {
                   "max_grad_norm", "betas", "adam_epsilon", "precision"),
     "Data and evaluation": ("seed", "data_seed", "eval_steps", "eval_rows"),
     "Checkpoints and logs": ("checkpoint_steps", "keep_checkpoints", "logging_steps", "report_to"),
+    "Record": ("record", "record_every", "record_tensors", "record_dtype", "on_record_error"),
     "Where it runs": ("engine", "device", "threads", "jobs"),
     "Run": ("seeds", "workspace", "out", "name", "config_file", "resume", "overwrite", "yes", "dry_run", "quiet",
             "debug", "version"),
@@ -127,6 +128,8 @@ def _list(name: str) -> Command:
     """Return the option of a sweep that takes several values where a run's takes one."""
     names, attributes = _setting(name)
     option = click.Option(names, **attributes)
+    if name in OF_THE_RECORD:  # some have commas of their own
+        return click.option(*names, **attributes)
     if option.is_flag and not option.secondary_opts:  # nothing to choose from
         return click.option(*names, is_flag=True, help=option.help)
     shown = "|".join(TIED) if option.secondary_opts else (option.metavar or NUMBERS[option.type.name]).replace(" ", ":")

@@ -17,7 +17,7 @@ ORDER = {
         *("verify", "inspect", "status", "pipeline", "options", "cli", "__main__"),
     ],
     "duckling_train": [
-        *("config", "settings", "processes", "data", "precision", "optimizers", "model", "gpt2", "plot"),
+        *("ids", "config", "settings", "processes", "data", "precision", "optimizers", "model", "gpt2", "plot"),
         *("engines", "recording", "dynamics", "runs", "compare", "sweep", "report"),
         *("experiment", "opened", "template", "options", "commands", "cli", "__main__"),
     ],

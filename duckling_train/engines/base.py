@@ -167,8 +167,14 @@ class Hook:
     def step(self, view: StepView) -> None:
         """Called after every optimizer step."""
 
+    def save(self) -> None:
+        """Called before a checkpoint is written: what the hook has of the steps so far must be on disk."""
+
     def end(self, view: StepView) -> None:
         """Called after the last step; not where an exception ended the run."""
+
+    def close(self) -> None:
+        """Called when the run has ended, however it did."""
 
 
 class Engine(Protocol):

@@ -73,12 +73,16 @@ class Checkpoints:
     def _equivalent(self) -> list[str]:
         """The digests of the settings under which a checkpoint is one of this run, too.
 
-        Where it reports to changes no number. Under a constant schedule the number of steps changes nothing before: the
-        run may have gone on, and then one of its checkpoints was the last before.
+        Where it reports to changes no number, nor what happens where the record cannot be written. Under a constant
+        schedule the number of steps changes nothing before: the run may have gone on, and then one of its checkpoints
+        was the last before.
         """
         steps = {self.config.steps, *(step for step, _ in checkpoints_of(self.run_dir) if self.config.goes_on)}
         settings = (
-            replace(self.config, steps=number, report_to=where) for number in steps for where in CHOICES["report_to"]
+            replace(self.config, steps=number, report_to=where, on_record_error=then)
+            for number in steps
+            for where in CHOICES["report_to"]
+            for then in (CHOICES["on_record_error"] if self.config.record != "none" else [self.config.on_record_error])
         )
         return [digest_json(config.resolved()) for config in settings]
 

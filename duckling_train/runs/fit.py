@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -13,6 +14,7 @@ import torch
 from duckling_data.base import plotting
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import write_bytes
+from duckling_data.base.progress import Reporter
 from duckling_data.base.signals import held_stops, keep
 from duckling_data.base.strict_json import write_json
 from duckling_train.config import TrainConfig, named
@@ -26,6 +28,7 @@ from duckling_train.runs.generate import name_special_tokens, samples_text
 from duckling_train.runs.hooks import CheckpointWriter, Evaluator, MetricsWriter, Progress
 from duckling_train.runs.prepared import PreparedRun
 from duckling_train.runs.read import RunRecord, read_run
+from duckling_train.runs.recorded import budget_line, recording_of
 
 if TYPE_CHECKING:
     from duckling_train.engines.base import Model
@@ -51,6 +54,8 @@ def run_together(runs: Sequence[PreparedRun], starts: Sequence[Checkpoint | None
     """
     plotting.load()  # a fault in matplotlib is reported before the training, not after it
     config, start = runs[0].config, starts[0]
+    if config.record != "none":
+        Reporter(runs[0].quiet).say(budget_line(config, runs[0].data.mapping, runs[0].run_dir, len(runs)))
     engine = load_engine(config.engine)
     jobs = [
         Job(each.config, engine.build(each.config), each.data.rows, each.run_dir, begun)
@@ -60,11 +65,14 @@ def run_together(runs: Sequence[PreparedRun], starts: Sequence[Checkpoint | None
     clock = Progress(config.steps, quiet=runs[0].quiet, start=start.step if start else 0, seconds=seconds)
     # Of several processes one would wait for the others: each is stopped where it is.
     one = held_stops("it ends after this step") if config.processes == 1 else contextlib.nullcontext()
+    hooks = [_hooks(each, clock) for each in runs]
     try:
         with one:
-            ends = engine.fit(jobs, [_hooks(each, clock) for each in runs])
+            ends = engine.fit(jobs, hooks)
     finally:
         clock.close()
+        for hook in itertools.chain(*hooks):
+            hook.close()
     if not is_main_process():
         return [{} for _ in runs]
     return [
@@ -76,10 +84,12 @@ def run_together(runs: Sequence[PreparedRun], starts: Sequence[Checkpoint | None
 def _hooks(prepared: PreparedRun, clock: Progress) -> list[Hook]:
     config, run_dir = prepared.config, prepared.run_dir
     hooks: list[Hook] = [MetricsWriter(run_dir / layout.METRICS), clock, *prepared.hooks]
+    if config.record != "none":
+        hooks.append(recording_of(config, prepared.data.mapping, prepared.inputs, run_dir))
     if prepared.validation is not None:
         log = run_dir / layout.EVALUATIONS
         hooks.append(Evaluator(prepared.validation, config, prepared.data.mapping["unk_id"], log, clock))
-    return [*hooks, CheckpointWriter(prepared.checkpoints(), config, clock)]
+    return [*hooks, CheckpointWriter(prepared.checkpoints(), config, clock, hooks)]
 
 
 def _ended_early(prepared: PreparedRun, end: DivergedError) -> InputError:

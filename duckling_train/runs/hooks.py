@@ -8,7 +8,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,8 +180,10 @@ class CheckpointWriter(Hook):
     end of the step (`held_stops`), it writes one and raises Stopped.
     """
 
-    def __init__(self, checkpoints: Checkpoints, config: TrainConfig, clock: Progress) -> None:
-        self.checkpoints = checkpoints
+    def __init__(
+        self, checkpoints: Checkpoints, config: TrainConfig, clock: Progress, others: Sequence[Hook] = ()
+    ) -> None:
+        self.checkpoints, self.others = checkpoints, others
         self.config = config
         self.clock = clock
 
@@ -190,6 +192,8 @@ class CheckpointWriter(Hook):
         signalled, every = noted_stop(), self.config.checkpoint_steps
         if every and (signalled or self.config.is_due(view.step, every)):
             with self.clock.paused():
+                for hook in self.others:
+                    hook.save()
                 state = view.state()
                 self.checkpoints.write(view.step, state.files, {**state.values, "seconds": self.clock.seconds})
             self.checkpoints.say_kept(view.step)

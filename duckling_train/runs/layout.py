@@ -46,6 +46,7 @@ PLOT = "loss.png"
 MODEL = "model"
 WEIGHTS = "model.safetensors"
 SAMPLES = "samples.txt"
+RECORD = "record.zarr"
 MANIFEST = "manifest.json"
 MODEL_CARD = "README.md"
 HOW_TO_OPEN = b"""# A model of Duckling
@@ -92,6 +93,7 @@ ARTIFACTS = (
     Artifact(METRICS, "hook MetricsWriter", log=True),
     Artifact(EVALUATIONS, "hook Evaluator", log=True),
     Artifact(CHECKPOINTS, "hook CheckpointWriter", describe=None),
+    Artifact(RECORD, "hook Recording, with --record"),
     Artifact(MODEL, "runs.fit, after the last step"),
     Artifact(SAMPLES, "runs.fit, after the last step"),
     Artifact(PLOT, "runs.fit, after the last step"),

@@ -23,6 +23,7 @@ from duckling_train.runs import layout
 from duckling_train.runs.fit import run_together
 from duckling_train.runs.prepared import PreparedRun, prepare, proven, resolve, room_needed
 from duckling_train.runs.read import read_run
+from duckling_train.runs.recorded import record_room
 from duckling_train.runs.resume import first_difference, read_config
 from duckling_train.runs.train import alone, begin
 
@@ -44,9 +45,9 @@ def train_many(
     first = proven(first, asked=configs[0].engine)
     if first.config.engine != FAST:
         raise InputError(f"many runs at once need the fast engine, not {first.config.engine}: see duckling-train sweep")
-    check_room(
-        run_dirs[0], len(configs) * room_needed(first.config), "the runs' models and checkpoints", layout.elsewhere()
-    )
+    needed = len(configs) * room_needed(first.config)
+    needed += sum(record_room(first.config, first.data.mapping, run_dir) for run_dir in run_dirs)
+    check_room(run_dirs[0], needed, "the runs' models, checkpoints and records", layout.elsewhere())
     runs = [
         replace(first, config=resolve(config), run_dir=run_dir, again=AGAIN)
         for config, run_dir in zip(configs, run_dirs, strict=True)

@@ -11,6 +11,7 @@ from duckling_train.config import TrainConfig
 from duckling_train.data import refuse_short
 from duckling_train.runs import layout
 from duckling_train.runs.prepared import prepare, resolve
+from duckling_train.runs.recorded import budget_line
 
 
 @dataclass(frozen=True)
@@ -46,5 +47,7 @@ def plan(config: TrainConfig, workspace: Path, run_dir: Path, *, overwrite: bool
         refuse_short(config, data)
     except DucklingError as error:
         refused.append(str(error))
+    if config.record != "none" and not refused:
+        dataset += f"\n{budget_line(config, data.mapping, run_dir)}"
     names = ", ".join(artifact.name for artifact in layout.ARTIFACTS if artifact.name != layout.TENSORBOARD)
     return Plan(config, dataset, f"{run_dir}: {names}", tuple(refused))

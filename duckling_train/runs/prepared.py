@@ -22,6 +22,7 @@ from duckling_train.model import resolve_device
 from duckling_train.processes import is_main_process, process_count
 from duckling_train.runs import layout
 from duckling_train.runs.checkpoint import KEPT, Checkpoints
+from duckling_train.runs.recorded import record_room
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ def prepare(config: TrainConfig, workspace: Path, run_dir: Path, *, quiet: bool)
     wait_until_free(workspace, Reporter(quiet or not is_main_process()).say)
     data = open_workspace(workspace, config, Reporter(quiet or not is_main_process()))
     validation = open_validation(workspace, config, data.mapping)
-    check_room(run_dir, room_needed(config), "the run's model and checkpoints", layout.elsewhere())
+    what = "the run's model and checkpoints" + (", and its record" if config.record != "none" else "")
+    check_room(run_dir, room_needed(config) + record_room(config, data.mapping, run_dir), what, layout.elsewhere())
     return PreparedRun(config, data, validation, data.record(validation), run_dir, quiet or not is_main_process())
 
 

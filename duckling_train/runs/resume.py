@@ -35,8 +35,8 @@ from duckling_train.settings import INPUTS, read_settings
 def resume(run_dir: Path, workspace: Path, given: Mapping[str, Any], *, quiet: bool = False) -> dict[str, Any]:
     """Finish the run in `run_dir`. Returns its summary, at once where it is finished already.
 
-    Of the `given` settings `report_to` may be another than the run's, and `steps` may be more where the schedule is
-    constant: the run then goes on from its last checkpoint, and ends bitwise as one of so many steps.
+    Of the `given` settings `report_to` and `on_record_error` may be other than the run's, and `steps` may be more where
+    the schedule is constant: the run then goes on from its last checkpoint, and ends bitwise as one of so many steps.
 
     Raises InputError where `run_dir` is no run, where other settings or the workspace's data are not the run's, where
     the number of processes or the device is another, where another process trains in it, and for a damaged or foreign
@@ -95,7 +95,7 @@ def _changed(run_dir: Path, config: TrainConfig, given: Mapping[str, Any]) -> Tr
     if changed.get("device") == "auto":
         del changed["device"]
     for name, value in changed.items():
-        if name == "report_to" or (name == "steps" and config.goes_on and value > config.steps):
+        if name in ("report_to", "on_record_error") or (name == "steps" and config.goes_on and value > config.steps):
             continue
         reason, advice = "a run keeps its settings", "leave the option out, or start another run"
         if name == "steps" and config.goes_on:

@@ -17,6 +17,7 @@ from duckling_train.runs import layout
 from duckling_train.runs.checkpoint import Checkpoints, checkpoints_of
 from duckling_train.runs.open import open_model
 from duckling_train.runs.read import read_run
+from duckling_train.runs.recorded import check_record
 from duckling_train.runs.resume import first_difference, read_config
 
 LISTED = [artifact.name for artifact in layout.ARTIFACTS if artifact.describe is not None]
@@ -45,6 +46,9 @@ def verify_run(run_dir: Path, workspace: Path, reporter: Reporter = SILENT) -> I
         yield f"{'checkpoints':<12} {f'ok: {len(found)} whole' if found else 'none'}"
         # Refuses a line that holds no finite loss at a rising step.
         yield f"{'logs':<12} ok: {len(read_run(run_dir).losses)} losses, all finite"
+        last = config.steps if manifest is not None else max((step for step, _ in found), default=None)
+        if last is not None:
+            yield from check_record(run_dir, config, inputs, last)
         if manifest is not None:
             yield f"{'model':<12} ok: {_check_model(run_dir, config)}"
         yield f"{'data':<12} {_check_data(workspace, config, inputs, reporter)}"
