@@ -1,10 +1,10 @@
 """Commands killed at random moments and at every write, going on after each: `make soak` runs it.
 
-    python scripts/soak_kill.py [--kills N] [--seed N]
+    python scripts/soak_kill.py [--kills N] [--seed N] [--cases pack train record]
 
-Half of the kills are of the pipeline, half of the trainer, up to four in a row before the command is let through; then
-each case is killed right before each of its writes. The bytes at the end must be those of an undisturbed run, every
-time. Needs Linux and a C compiler.
+A third of the kills is of the pipeline, a third of a training, a third of one that records its embedding, up to four in
+a row before the command is let through; then each case is killed right before each of its writes. The bytes at the end
+must be those of an undisturbed run, every time. Needs Linux and a C compiler.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200, help="kills at random moments (default: 200)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments (default: 0)")
     parser.add_argument("--every", type=int, default=1, help="kill at every N-th write; 0: none (default: 1)")
+    parser.add_argument("--cases", nargs="*", default=("pack", "train", "record"), help="of these (default: all)")
     given = parser.parse_args()
     rng = random.Random(given.seed)
     done = broken = 0
@@ -46,9 +47,10 @@ def main() -> None:
         if shim is None:
             sys.exit("soak_kill.py: needs Linux and a C compiler (cc)")
         with Disk(shim, Path(scratch)) as disk:
-            cases = make_cases(Path(scratch), disk)
+            whole = given.cases == parser.get_default("cases")
+            cases = make_cases(Path(scratch), disk, *(() if whole else given.cases))
             while done < given.kills:
-                name = ("pack", "train")[done * 2 >= given.kills]
+                name = given.cases[done * len(given.cases) // given.kills]
                 kills = min(rng.randint(1, IN_A_ROW), given.kills - done)
                 count(kills, faults_of_kills(disk, cases[name], rng, kills))
             print(f"{done} kills at random moments, {time.monotonic() - began:.0f} s", flush=True)

@@ -21,13 +21,13 @@ SAMPLE = 4
 
 @pytest.fixture(scope="module")
 def cases(scratch: Path, disk: Disk) -> dict[str, Case]:
-    return make_cases(scratch, disk, "repack", "train")
+    return make_cases(scratch, disk, "repack", "train", "record")
 
 
 @pytest.mark.parametrize(
     ("error", "lasting"), [(errno.ENOSPC, True), (errno.EIO, False)], ids=["full for good", "one failure"]
 )
-@pytest.mark.parametrize("name", ["repack", "train"])
+@pytest.mark.parametrize("name", ["repack", "train", "record"])
 def test_a_disk_that_fails_at_a_write_is_named_and_nothing_is_lost(
     disk: Disk, cases: dict[str, Case], name: str, error: int, lasting: bool
 ) -> None:

@@ -36,6 +36,7 @@ SPAN = 256
 class Record:
     """A run's record.
 
+    >>> tracker = duckling_ii("artifacts").train(2, run="recorded", record="dead")
     >>> record = open_run("recorded").record
     >>> record.steps[:3], record.W[0].shape
     (array([0, 1, 2]), (2048, 128))

@@ -185,12 +185,12 @@ class Recording(Hook):
                 self._error, going = error, False
                 if isinstance(error, DivergedError):  # the steps before are whole
                     with suppress(DucklingError):
-                        writer.flush()
+                        writer.close()
             if isinstance(item, threading.Event):
                 item.set()
         if going:
             try:
-                writer.flush()
+                writer.close()
             except Exception as error:
                 self._error = error
 

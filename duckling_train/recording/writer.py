@@ -118,7 +118,7 @@ class Writer:
         self._steps.append(step)
         self._unwritten = True
         if len(self._steps) == self.layout.shard:
-            self.flush()
+            self.close()
             self._begin(self._number + 1)
 
     def flush(self) -> None:
@@ -136,8 +136,12 @@ class Writer:
             self.place.write(name, (number, 0), chunks.plain(values, compressed=True))
         steps = _filled(np.array(self._steps, "<i8"), count, -1)
         self.place.write(STEPS, (number,), chunks.plain(steps, compressed=False))
-        self.place.describe(self.layout, number * count + len(self._steps))
         self._unwritten = False
+
+    def close(self) -> None:
+        """Write what is left, and the arrays' shapes, which stock zarr reads."""
+        self.flush()
+        self.place.describe(self.layout, self._number * self.layout.shard + len(self._steps))
 
     def _begin(self, number: int) -> None:
         self._number, self._steps, self._unwritten = number, [], False
@@ -167,8 +171,7 @@ class Writer:
         if part:
             self._restore(record, number, part)
             self._unwritten = True
-            self.flush()
-        self.place.describe(self.layout, kept)
+        self.close()
 
     def _restore(self, record: Record, number: int, part: int) -> None:
         first = number * self.layout.shard

@@ -85,27 +85,33 @@ def _unclocked(path: Path) -> bytes:
 
 
 def make_cases(scratch: Path, disk: Disk, *names: str) -> dict[str, Case]:
-    """Return the cases, or those named, measured: the stages up to the rows, other rows, the report, a training run."""
+    """Return the cases, or those named, measured: stages up to the rows, other rows, the report, runs, one recorded."""
     stories = scratch / "stories.jsonl"
     write_jsonl(stories, demo_stories(0, 40).to_pylist())
     tiny = scratch / "tiny"
-    if not names or "train" in names:
+    if not names or {"train", "record"} & {*names}:
         make_workspace(tiny, sentences(30), live=448, dead=64, context=64)
     source = ["--source", str(stories), *SMALL]
     pack = _data(scratch, "pack", *source)
     pack.measure(disk)
     made = scratch / "made"
     shutil.copytree(pack.folder, made)
-    train = Case("train", scratch / "train", [
-        TRAIN, "-w", str(tiny), "--out", str(scratch / "train" / RUN), *TINY_SHAPE, "--quiet",
-        "--steps", "8", "--checkpoint-steps", "3", "--logging-steps", "2",
-    ])  # fmt: skip
+    train = _training(scratch, "train", tiny, "--steps", "8", "--checkpoint-steps", "3", "--logging-steps", "2")
+    record = _training(
+        scratch, "record", tiny, "--steps", "70", "--checkpoint-steps", "20", "--record", "dead",
+        "--record-tensors", "W,grad,h_mean",
+    )  # fmt: skip
     again = _data(scratch, "pack", "--sample", "30", "--ctx", "16", name="repack", template=made)
     report = _data(scratch, "report", template=made)
-    chosen = [case for case in (pack, again, report, train) if not names or case.name in names]
+    chosen = [case for case in (pack, again, report, train, record) if not names or case.name in names]
     for case in chosen:
         case.measure(disk)
     return {case.name: case for case in chosen}
+
+
+def _training(scratch: Path, name: str, workspace: Path, *settings: str) -> Case:
+    out = ["-w", str(workspace), "--out", str(scratch / name / RUN)]
+    return Case(name, scratch / name, [TRAIN, *out, *TINY_SHAPE, "--quiet", *settings])
 
 
 def _data(scratch: Path, command: str, *arguments: str, name: str = "", template: Path | None = None) -> Case:
