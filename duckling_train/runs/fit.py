@@ -28,7 +28,7 @@ from duckling_train.runs.generate import name_special_tokens, samples_text
 from duckling_train.runs.hooks import CheckpointWriter, Evaluator, MetricsWriter, Progress
 from duckling_train.runs.prepared import PreparedRun
 from duckling_train.runs.read import RunRecord, read_run
-from duckling_train.runs.recorded import budget_line, recording_of
+from duckling_train.runs.recorded import budget_line, finish_record, recording_of
 
 if TYPE_CHECKING:
     from duckling_train.engines.base import Model
@@ -118,6 +118,7 @@ def _finish(prepared: PreparedRun, model: Model, seconds: float, together: int) 
         f"learning rate {config.learning_rate:g}, seed {config.seed}"
     )
     write_bytes(run_dir / layout.PLOT, loss_plot(record.steps, record.losses, title, config.vocab_size))
+    finish_record(run_dir)
     summary = _summary(prepared, record, seconds, together)
     write_json(run_dir / layout.SUMMARY, summary)
     layout.write_manifest(run_dir, prepared.inputs)

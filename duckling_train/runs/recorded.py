@@ -13,7 +13,7 @@ from duckling_data.base.strict_json import digest_json
 from duckling_data.tokens.mapping import TokenMapping
 from duckling_train.config import TrainConfig
 from duckling_train.recording.codec import LEVEL, LINE, ORDER, itemsize
-from duckling_train.recording.layout import Layout
+from duckling_train.recording.layout import GROUP, Layout, Place
 from duckling_train.recording.record import Record
 from duckling_train.runs import layout
 
@@ -112,6 +112,13 @@ def open_record(run_dir: Path, config: TrainConfig, inputs: dict[str, Any], *, a
     if record.layout.run != run_identity(config, inputs):
         raise InputError(f"{run_dir / layout.RECORD} is another run's record: put this run's own there")
     return record
+
+
+def finish_record(run_dir: Path) -> None:
+    """Write the shapes of a record's arrays: a run that was killed after its last step has had no time for it."""
+    place = Place(run_dir / layout.RECORD)
+    if (place.path / GROUP).is_file():
+        place.describe(place.layout(), len(Record.open(place.path).steps))
 
 
 def check_record(run_dir: Path, config: TrainConfig, inputs: dict[str, Any], last: int) -> Iterator[str]:

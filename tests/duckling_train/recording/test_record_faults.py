@@ -40,8 +40,8 @@ def copy(recorded: Path, tmp_path: Path) -> Path:
     return run
 
 
-NAMES = ["W/residual/c.1.0.0.0", "W/c/c.1.0", "grad_out/residual/c.1.0.0.0", "h_mean/c.1.0", "p_dead/c.1.0", "steps/c.1",
-         "rows/c.0", "dead/c.0"]  # fmt: skip
+NAMES = ["W/residual/c.1.0.0.0", "W/c/c.1.0", "grad_out/residual/c.1.0.0.0", "h_mean/c.1.0", "p_dead/c.1.0",
+         "steps/c.1", "rows/c.0", "dead/c.0"]  # fmt: skip
 
 
 def flip(path: Path, at: float) -> None:
@@ -144,7 +144,7 @@ def test_verify_names_it_with_and_without_a_manifest(
 
 
 FULL = 40_000
-"""Bytes that a file may grow to: less than a shard of the record, more than each other file of the run but the model."""
+"""Bytes that a file may grow to: less than a file of the record, more than each other file of the run."""
 
 
 @pytest.mark.parametrize("then", ["stop", "continue"])

@@ -120,7 +120,7 @@ MORE = ("--record-every", "2", "--record-tensors", "W,grad,h_mean")
 
 
 @pytest.mark.parametrize("when", ["config.json", "record.zarr/W", "checkpoints/step-00000008", "record.zarr/steps/c.0",
-                                  "checkpoints/step-00000048", "model*"])  # fmt: skip
+                                  "checkpoints/step-00000048", "checkpoints/step-00000060", "model*"])  # fmt: skip
 def test_a_killed_run_resumes_to_the_same_record(tiny_workspace: Path, whole: Ran, tmp_path: Path, when: str) -> None:
     run = tmp_path / "run"
     arguments = ("-w", tiny_workspace, *TINY_SHAPE, "--steps", "60", "--checkpoint-steps", "8", "--keep-checkpoints")
