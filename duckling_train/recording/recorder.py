@@ -114,7 +114,14 @@ class Recording(Hook):
         self._error, self._off = None, False
         writer = Writer(self.path, layout)
         self._layout = layout
-        self._open(writer, view.step, ids)
+        try:
+            self._open(writer, view.step, ids)
+        except DucklingError as error:
+            if not view.step:
+                raise
+            self._error = error
+            self._refuse()
+            return
         waiting = max(2, min(MOST_WAITING, WAITING_BYTES // layout.step_bytes()))
         self._queue = Queue(waiting)
         self._thread = threading.Thread(target=self._work, args=(writer,), name="record", daemon=True)

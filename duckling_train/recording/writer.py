@@ -20,6 +20,7 @@ from duckling_train.recording.codec import BLOCK, Array, Floats, itemsize, joine
 from duckling_train.recording.layout import DEAD, ROWS, STEPS, Layout, Place
 from duckling_train.recording.record import Record
 
+ADVICE = "train the run again with --overwrite, or --resume it with --on-record-error continue"
 Values = Mapping[str, Array]
 """A step's: of a matrix float32[rows, width], or the bits of bf16, uint16; of a vector float32."""
 
@@ -157,13 +158,12 @@ class Writer:
         """
         record = Record.open(self.place.path)
         if record.layout != self.layout:
-            raise InputError(f"{self.place.path} is another run's record, or one of other settings: move it away")
+            raise InputError(f"{self.place.path} is another run's record, or one of other settings; {ADVICE}")
         kept = int(np.searchsorted(record.steps, after, side="right"))
         expected = after // self.layout.every + 1
         if kept != expected:
             raise InputError(
-                f"{self.place.path} holds {kept:,} of the {expected:,} steps up to step {after:,}: "
-                "train the run again with --overwrite"
+                f"{self.place.path} holds {kept:,} of the {expected:,} steps up to step {after:,}; {ADVICE}"
             )
         number, part = divmod(kept, self.layout.shard)
         self._remove_from(number if part == 0 else number + 1)

@@ -193,3 +193,22 @@ def test_live_and_dead_rows_are_told_apart(tiny_workspace: Path, tmp_path: Path)
     record = open_run(tmp_path / "run").record
     assert record.rows[~record.dead].tolist() == list(range(440, 448))
     assert np.array_equal(record.rows[record.dead], np.arange(448, 460))
+
+
+def test_a_run_whose_record_is_lost_resumes_without_it_only_where_that_is_asked_for(
+    tiny_workspace: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    arguments = ("-w", tiny_workspace, *TINY_SHAPE, "--steps", "40", "--checkpoint-steps", "10", "--record", "dead")
+    running = forked.start("duckling_train.cli", "--out", run, *arguments, output=tmp_path / "killed")
+    running.kill_when((run / "checkpoints" / "step-00000020").exists)
+    (run / "record.zarr" / "steps" / "c.0").unlink()
+    resume = ("--resume", run, "-w", tiny_workspace)
+    refused = forked.run("duckling_train.cli", *resume, output=tmp_path / "refused")
+    assert refused.wait() == 2
+    assert "holds 0 of the " in refused.stderr
+    assert "or --resume it with --on-record-error continue" in refused.stderr
+    done = forked.run("duckling_train.cli", *resume, "--on-record-error", "continue", output=tmp_path / "resumed")
+    assert done.wait() == 0, done.stderr
+    assert "The training goes on without its record." in done.stderr
+    assert any("record       ok: 0 steps (of 41" in line for line in verify_run(run, tiny_workspace))
