@@ -88,14 +88,15 @@ def decode(residuals: Array, means: Floats | None, coding: str) -> Array:
         return out_of_order(np.cumsum(places, axis=0, dtype=np.uint16))
     assert means is not None
     w = np.empty(residuals.shape, np.float32)
-    for t, (step, mean) in enumerate(zip(residuals, means, strict=True)):
-        if t == 0:
-            w[0] = step.view(np.float32)
-            continue
-        p = _expected(w[max(0, t - 2) : t], coding)
-        q = np.broadcast_to(mean, step.shape).copy() if p is None else np.add(p, mean)
-        words = np.add(step, q.view(np.uint32), out=w[t].view(np.uint32))
-        words -= np.uint32(BIAS[4])
+    with np.errstate(all="ignore"):  # other residuals than `residual` makes may overflow
+        for t, (step, mean) in enumerate(zip(residuals, means, strict=True)):
+            if t == 0:
+                w[0] = step.view(np.float32)
+                continue
+            p = _expected(w[max(0, t - 2) : t], coding)
+            q = np.broadcast_to(mean, step.shape).copy() if p is None else np.add(p, mean)
+            words = np.add(step, q.view(np.uint32), out=w[t].view(np.uint32))
+            words -= np.uint32(BIAS[4])
     return w
 
 

@@ -17,9 +17,11 @@ from tests.support.fuzz.trainer import (
     checkpoint,
     config,
     read_checkpoint,
+    read_record,
     read_run,
     read_settings,
     read_sweep,
+    record,
     run,
     sweep,
 )
@@ -267,5 +269,6 @@ TARGETS = (
     Target("checkpoint", checkpoint, read_checkpoint, ("duckling_train.runs.checkpoint",)),
     Target("counts", lambda: {"c.parquet": _counts()}, _read_counts),
     Target("golden", _golden, _read_golden, ("duckling_data.verify.golden",)),
+    Target("record", record, read_record, ("duckling_train.recording.writer",)),
     Target("sweep", lambda: {"sweep.json": sweep()}, read_sweep, ("duckling_train.sweep.layout",)),
 )
