@@ -139,6 +139,10 @@ class Experiment:
         """
         if run is not None:
             return self._train_run(run, num_steps, callbacks, extras, overwrite=overwrite)
+        for name in extras:
+            if name in OF_A_RUN and name != "arithmetic":
+                instead = "a Recorder among the callbacks" if name in OF_THE_RECORD else "no such keyword"
+                raise InputError(f"{name} is a setting of a run: give run= the run's name, or {instead}")
         config = self._of_the_fast_engine(num_steps, callbacks, extras)
         if config is not None:
             tracker = LossTracker()

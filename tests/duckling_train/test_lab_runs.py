@@ -146,3 +146,12 @@ def test_a_call_is_advised_of_no_flag_and_a_command_is(tiny: Path, monkeypatch: 
         make_folder(tiny / "new", tiny / "new")
     with pytest.raises(OutsideError, match="free some or choose another --out"), naming_flags():
         make_folder(tiny / "new", tiny / "new")
+
+
+@pytest.mark.parametrize("extras", [{"record": "dead"}, {"checkpoint_steps": 5}, {"eval_steps": 2}], ids=str)
+def test_a_setting_of_a_run_is_refused_where_no_run_is_written(tiny: Path, extras: dict[str, Any]) -> None:
+    """It would be ignored."""
+    lab = open_tiny(tiny)
+    with pytest.raises(InputError, match=f"{next(iter(extras))} is a setting of a run: give run= the run's name"):
+        lab.train(2, **extras)
+    lab.train(2, run="recorded", **extras)
