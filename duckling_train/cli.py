@@ -94,7 +94,15 @@ def _in_a_line(run_dir: Path, summary: dict[str, Any]) -> str:
     losses = f"loss {summary['first_loss']:.4f} to {summary['last_loss']:.4f}"
     steps = f"step {summary['last_logged_step']:,} of {summary['steps']:,}"
     evaluated = f", validation loss {summary['validation']['loss']:.4f}" if summary["validation"] else ""
-    return f"{run_dir}: {losses} at {steps}{evaluated}, {summary['steps_per_second']:.1f} steps/s"
+    return f"{run_dir}: {losses} at {steps}{evaluated}, {summary['steps_per_second']:.1f} steps/s{_of_dead(summary)}"
+
+
+def _of_dead(summary: dict[str, Any]) -> str:
+    """Return what a run's dead rows did, as far as it is known, for its line."""
+    names = {"moved": "centroid_moved", "coherence": "coherence", "mass": "dead_mass"}
+    known = {word: (summary.get("dynamics") or {}).get(name) for word, name in names.items()}
+    told = [f"{word} {value:.3g}" for word, value in known.items() if value is not None]
+    return f"; dead rows: {', '.join(told)}" if told else ""
 
 
 def _train_seeds(

@@ -52,6 +52,7 @@ def undisturbed_run(undisturbed: tuple[Path, Ended], tmp_path_factory: pytest.Te
         "evaluation.jsonl",
         "model/model.safetensors",
         "metrics.jsonl",
+        "dynamics.jsonl",
         "loss.png",
         "samples.txt",
         "config.json",

@@ -26,8 +26,10 @@ NO_COLUMN = ("steps", "device", "n_inner")
 """Settings that have a column whether they differ or not, and what follows from another setting."""
 NO_LEARNING = {"engine", "logging_steps", *NOT_IN_THE_NAME} - {"steps", "seed"}
 """Settings without effect on what a run learns."""
+DYNAMICS = {"centroid": "centroid_norm", "radius": "radius_mean", "coherence": "coherence", "dead mass": "dead_mass"}
+"""What tables show of the dead rows: headings, and the columns of `dynamics.jsonl`."""
 NOTHING = "-"
-NUMBER = re.compile(r"-|[\d,.]+(e-\d+| of [\d,]+)?")
+NUMBER = re.compile(r"-|-?[\d,.]+(e-\d+| of [\d,]+)?")
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,11 @@ def validation_loss(run: RunRecord) -> float | None:
     return run.evaluations[-1]["loss"] if run.evaluations else None
 
 
+def dynamics_value(name: str) -> Callable[[RunRecord], Any]:
+    """Return the function that gives the last value of a column of a run's `dynamics.jsonl`, or None."""
+    return lambda run: (run.last_dynamics or {}).get(name)
+
+
 def comparison(run_dirs: Sequence[Path], out: Path) -> tuple[list[RunRecord], bool]:
     """Return the runs, each under a name of its own, and whether their losses were plotted to `out` (a PNG).
 
@@ -134,6 +141,8 @@ def table(runs: Sequence[RunRecord]) -> str:
     ]
     if any(run.evaluations for run in runs):
         columns.append(Column("validation loss", validation_loss, ".4f"))
+    if any(run.dynamics for run in runs):
+        columns += [Column(heading, dynamics_value(name), ".4g") for heading, name in DYNAMICS.items()]
     columns += [
         Column("steps/s", summarized("steps_per_second"), ",.1f"),
         Column("tokens/s", summarized("tokens_per_second"), ",.0f"),
@@ -155,7 +164,8 @@ def figures(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
             "parameters": summarized("parameters")(run), "step": run.steps[-1] if run.steps else None,
             "last_loss": run.losses[-1] if run.losses else None,
             "last_tenth": float(running_mean(run.losses)[-1]) if run.losses else None,
-            "validation_loss": validation_loss(run), "steps_per_second": summarized("steps_per_second")(run),
+            "validation_loss": validation_loss(run), "dynamics": run.last_dynamics,
+            "steps_per_second": summarized("steps_per_second")(run),
             "tokens_per_second": summarized("tokens_per_second")(run), "device": _device(run),
         }
         for run in runs

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import platform
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,10 @@ from duckling_train.engines.base import Checkpoint, DivergedError, Hook, Job
 from duckling_train.model import device_name
 from duckling_train.plot import loss_plot
 from duckling_train.processes import is_main_process
+from duckling_train.recording.light import DynamicsWriter
 from duckling_train.runs import layout
 from duckling_train.runs.generate import name_special_tokens, samples_text
-from duckling_train.runs.hooks import CheckpointWriter, Evaluator, MetricsWriter, Progress
+from duckling_train.runs.hooks import CheckpointWriter, Evaluator, MetricsWriter, Progress, append_line
 from duckling_train.runs.prepared import PreparedRun
 from duckling_train.runs.read import RunRecord, read_run
 from duckling_train.runs.recorded import budget_line, finish_record, recording_of
@@ -65,7 +67,7 @@ def run_together(runs: Sequence[PreparedRun], starts: Sequence[Checkpoint | None
     clock = Progress(config.steps, quiet=runs[0].quiet, start=start.step if start else 0, seconds=seconds)
     # Of several processes one would wait for the others: each is stopped where it is.
     one = held_stops("it ends after this step") if config.processes == 1 else contextlib.nullcontext()
-    hooks = [_hooks(each, clock) for each in runs]
+    hooks = [_hooks(each, job.model, clock) for each, job in zip(runs, jobs, strict=True)]
     try:
         with one:
             ends = engine.fit(jobs, hooks)
@@ -81,9 +83,12 @@ def run_together(runs: Sequence[PreparedRun], starts: Sequence[Checkpoint | None
     ]
 
 
-def _hooks(prepared: PreparedRun, clock: Progress) -> list[Hook]:
+def _hooks(prepared: PreparedRun, fresh: Model, clock: Progress) -> list[Hook]:
+    """Return what watches a run; `fresh` is its model as it was drawn, also where it resumes."""
     config, run_dir = prepared.config, prepared.run_dir
-    hooks: list[Hook] = [MetricsWriter(run_dir / layout.METRICS), clock, *prepared.hooks]
+    first, live = fresh.transformer.wte.weight, prepared.data.mapping["live_tokens"]
+    dynamics = DynamicsWriter(partial(append_line, run_dir / layout.DYNAMICS), first, live, config.logging_steps)
+    hooks: list[Hook] = [MetricsWriter(run_dir / layout.METRICS), dynamics, clock, *prepared.hooks]
     if config.record != "none":
         hooks.append(recording_of(config, prepared.data.mapping, prepared.inputs, run_dir))
     if prepared.validation is not None:
@@ -148,6 +153,7 @@ def _summary(prepared: PreparedRun, record: RunRecord, seconds: float, together:
         "last_loss": record.losses[-1],
         "last_logged_step": record.steps[-1],
         "validation": record.evaluations[-1] if record.evaluations else None,
+        "dynamics": record.last_dynamics,
         "tokens": tokens,
         "seconds": round(seconds, 3),
         "trained_together": together,

@@ -39,6 +39,7 @@ AGAIN = "train the run again with duckling-train --overwrite"
 RUNS = "runs"
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
+DYNAMICS = "dynamics.jsonl"
 EVALUATIONS = "evaluation.jsonl"
 CHECKPOINTS = "checkpoints"
 SUMMARY = "summary.json"
@@ -91,6 +92,7 @@ class Artifact:
 ARTIFACTS = (
     Artifact(CONFIG, "runs.train, before the first step"),
     Artifact(METRICS, "hook MetricsWriter", log=True),
+    Artifact(DYNAMICS, "hook DynamicsWriter", log=True),
     Artifact(EVALUATIONS, "hook Evaluator", log=True),
     Artifact(CHECKPOINTS, "hook CheckpointWriter", describe=None),
     Artifact(RECORD, "hook Recording, with --record"),

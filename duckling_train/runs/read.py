@@ -6,7 +6,7 @@ A finished run's files are the ones that it wrote, by the SHA-256 in its manifes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from duckling_data.base.files import read_bytes, refuse_linked
 from duckling_data.base.records import decode, read_record, short
 from duckling_data.base.strict_json import parse_json
 from duckling_train.runs import layout
-from duckling_train.runs.layout import AGAIN, CONFIG, EVALUATIONS, METRICS, RUNS, SUMMARY, RunManifest
+from duckling_train.runs.layout import AGAIN, CONFIG, DYNAMICS, EVALUATIONS, METRICS, RUNS, SUMMARY, RunManifest
 from duckling_train.settings import FIELDS, INPUTS, check_type
 
 NAMES_SHOWN = 8
-LOG_LIMIT = 32 << 20
-"""The largest log that is read, in bytes: some 300,000 lines."""
+LOG_LIMIT = 128 << 20
+"""The largest log that is read, in bytes: some 300,000 lines of the longest."""
 FIGURES = (
     "steps",
     "parameters",
@@ -38,6 +38,21 @@ FIGURES = (
 class _Line(msgspec.Struct):
     step: int
     loss: float
+
+
+class _DynamicsLine(msgspec.Struct):
+    step: int
+    centroid_norm: float | None = None
+    centroid_moved: float | None = None
+    radius_mean: float | None = None
+    radius_max: float | None = None
+    velocity: float | None = None
+    coherence: float | None = None
+    displacement_dead: float | None = None
+    displacement_live: float | None = None
+    dead_mass: float | None = None
+    isotropy: float | None = None
+    mean_shift: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +75,16 @@ class RunRecord:
     """`summary.json`, or None where the run has not come that far."""
     finished: bool
     """Whether the manifest, which comes last, is there."""
+    dynamics: list[dict[str, Any]] = field(default_factory=list, kw_only=True)
+    """The lines of `dynamics.jsonl`, as `recording/light.py` describes them. Empty where an earlier version trained."""
+
+    @property
+    def last_dynamics(self) -> dict[str, Any] | None:
+        """The last of these lines, with the last `isotropy` of them all; None where there are none."""
+        if not self.dynamics:
+            return None
+        known = [line["isotropy"] for line in self.dynamics if line.get("isotropy") is not None]
+        return {**self.dynamics[-1], "isotropy": known[-1] if known else None}
 
 
 def find_run(workspace: Path, run: str, *, links: bool = True) -> Path:
@@ -87,7 +112,7 @@ def read_run(path: Path) -> RunRecord:
     other damage, with the file and the line, and for a file of a finished run that is not the one that it wrote.
     """
     manifest = layout.read_manifest(path)
-    check_written(path, manifest, (CONFIG, METRICS, EVALUATIONS, SUMMARY))
+    check_written(path, manifest, (CONFIG, METRICS, DYNAMICS, EVALUATIONS, SUMMARY))
     settings = read_record(path / CONFIG, dict[str, Any], AGAIN)
     inputs = settings.pop(INPUTS, None)
     if not isinstance(inputs, dict | None):
@@ -97,14 +122,16 @@ def read_run(path: Path) -> RunRecord:
             check_type(path / CONFIG, name, value)
         elif isinstance(value, dict | list):
             raise InputError(f"{path / CONFIG}: {name} is {short(value)}; expected a single value")
-    metrics = _read_lines(path / METRICS, torn=manifest is None)
+    torn = manifest is None
+    metrics = _read_lines(path / METRICS, torn=torn)
     summary = read_record(path / SUMMARY, dict[str, Any], AGAIN) if (path / SUMMARY).exists() else None
     figures = {name: (summary or {}).get(name) for name in FIGURES}
     decode(figures, dict[str, float | None], str(path / SUMMARY), AGAIN)
+    decode({"dynamics": (summary or {}).get("dynamics")}, dict[str, _DynamicsLine | None], str(path / SUMMARY), AGAIN)
     return RunRecord(
         name=path.resolve().name, settings=settings, inputs=inputs or {}, steps=[line["step"] for line in metrics],
-        losses=[line["loss"] for line in metrics], evaluations=_read_lines(path / EVALUATIONS, torn=manifest is None),
-        summary=summary, finished=manifest is not None,
+        losses=[line["loss"] for line in metrics], evaluations=_read_lines(path / EVALUATIONS, torn=torn),
+        summary=summary, finished=not torn, dynamics=_read_lines(path / DYNAMICS, _DynamicsLine, torn=torn),
     )  # fmt: skip
 
 
@@ -128,8 +155,8 @@ def check_written(run_dir: Path, manifest: RunManifest | None, names: Sequence[s
         raise InputError(f"{fault}; duckling-train verify {run_dir} checks the whole run")
 
 
-def _read_lines(path: Path, *, torn: bool) -> list[dict[str, Any]]:
-    """Return a log's lines, each an object with a loss (a number) at a rising step; none where there is no file.
+def _read_lines(path: Path, kind: type[Any] = _Line, *, torn: bool) -> list[dict[str, Any]]:
+    """Return a log's lines, each an object of this kind at a rising step; none where there is no file.
 
     Where it may be `torn`, a last line without a line break is left out.
     """
@@ -143,12 +170,13 @@ def _read_lines(path: Path, *, torn: bool) -> list[dict[str, Any]]:
     for number, line in enumerate([*lines, rest] if rest and not torn else lines, 1):
         try:
             entry = parse_json(line)
-            msgspec.convert(entry, _Line, strict=True)
+            msgspec.convert(entry, kind, strict=True)
             if read and entry["step"] <= read[-1]["step"]:
                 raise ValueError("the step is not above the one before")
         except ValueError as error:  # of which msgspec's ValidationError is one
+            what = "a loss" if kind is _Line else "numbers or null"
             raise InputError(
-                f"{path}, line {number}: damaged; expected an object with a loss at a rising step"
+                f"{path}, line {number}: damaged; expected an object with {what} at a rising step"
             ) from error
         read.append(entry)
     return read

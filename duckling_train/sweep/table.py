@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from duckling_data.base.plotting import COLOURS, default_settings, png
-from duckling_train.compare.table import Column, csv_bytes, markdown, summarized, validation_loss
+from duckling_train.compare.table import (
+    DYNAMICS,
+    Column,
+    csv_bytes,
+    dynamics_value,
+    markdown,
+    summarized,
+    validation_loss,
+)
 from duckling_train.config import word
 from duckling_train.plot import LINES, MEAN, Curve, draw_losses, legend_columns
 from duckling_train.runs.read import RunRecord
@@ -56,6 +64,7 @@ def csv_table(rows: Sequence[Row]) -> bytes:
         _figure("last_logged_step", lambda run: run.steps[-1]),
         _figure("last_loss", lambda run: run.losses[-1]),
         _figure("validation_loss", validation_loss),
+        *(_figure(name, dynamics_value(name)) for name in DYNAMICS.values()),
         Column("failed", lambda row: row.failed),
     ]
     return csv_bytes(columns, rows)
@@ -79,6 +88,8 @@ def markdown_table(grid: Grid, rows: Sequence[Row]) -> str:
         columns.append(_figure("last", lambda run: f"{run.losses[-1]:.4f} ({run.steps[-1]:,})"))
     if any(run.evaluations for run in runs):
         columns.append(_figure("validation", validation_loss, ".4f"))
+    if any(run.dynamics for run in runs):
+        columns += [_figure(heading, dynamics_value(name), ".4g") for heading, name in DYNAMICS.items()]
     parts = [heading(grid), markdown(columns, rows)]
     if over := seed_table(grid, rows):
         parts += ["Mean ± standard deviation over the seeds:", over]

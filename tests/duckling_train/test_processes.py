@@ -103,7 +103,7 @@ def test_a_shared_run_resumes_to_the_same_bits(shared: Ran, tiny_workspace: Path
     assert (alone.returncode, "was started with 2 processes, not 1" in alone.stderr) == (2, True)
     done = torchrun("--resume", run_dir, "-w", tiny_workspace)
     assert done.returncode == 0, done.stderr
-    for name in ("metrics.jsonl", "model/model.safetensors"):
+    for name in ("metrics.jsonl", "dynamics.jsonl", "model/model.safetensors"):
         assert (run_dir / name).read_bytes() == (shared.run_dir / name).read_bytes()
 
 

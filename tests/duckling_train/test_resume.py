@@ -52,7 +52,8 @@ def undisturbed(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) 
 
 def assert_same_run(run_dir: Path, expected: Path, steps: int = STEPS) -> None:
     """Losses, weights, optimizer state, samples and plot: the same bytes."""
-    for name in ("metrics.jsonl", "config.json", "samples.txt", "loss.png", "model/model.safetensors"):
+    logs = ("metrics.jsonl", "dynamics.jsonl")
+    for name in (*logs, "config.json", "samples.txt", "loss.png", "model/model.safetensors"):
         assert (run_dir / name).read_bytes() == (expected / name).read_bytes(), name
     last = f"checkpoints/step-{steps:08d}"
     for name in ("weights.safetensors", "optimizer.safetensors"):

@@ -25,7 +25,8 @@ from tests.support.train import STEPS, Ran
 
 def test_run_holds_the_designs_files_and_nothing_else(run: Ran) -> None:
     assert {path.name for path in run.run_dir.iterdir()} == {
-        "config.json", "metrics.jsonl", "summary.json", "loss.png", "model", "samples.txt", "manifest.json",
+        "config.json", "metrics.jsonl", "dynamics.jsonl", "summary.json", "loss.png", "model", "samples.txt",
+        "manifest.json",
     }  # fmt: skip
 
 
@@ -46,7 +47,8 @@ def test_manifest_lists_every_file_with_its_hash_and_names_the_data(run: Ran, wo
 
 
 def test_no_path_or_clock_enters_the_deterministic_files(run: Ran, workspace: Path) -> None:
-    for name in ("config.json", "manifest.json", "metrics.jsonl", "model/config.json", "model/generation_config.json"):
+    logs = ("metrics.jsonl", "dynamics.jsonl")
+    for name in ("config.json", "manifest.json", *logs, "model/config.json", "model/generation_config.json"):
         text = (run.run_dir / name).read_text()
         assert str(workspace) not in text
         assert str(run.run_dir) not in text

@@ -65,6 +65,7 @@ class CallbackWatcher(Watcher, TrainerHook):
 
 def watched(engine: str, *hooks: Watcher, **settings: Any) -> tuple[Watcher, ...]:
     """Train a run for each hook, of seeds that count from 0, together. Returns the hooks."""
+    torch.set_num_threads(1)
     made = load_engine(engine)
     configs = [
         made.checked(dataclasses.replace(CONFIG, engine=engine, seed=seed, **settings)) for seed in range(len(hooks))

@@ -59,6 +59,7 @@ def made(point: Point, **summary: Any) -> Row:
         summary={"parameters": 1510912, "steps_per_second": 75.5, "tokens_per_second": 77312.0, "threads": 2,
                  "device_name": "a CPU", **summary},
         finished=True,
+        dynamics=[{"step": 60, "centroid_norm": 0.0123456, "radius_mean": 0.226, "coherence": -0.5, "dead_mass": None}],
     )  # fmt: skip
     return Row(point, record, Outcome(1))
 
@@ -68,17 +69,18 @@ def test_tables_are_these() -> None:
     rows = [made(grid.points[0]), Row(grid.points[1], None, Outcome(1, "the loss is nan at step 2", 2))]
     assert csv_table(rows).decode().splitlines() == [
         "run,layers,parameters,steps_per_second,tokens_per_second,jobs,loss_1,loss_50,last_logged_step,last_loss,"
-        "validation_loss,failed",
-        "steps-60-seed-42,2,1510912,75.5,77312.0,1,9.0,8.5,60,8.25,8.125,",
-        "steps-60-seed-42-layers-4,4,,,,1,,,,,,the loss is nan at step 2",
+        "validation_loss,centroid_norm,radius_mean,coherence,dead_mass,failed",
+        "steps-60-seed-42,2,1510912,75.5,77312.0,1,9.0,8.5,60,8.25,8.125,0.0123456,0.226,-0.5,,",
+        "steps-60-seed-42-layers-4,4,,,,1,,,,,,,,,,the loss is nan at step 2",
     ]
     assert markdown_table(grid, rows).splitlines() == [
         "2 runs: layers 2, 4; all with steps 60, seed 42; else Duckling II's settings.",
         "",
-        "| layers | parameters | steps/s | tokens/s | 1 | 50 | 60 | validation |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-        "| 2 | 1,510,912 | 75.5 | 77,312 | 9.0000 | 8.5000 | 8.2500 | 8.1250 |",
-        "| 4 | failed |  |  |  |  |  |  |",
+        "| layers | parameters | steps/s | tokens/s | 1 | 50 | 60 | validation "
+        "| centroid | radius | coherence | dead mass |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| 2 | 1,510,912 | 75.5 | 77,312 | 9.0000 | 8.5000 | 8.2500 | 8.1250 | 0.01235 | 0.226 | -0.5 |  |",
+        "| 4 | failed |  |  |  |  |  |  |  |  |  |  |",
         "",
         "Failed:",
         "",

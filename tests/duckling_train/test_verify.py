@@ -21,8 +21,9 @@ from tests.support.train import TINY_SHAPE, duckling_train
 STEPS = 25
 LAST = f"checkpoints/step-{STEPS:08d}"
 FILES = [
-    "config.json", "metrics.jsonl", "summary.json", "loss.png", "samples.txt", "model/model.safetensors",
-    "model/config.json", "model/generation_config.json", "model/token_mapping.json", "model/tokenizer_config.json",
+    "config.json", "metrics.jsonl", "dynamics.jsonl", "summary.json", "loss.png", "samples.txt",
+    "model/model.safetensors", "model/config.json", "model/generation_config.json", "model/token_mapping.json",
+    "model/tokenizer_config.json",
 ]  # fmt: skip
 CHECKPOINT = [f"{LAST}/{name}" for name in ("weights.safetensors", "optimizer.safetensors")]
 
@@ -76,7 +77,7 @@ def test_a_good_run_passes_by_name_with_its_workspaces_data(once: Path, capsys: 
     said = capsys.readouterr()
     assert (end.value.code, said.err) == (0, "")
     lines = dict(line.split(maxsplit=1) for line in said.out.splitlines())
-    assert lines["files"] == "ok: 11 files, none missing, none added"
+    assert lines["files"] == "ok: 12 files, none missing, none added"
     assert lines["checkpoints"] == "ok: 3 whole"
     assert lines["logs"] == "ok: 3 losses, all finite"  # of steps 1, 10, 20
     assert lines["model"].endswith("64 of 512 embedding rows are dead")

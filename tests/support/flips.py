@@ -15,7 +15,7 @@ from tests.support.train import TINY_SHAPE, duckling_train
 
 WORKSPACE_RECORDS = ("manifest.json", "SHA256SUMS", "corpus/source.json", "tokenized_dataset/state.json",
                      "tokenized_dataset/dataset_info.json", "token_mapping.json")  # fmt: skip
-RUN_RECORDS = ("manifest.json", "config.json", "summary.json", "metrics.jsonl", "evaluation.jsonl",
+RUN_RECORDS = ("manifest.json", "config.json", "summary.json", "metrics.jsonl", "evaluation.jsonl", "dynamics.jsonl",
                "checkpoints/step-00000001/checkpoint.json", "model/config.json", "model/tokenizer_config.json",
                "model/generation_config.json")  # fmt: skip
 

@@ -28,7 +28,8 @@ def run() -> dict[str, bytes]:
     lines = [{"step": step, "loss": 9.0 / step, "learning_rate": 1e-4, "grad_norm": 1.5} for step in range(1, 9)]
     log = "".join(json.dumps(line) + "\n" for line in lines).encode()
     summary = {"parameters": 1510912, "steps_per_second": 7.5, "tokens_per_second": 3840, "device_name": "cpu"}
-    files = {"config.json": config(), "metrics.jsonl": log, "evaluation.jsonl": log}
+    dead = json.dumps({"step": 1, "centroid_norm": 0.1, "coherence": None, "isotropy": 0.5}).encode() + b"\n"
+    files = {"config.json": config(), "metrics.jsonl": log, "evaluation.jsonl": log, "dynamics.jsonl": dead}
     files["summary.json"] = json.dumps(summary).encode()
     files["manifest.json"] = json.dumps({"format": 1, "files": described(files)}).encode()
     return {f"run/{name}": content for name, content in files.items()}
