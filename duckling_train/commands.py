@@ -174,4 +174,36 @@ def verify(context: click.Context, /, run: str, workspace: Path, as_json: bool, 
     print_checks(verify_run(run_dir, workspace, Reporter(quiet)), as_json=as_json, quiet=quiet)
 
 
-COMMANDS = (generate, compare, list_runs, template, sweep, verify)
+@click.command("inspect-embedding")
+@click.argument("path", metavar="PATH|RUN")
+@click.option("--unused", metavar="IDS", help="Ids known to be unused, as 50257:50304,123; the end of a range is left "
+              "out.  [default: those that the tokenizer shows]")  # fmt: skip
+@click.option("--tensor", metavar="NAME", help="The matrix.  [default: the embedding, and the output matrix]")
+@click.option("--top", type=click.IntRange(min=0), default=10, metavar="N", help="Ids and groups that each list shows.")
+@options.workspace
+@JSON
+@options.verbosity
+def inspect_embedding(
+    path: str, unused: str | None, tensor: str | None, top: int, workspace: Path, as_json: bool, quiet: bool
+) -> None:
+    """Measure the embedding of any model in safetensors, or of a RUN: by path, or by name in the workspace.
+
+    A file, or a directory with model.safetensors or with an index of several; bf16, fp16 or float32, tied or not. Shown
+    are the rows' norms and mean, groups of identical rows (black holes), and lattice components. Where unused ids are
+    known, the indicators of under-trained tokens (Land & Bartolo 2024) rank all others.
+
+    Unused ids are proposed where the directory has a tokenizer: ids without a token, tokens that no text leads to,
+    tokens that no merge makes. No code of the model is run, and no pickle is opened.
+    """
+    from duckling_data.base.progress import Reporter
+    from duckling_train.embedding.figures import inspect
+    from duckling_train.embedding.place import place_of
+    from duckling_train.embedding.text import text_of
+    from duckling_train.ids import read_ids
+
+    ids = read_ids(unused, "--unused") if unused is not None else None
+    found = inspect(place_of(workspace, path), tensor=tensor, unused=ids, top=top, reporter=Reporter(quiet))
+    click.echo(json_text(found.json()) if as_json else text_of(found, top))
+
+
+COMMANDS = (generate, compare, list_runs, template, sweep, verify, inspect_embedding)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from duckling_data.base.errors import InputError
 from duckling_data.base.records import short
 
-MAX_ID = 2**31
+MAX_DIGITS = 9
+"""Of an id: no vocabulary has more."""
 
 
 def read_ids(text: str, what: str) -> list[range]:
@@ -18,7 +19,7 @@ def read_ids(text: str, what: str) -> list[range]:
 
 def _read(part: str, text: str, what: str) -> range:
     ends = part.split(":")
-    if len(ends) > 2 or not all(end.isdecimal() and end.isascii() and int(end) <= MAX_ID for end in ends):
+    if len(ends) > 2 or not all(end.isdecimal() and end.isascii() and len(end) <= MAX_DIGITS for end in ends):
         raise InputError(f"{what} is {short(text)}; expected ids and ranges FIRST:END, as in 6144:6200,7")
     first, end = int(ends[0]), int(ends[-1]) + (len(ends) == 1)
     if end <= first:

@@ -18,7 +18,7 @@ ORDER = {
     ],
     "duckling_train": [
         *("ids", "config", "settings", "processes", "data", "precision", "optimizers", "model", "gpt2", "plot"),
-        *("engines", "recording", "dynamics", "runs", "compare", "sweep", "report"),
+        *("engines", "recording", "dynamics", "runs", "embedding", "compare", "sweep", "report"),
         *("experiment", "opened", "template", "options", "commands", "cli", "__main__"),
     ],
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from duckling_train.runs.open import open_model
 from duckling_train.runs.resume import resume
 from duckling_train.runs.verify import verify_run
 from tests.support import forked
+from tests.support.headers import HEADERS
 from tests.support.train import TINY_SHAPE
 
 CLI = "duckling_train.cli"
@@ -120,30 +120,6 @@ def test_tensors_that_are_not_the_models_are_named(
     path.write_bytes(safetensors.torch.save(edit(safetensors.torch.load_file(path))))
     sign(stopped / STEP)
     assert_refused(stopped, tiny_workspace, path.name, says)
-
-
-def raw(header: bytes, data: bytes = b"", length: int | None = None) -> bytes:
-    return struct.pack("<Q", len(header) if length is None else length) + header + data
-
-
-def entry(**changes: Any) -> dict[str, Any]:
-    return {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} | changes
-
-
-HEADERS = [
-    b"",
-    b"\x00" * 7,
-    raw(b"{}", length=2**63),
-    raw(b"{}", length=10**8 + 1),
-    raw(b"[" * 100_000),
-    raw(b'{"a":' * 100_000),
-    raw(json.dumps({"a": entry(), "b": entry()}).encode(), bytes(8)),  # one place for two tensors
-    raw(json.dumps({"a": entry(data_offsets=[8, 0])}).encode(), bytes(8)),
-    raw(json.dumps({"a": entry()}).encode(), bytes(7)),
-    raw(json.dumps({"a": entry()}).encode(), bytes(9)),
-    raw(json.dumps({"a": entry(shape=[2**62, 2**62])}).encode(), bytes(8)),
-    raw(json.dumps({"a": entry(dtype="\x1b[31mred")}).encode(), bytes(8)),
-]
 
 
 @pytest.mark.parametrize("content", HEADERS, ids=range(len(HEADERS)))

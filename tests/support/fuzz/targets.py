@@ -16,7 +16,9 @@ from typing import Any
 from tests.support.fuzz.trainer import (
     checkpoint,
     config,
+    embedding,
     read_checkpoint,
+    read_embedding,
     read_record,
     read_run,
     read_settings,
@@ -270,5 +272,6 @@ TARGETS = (
     Target("counts", lambda: {"c.parquet": _counts()}, _read_counts),
     Target("golden", _golden, _read_golden, ("duckling_data.verify.golden",)),
     Target("record", record, read_record, ("duckling_train.recording.writer",)),
+    Target("embedding", embedding, read_embedding, ("duckling_train.embedding.figures",)),
     Target("sweep", lambda: {"sweep.json": sweep()}, read_sweep, ("duckling_train.sweep.layout",)),
 )

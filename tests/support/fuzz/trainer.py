@@ -156,3 +156,30 @@ def read_record(folder: Path, name: str) -> None:
     record = Record.open(folder / "record")
     for tensor in record.tensors:
         _ = record[tensor][:]
+
+
+def embedding() -> dict[str, bytes]:
+    """Return a model's embedding with its index and tokenizer."""
+    import torch
+    from safetensors.torch import save
+
+    name, file = "model.embed_tokens.weight", "part.safetensors"
+    vocabulary = {token: number for number, token in enumerate(["<unk>", "a", "b", "ab", "\u2581", "qz"])}
+    model = {"type": "BPE", "unk_token": "<unk>", "byte_fallback": True, "vocab": vocabulary, "merges": [["a", "b"]]}
+    added = {"id": 6, "content": "<pad>", "single_word": False, "lstrip": False, "rstrip": False}
+    decoder = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True}
+    parts = {"pre_tokenizer": decoder, "decoder": decoder, "model": model}
+    tokenizer = {"version": "1.0", "added_tokens": [added | {"normalized": False, "special": True}], **parts}
+    return {
+        file: save({name: torch.arange(40.0).reshape(8, 5).bfloat16(), "norm": torch.ones(5)}),
+        "model.safetensors.index.json": json.dumps({"weight_map": {name: file, "norm": file}}).encode(),
+        "tokenizer.json": json.dumps(tokenizer).encode(),
+    }
+
+
+def read_embedding(folder: Path, name: str) -> None:
+    """Inspect a model's embedding, and show it."""
+    from duckling_train.embedding.figures import inspect
+    from duckling_train.embedding.text import text_of
+
+    text_of(inspect(folder), 3)

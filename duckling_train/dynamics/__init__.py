@@ -1,0 +1,1 @@
+"""What is measured of a recorded run: how the rows of W move, and the dead ones above all."""
