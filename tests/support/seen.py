@@ -1,22 +1,24 @@
-"""What a hook sees of a small training run of the fast engine, kept step by step."""
+"""What a hook sees of a small training run of either engine, kept step by step."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import safetensors.torch
 import torch
 
 from duckling_data.rows.read import Rows
 from duckling_train.config import TrainConfig
 from duckling_train.data import PackedRows
-from duckling_train.engines import load_engine
-from duckling_train.engines.base import GRADIENT, HIDDEN, Hook, Job, StepView
+from duckling_train.engines import FAST, REFERENCE, load_engine
+from duckling_train.engines.base import GRADIENT, GRADIENT_PARTS, HIDDEN, Hook, Job, StepView
 from duckling_train.engines.state import OPTIMIZER
 
 LIVE, VOCABULARY, WIDTH, CONTEXT = 192, 256, 32, 48
@@ -25,6 +27,8 @@ SMALL = TrainConfig(
     learning_rate=1e-3, device="cpu", threads=1,
 )  # fmt: skip
 Change = Callable[[Any], None]
+ON_BOTH = pytest.mark.parametrize("engine", [FAST, REFERENCE])
+"""Marks a test of what both engines obey."""
 
 
 def numbers(count: int = 16) -> Any:
@@ -35,11 +39,12 @@ def numbers(count: int = 16) -> Any:
 class Seen(Hook):
     """Keeps W from before the first step on, and of each step what the view shows, the moments of all weights too."""
 
-    needs = frozenset({GRADIENT, HIDDEN})
+    needs = frozenset({GRADIENT, GRADIENT_PARTS, HIDDEN})
 
     def __init__(self) -> None:
         self.matrices: list[torch.Tensor] = []
         self.gradients: list[torch.Tensor] = []
+        self.parts: list[tuple[torch.Tensor, ...]] = []
         self.hidden: list[torch.Tensor] = []
         self.losses: list[float] = []
         self.states: list[dict[str, torch.Tensor]] = []
@@ -49,10 +54,12 @@ class Seen(Hook):
 
     def step(self, view: StepView) -> None:
         assert view.gradient is not None
+        assert view.gradient_parts is not None
         assert view.hidden is not None
         assert view.loss is not None
         self.matrices.append(view.W.clone())
         self.gradients.append(view.gradient.clone())
+        self.parts.append(tuple(part.clone() for part in view.gradient_parts))
         self.hidden.append(view.hidden.clone())
         self.losses.append(view.loss)
         self.states.append(safetensors.torch.load(view.state().files[OPTIMIZER]))
@@ -72,15 +79,24 @@ class Seen(Hook):
 
 
 def trained(config: TrainConfig = SMALL, rows: Any = None, change: Change | None = None, **settings: Any) -> Seen:
-    """Train a model, its first weights changed by `change`. Returns what its hook saw."""
-    engine, seen = load_engine("fast"), Seen()
-    config = engine.checked(dataclasses.replace(config, **settings))
-    model = engine.build(config)
-    if change is not None:
-        with torch.no_grad():
-            change(model)
-    rows = PackedRows(Rows([numbers() if rows is None else rows]))
-    assert engine.fit([Job(config, model, rows, Path("unused"))], [[seen]]) == [None]
+    """Train a model by the config's engine, its first weights changed by `change`. Returns what its hook saw."""
+    (seen,) = trained_at_once([dataclasses.replace(config, **settings)], rows, change)
+    return seen
+
+
+def trained_at_once(configs: Sequence[TrainConfig], rows: Any = None, change: Change | None = None) -> list[Seen]:
+    """Train models of these configs, of one engine, by one call of it. Returns what the hook of each saw."""
+    engine = load_engine(configs[0].engine)
+    packed = PackedRows(Rows([numbers() if rows is None else rows]))
+    jobs, seen = [], [Seen() for _ in configs]
+    with tempfile.TemporaryDirectory() as folder:
+        for number, config in enumerate(map(engine.checked, configs)):
+            model = engine.build(config)
+            if change is not None:
+                with torch.no_grad():
+                    change(model)
+            jobs.append(Job(config, model, packed, Path(folder) / str(number)))
+        assert engine.fit(jobs, [[one] for one in seen]) == [None] * len(jobs)
     return seen
 
 
