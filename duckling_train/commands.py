@@ -206,4 +206,39 @@ def inspect_embedding(
     click.echo(json_text(found.json()) if as_json else text_of(found, top))
 
 
-COMMANDS = (generate, compare, list_runs, template, sweep, verify, inspect_embedding)
+@click.command()
+@click.argument("run", metavar="RUN")
+@flag("--around", help="Leave out the steps whose files are missing or damaged, instead of refusing the record.")
+@options.workspace
+@JSON
+@options.verbosity
+@click.pass_context
+def measure(context: click.Context, /, run: str, around: bool, workspace: Path, as_json: bool, quiet: bool) -> None:
+    """Measure how the rows of W moved in RUN, which was trained with --record.
+
+    RUN is a run's directory, or its name in the workspace. Its directory gets measures.parquet, a row for each recorded
+    step, and rows.parquet, a row for each recorded token; earlier ones are replaced. docs/dynamics.md describes the
+    columns. A run that still trains is measured as far as it has come.
+    """
+    from duckling_data.base.memory import keep_freed_memory
+
+    keep_freed_memory()
+    from duckling_data.base.progress import Reporter
+    from duckling_train.runs.layout import MEASURED_ROWS, MEASURES
+    from duckling_train.runs.measured import in_words, measure_run
+    from duckling_train.runs.read import find_run
+    from duckling_train.runs.resume import workspace_of
+
+    run_dir = find_run(workspace, run, links=False)
+    if not options.given(context, "workspace"):
+        workspace = workspace_of(run_dir, workspace)
+    found = measure_run(run_dir, workspace, Reporter(quiet), around=around)
+    if as_json:
+        click.echo(json_text(found.summary))
+    elif not quiet:
+        click.echo(in_words(found.summary))
+    if not quiet:
+        click.echo(printable(f"{run_dir}: {MEASURES}, {MEASURED_ROWS}"), err=True)
+
+
+COMMANDS = (generate, compare, list_runs, template, sweep, verify, measure, inspect_embedding)

@@ -48,6 +48,7 @@ MODEL = "model"
 WEIGHTS = "model.safetensors"
 SAMPLES = "samples.txt"
 RECORD = "record.zarr"
+MEASURES, MEASURED_ROWS = "measures.parquet", "rows.parquet"
 MANIFEST = "manifest.json"
 MODEL_CARD = "README.md"
 HOW_TO_OPEN = b"""# A model of Duckling
@@ -102,6 +103,9 @@ ARTIFACTS = (
     Artifact(SUMMARY, "runs.fit, after the last step"),
     # The names and bytes of TensorBoard's files hold the clock.
     Artifact(TENSORBOARD, "the Trainer, with --report-to tensorboard", describe=None),
+    # Made after the manifest, and made again at will: they follow from the record.
+    Artifact(MEASURES, "duckling-train measure", describe=None),
+    Artifact(MEASURED_ROWS, "duckling-train measure", describe=None),
     Artifact(MANIFEST, "runs.fit, last", describe=None),
 )
 """What a run writes, in this order."""

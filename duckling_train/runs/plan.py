@@ -13,6 +13,9 @@ from duckling_train.runs import layout
 from duckling_train.runs.prepared import prepare, resolve
 from duckling_train.runs.recorded import budget_line
 
+UNSAID = (layout.TENSORBOARD, layout.MEASURES, layout.MEASURED_ROWS)
+"""Artifacts that a training run need not write."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -49,5 +52,5 @@ def plan(config: TrainConfig, workspace: Path, run_dir: Path, *, overwrite: bool
         refused.append(str(error))
     if config.record != "none" and not refused:
         dataset += f"\n{budget_line(config, data.mapping, run_dir)}"
-    names = ", ".join(artifact.name for artifact in layout.ARTIFACTS if artifact.name != layout.TENSORBOARD)
+    names = ", ".join(artifact.name for artifact in layout.ARTIFACTS if artifact.name not in UNSAID)
     return Plan(config, dataset, f"{run_dir}: {names}", tuple(refused))

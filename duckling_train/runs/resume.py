@@ -121,7 +121,8 @@ def _why_it_ends(run_dir: Path, config: TrainConfig) -> str:
 def _write_changed(run_dir: Path, config: TrainConfig, inputs: dict[str, Any], *, longer: bool) -> None:
     """Write the run's settings anew. Of a run that goes on, what it made at its end is removed first."""
     # The manifest comes first: without it, the run resumes from its last checkpoint, whatever else is there.
-    for name in (layout.MANIFEST, layout.SUMMARY, layout.PLOT, layout.SAMPLES, layout.MODEL) if longer else ():
+    ends = layout.MANIFEST, layout.SUMMARY, layout.PLOT, layout.SAMPLES, layout.MODEL
+    for name in (*ends, layout.MEASURES, layout.MEASURED_ROWS) if longer else ():
         remove(run_dir / name)
     write_json(run_dir / layout.CONFIG, {**config.resolved(), INPUTS: inputs})
 
