@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from duckling_data.base.errors import InputError
+from duckling_data.base.progress import nothing
 from duckling_train.dynamics.arrays import Flags, Floats, Integers, cosine, dot, double, ratio, refuse_non_finite
 
 PIECE = 1 << 22
@@ -23,12 +25,14 @@ class Behaviour(NamedTuple):
     """At how many positions each dead row has the largest probability of all, int64[dead]; the first one of a tie."""
 
 
-def behaviour(hidden: npt.NDArray[Any], w: npt.NDArray[Any], dead: Flags) -> Behaviour:
+def behaviour(
+    hidden: npt.NDArray[Any], w: npt.NDArray[Any], dead: Flags, done: Callable[[int], object] = nothing
+) -> Behaviour:
     """Return how probable each dead row is at best, and how often it is the most probable of all.
 
     `hidden` are final hidden states after `ln_f`, [positions, width], of a validation set; `w` is the softmax matrix,
-    [vocabulary, width], and `dead` is bool[vocabulary]. Raises InputError for shapes that do not fit and for what is
-    not finite.
+    [vocabulary, width], and `dead` is bool[vocabulary]. `done` is told how many positions were seen, piece by piece.
+    Raises InputError for shapes that do not fit and for what is not finite.
     """
     if hidden.ndim != 2 or w.ndim != 2 or hidden.shape[1] != w.shape[1] or dead.shape != w.shape[:1]:
         raise InputError(f"hidden {hidden.shape}, W {w.shape}, dead {dead.shape}: expected [n, D], [V, D] and [V].")
@@ -42,6 +46,7 @@ def behaviour(hidden: npt.NDArray[Any], w: npt.NDArray[Any], dead: Flags) -> Beh
         np.exp(logits, out=logits)
         logits /= logits.sum(axis=1, keepdims=True)
         np.maximum(largest, logits[:, ids].max(axis=0, initial=0.0), out=largest)
+        done(len(logits))
     return Behaviour(largest, counted[ids])
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from duckling_train.dynamics.detectability import OF_MEANS, REFERENCES
 from duckling_train.dynamics.frequency import BANDS
+from duckling_train.dynamics.indicators import NAMES
 
 BAND_NUMBERS = range(1, BANDS + 1)
 
@@ -21,6 +23,22 @@ class Column(NamedTuple):
     unit: str
     """Empty for a number without one."""
     meaning: str
+
+
+def _detected() -> list[Column]:
+    """Return the columns of how well each indicator finds the dead rows, and of the indicators themselves."""
+    of_norm = "the plain norm, long rows last; at up to 30 equally spaced steps"
+    found = [Column("auroc_norm", "", f"AUROC of dead rows against live ones by {of_norm}"),
+             Column("precision_norm", "", f"share of dead rows among as many lowest values of {of_norm}")]  # fmt: skip
+    for references in REFERENCES:
+        given = f"given {references} dead ids; at the same steps" if references > 1 else "given 1 dead id; likewise"
+        for name in NAMES:
+            found.append(Column(f"auroc_{name}_{references}", "", f"AUROC by the indicator {name}, {given}"))
+            found.append(Column(f"precision_{name}_{references}", "", f"precision by {name}, {given}"))
+    given = f"given {OF_MEANS} dead ids; likewise"
+    for name in NAMES:
+        found += [Column(f"{name}_{kind}", "", f"mean {name} of the {kind} rows, {given}") for kind in ("dead", "live")]
+    return found
 
 
 def _bands(name: str, meaning: str) -> list[Column]:
@@ -62,6 +80,7 @@ STEP_COLUMNS = (
     # Black holes and lattice components
     Column("identical_fraction", "", "share of the dead rows with the same bits as another; at equally spaced steps"),
     Column("identical_fraction_bf16", "", "share of them with the same bits as another in bf16; at the same steps"),
+    Column("adjacent_black_holes", "", "pairs of groups of such rows in bf16 with L∞ = 1 between them; likewise"),
     Column("lattice_components", "", "number of groups of dead rows joined where L∞ between them is ≤ 1; likewise"),
     Column("lattice_largest_component", "rows", "dead rows in the largest of them; likewise"),
     # Shape
@@ -94,6 +113,7 @@ STEP_COLUMNS = (
     *_bands("memory", "mean cosine of a live row's W − μ with its first"),
     Column("output_share_dead", "", "mean ‖g_out‖ / (‖g_in‖ + ‖g_out‖) of the dead rows"),
     *_bands("output_share", "mean of it over live rows"),
+    *_detected(),
 )
 """A row a recorded step."""
 
@@ -122,6 +142,7 @@ ROW_COLUMNS = (
     Column("inertia", "", "lag-1 correlation of a dead row's deviation from the mean Δ"),
     Column("identical_rows", "rows", "recorded rows with its bits at the last recorded step, itself among them"),
     Column("identical_rows_bf16", "rows", "the same in bf16"),
+    Column("adjacent_rows", "rows", "recorded rows at a lattice distance of L∞ = 1 then"),
     Column("component_rows", "rows", "recorded rows of its lattice component then, itself among them"),
 )
 """A row a recorded token."""
@@ -130,5 +151,7 @@ TOKEN_COLUMNS = (
     Column("gpt2_id", "", "the GPT-2 token of a live id"),
     Column("token", "", "its text; bytes that are no UTF-8 are replaced"),
     Column("count", "", "how often it was counted in the corpus; null where the run's workspace is not at hand"),
+    Column("largest_probability", "", "largest probability of a dead row over the positions of the validation rows"),
+    Column("argmax_positions", "positions", "at how many of them it is the most probable row of all"),
 )
 """What `duckling-train measure` adds to a row a token."""

@@ -20,6 +20,8 @@ from duckling_train.dynamics.rows import SMALL, Done, Float64, Ids, Rows, blocks
 
 REFERENCES = (1, 8, 64)
 """The numbers of reference ids that detectability is measured with."""
+OF_MEANS = 8
+"""The number of reference ids that mean values of the indicators are given for."""
 NORM = "norm"
 """The name of the plain norm, which needs no reference ids."""
 

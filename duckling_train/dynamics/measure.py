@@ -30,6 +30,8 @@ COSTLY = 1000
 """At how many steps, at most, eigenvalues are computed."""
 THREADS = 4
 """How many measure, at most, unless more are asked for: one thread decodes, and keeps no more of them busy."""
+COSTLIEST = 30
+"""At how many steps, at most, the indicators of under-trained tokens are: a fifth of a second each."""
 OTHERS = ("grad_in", "grad_out", "exp_avg_sq", "h_mean", "p_dead")
 """The tensors besides W that columns follow from."""
 
@@ -136,12 +138,18 @@ def _setting(record: Record, training: Training, cuts: Cuts, costly: int) -> Set
             known = f"the learning rates of {len(training.learning_rates)} steps"
             raise InputError(f"{known}; expected those of all {steps[-1]} up to the last recorded one.")
         rates[1:] = training.learning_rates[: int(steps[-1])]
-    chosen = np.zeros(len(steps), np.bool_)
-    chosen[np.linspace(0, len(steps) - 1, min(costly, len(steps))).astype(np.int64)] = True
     return Setting(
         steps=steps, dead=dead, whole=len(dead) == training.vocabulary, first=record.W[0], rates=rates,
-        weight_decay=training.weight_decay, beta2=training.beta2, costly=chosen, axes=_axes(record), cuts=cuts,
+        weight_decay=training.weight_decay, beta2=training.beta2, costly=_spaced(len(steps), costly),
+        costliest=_spaced(len(steps), min(costly, COSTLIEST)), axes=_axes(record), cuts=cuts,
     )  # fmt: skip
+
+
+def _spaced(count: int, most: int) -> Flags:
+    """Return which of so many steps are chosen: at most so many, equally spaced, the first and the last among them."""
+    chosen = np.zeros(count, np.bool_)
+    chosen[np.linspace(0, count - 1, min(most, count)).astype(np.int64)] = True
+    return chosen
 
 
 def _axes(record: Record) -> Floats | None:

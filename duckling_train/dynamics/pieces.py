@@ -64,6 +64,8 @@ def measure_piece(setting: Setting, piece: Piece) -> Measured:
         values = columns.of_rows(setting, new) | columns.of_all(setting, new, costly=costly)
         if costly:
             values |= columns.of_groups(rows[setting.dead_rows])
+        if setting.costliest[number]:
+            values |= columns.of_indicators(setting, rows)
         if old is not None:
             move = Move(setting, old, new)
             values |= columns.of_move(setting, move, last, number)

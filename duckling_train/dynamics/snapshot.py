@@ -42,6 +42,8 @@ class Setting:
     beta2: float
     costly: Flags
     """The steps at which eigenvalues are computed."""
+    costliest: Flags
+    """The steps at which indicators are."""
     axes: Floats | None
     """The directions of the tracer view."""
     cuts: Cuts

@@ -15,6 +15,7 @@ from duckling_train.dynamics.columns import ROW_COLUMNS, STEP_COLUMNS
 from duckling_train.dynamics.components import lattice_components
 from duckling_train.dynamics.initialisation import memory
 from duckling_train.dynamics.lattice import bf16_bits
+from duckling_train.dynamics.neighbours import near_pairs
 from duckling_train.dynamics.snapshot import Setting
 from duckling_train.dynamics.totals import Fates, Totals
 
@@ -97,7 +98,7 @@ def _curve(setting: Setting, fates: Fates) -> survival.Survival:
 
 
 def _groups(last: npt.NDArray[np.float32]) -> Table:
-    """Return how many rows each row is equal to, in float32 and in bf16, and joined with; itself counts."""
+    """Return how many rows each row is equal to, in float32 and in bf16, adjacent to, and joined with."""
     groups = {"identical_rows": black_holes(last), "identical_rows_bf16": black_holes(last, bf16_bits)}
     found: Table = {}
     for name, members in groups.items():
@@ -105,7 +106,10 @@ def _groups(last: npt.NDArray[np.float32]) -> Table:
         for group in members:
             found[name][group] = len(group)
     joined = lattice_components(last, groups["identical_rows_bf16"])
-    return found | {"component_rows": joined.sizes[joined.labels]}
+    beside = np.zeros(len(last), np.int64)
+    for first, second, apart in near_pairs(last, np.arange(len(last))):
+        beside += np.bincount(np.concatenate([first[apart == 1], second[apart == 1]]), minlength=len(last))
+    return found | {"adjacent_rows": beside, "component_rows": joined.sizes[joined.labels]}
 
 
 def _memory(setting: Setting, last: Floats) -> Floats:

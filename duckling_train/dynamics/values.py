@@ -9,9 +9,11 @@ import numpy.typing as npt
 
 from duckling_train.dynamics import behaviour, bulk, displacement, forces, frequency, mean_shift, shape, zero_sum
 from duckling_train.dynamics.arrays import Floats, double, mean, norm
-from duckling_train.dynamics.black_holes import black_holes
+from duckling_train.dynamics.black_holes import adjacent_groups, black_holes
 from duckling_train.dynamics.coherence import coherence
 from duckling_train.dynamics.components import lattice_components
+from duckling_train.dynamics.detectability import NORM, OF_MEANS, detectability
+from duckling_train.dynamics.indicators import NAMES, basis, indicators
 from duckling_train.dynamics.initialisation import memory
 from duckling_train.dynamics.lattice import bf16_bits
 from duckling_train.dynamics.snapshot import Move, Setting, Snapshot
@@ -47,9 +49,29 @@ def of_groups(now: npt.NDArray[np.float32]) -> Values:
     joined = lattice_components(now, same)
     return {
         "identical_fraction": sum(map(len, black_holes(now))) / len(now),
-        "identical_fraction_bf16": sum(map(len, same)) / len(now), "lattice_components": float(joined.number),
-        "lattice_largest_component": float(joined.largest),
+        "identical_fraction_bf16": sum(map(len, same)) / len(now),
+        "adjacent_black_holes": float(len(adjacent_groups(now, same))),
+        "lattice_components": float(joined.number), "lattice_largest_component": float(joined.largest),
     }  # fmt: skip
+
+
+def of_indicators(setting: Setting, now: npt.NDArray[np.float32]) -> Values:
+    """Return the columns of the indicators and how well they find the dead rows; none where not all are recorded."""
+    ids = np.flatnonzero(setting.dead)
+    if not setting.whole or not 0 < len(ids) < len(now):
+        return {}
+    given, found = basis(now), dict[str, float]()
+    for each in detectability(now, ids, given):
+        name = each.indicator if each.indicator == NORM else f"{each.indicator}_{each.references}"
+        found |= {f"auroc_{name}": each.auroc, f"precision_{name}": each.precision}
+    if len(ids) > OF_MEANS:
+        values = indicators(now, ids[:OF_MEANS], given)
+        judged = setting.dead.copy()
+        judged[ids[:OF_MEANS]] = False
+        for name in NAMES:
+            of_all = getattr(values, name)
+            found |= {f"{name}_dead": mean(of_all[judged]), f"{name}_live": mean(of_all[~setting.dead])}
+    return found
 
 
 def of_all(setting: Setting, now: Snapshot, *, costly: bool) -> Values:

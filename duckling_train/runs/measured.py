@@ -15,11 +15,14 @@ from duckling_data.stages.counts import COUNTS_NAME, read_counts
 from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import MAPPING_FILE, TokenMapping, read_mapping
 from duckling_train.config import TrainConfig
+from duckling_train.data import VALIDATION
 from duckling_train.dynamics.arrays import Integers
+from duckling_train.dynamics.behaviour import behaviour
 from duckling_train.dynamics.columns import ROW_COLUMNS, STEP_COLUMNS, TOKEN_COLUMNS, Column
 from duckling_train.dynamics.measure import Measures, Training, measure
 from duckling_train.dynamics.tables import Table
-from duckling_train.runs.layout import MEASURED_ROWS, MEASURES, MODEL, RECORD
+from duckling_train.recording.record import Record
+from duckling_train.runs.layout import MEASURED_ROWS, MEASURES, MODEL, RECORD, read_manifest
 from duckling_train.runs.recorded import open_record
 from duckling_train.runs.resume import read_config
 
@@ -52,7 +55,9 @@ def measure_run(run_dir: Path, workspace: Path, reporter: Reporter = SILENT, *, 
             if str(run_dir) in str(error):  # damage, which names its file
                 raise
             raise InputError(f"{run_dir / RECORD}: {error}") from error
-    tokens = _tokens(record.rows, *_mapping(run_dir, workspace, inputs))
+    mapping, counts = _mapping(run_dir, workspace, inputs)
+    tokens = _tokens(record.rows, mapping, counts)
+    tokens |= _predicted(run_dir, workspace if mapping is not None else None, record, reporter)
     write_table(run_dir / MEASURES, found.steps, STEP_COLUMNS)
     write_table(run_dir / MEASURED_ROWS, found.rows | tokens, (*ROW_COLUMNS, *TOKEN_COLUMNS))
     return found
@@ -77,7 +82,7 @@ def _array(name: str, values: Any) -> pa.Array:
     import pyarrow as pa
 
     special = {"eigenvalues": pa.list_(pa.float64()), "band": pa.int8(), "gpt2_id": pa.int32(), "token": pa.string(),
-               "count": pa.int64()}  # fmt: skip
+               "count": pa.int64(), "largest_probability": pa.float64(), "argmax_positions": pa.int64()}  # fmt: skip
     if isinstance(values, list):
         return pa.array(values, special[name])
     array = pa.array(values, mask=np.isnan(values) if values.dtype.kind == "f" else None)
@@ -109,6 +114,34 @@ def _tokens(ids: Integers, mapping: TokenMapping | None, counts: Path | None) ->
         "token": [None if each is None else GPT2.token_bytes(each).decode("utf-8", "replace") for each in gpt2],
         "count": [None if counted is None else counted.get(each, 0) for each in gpt2],
     }
+
+
+def _predicted(run_dir: Path, workspace: Path | None, record: Record, reporter: Reporter) -> Table:
+    """Return how the run's model predicts each recorded dead row on the run's own validation rows (measurement 18).
+
+    None for live rows, and for all where the run has no model yet or the workspace does not hold those rows.
+    """
+    names, config, inputs = ("largest_probability", "argmax_positions"), *read_config(run_dir)
+    unknown: Table = {name: [None] * len(record.rows) for name in names}
+    expected = (inputs.get("validation") or {}).get("payload_sha256")
+    if workspace is None or expected is None or read_manifest(run_dir) is None or not record.dead.any():
+        return unknown
+    if not (workspace / VALIDATION).is_dir():
+        return unknown
+    from duckling_train.runs.hidden import validation_states  # imports torch
+
+    found = validation_states(run_dir, workspace, config, expected, reporter)
+    if found is None:
+        return unknown
+    hidden, softmax = found
+    dead = np.zeros(len(softmax), np.bool_)
+    dead[record.rows[record.dead]] = True
+    with reporter.bar("predict", len(hidden), "positions") as bar:
+        values = behaviour(hidden, softmax, dead, bar.update)
+    for name, column in zip(names, (values.largest_probability, values.argmax), strict=True):
+        for place, value in zip(np.flatnonzero(record.dead), column.tolist(), strict=True):
+            unknown[name][place] = value
+    return unknown
 
 
 def in_words(summary: dict[str, Any]) -> str:

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from duckling_data import open_rows
 from duckling_data.stages.counts import TokenCounts, write_counts
 from duckling_data.tokens.mapping import read_mapping
 from duckling_train import open_run
@@ -37,6 +39,7 @@ def run_dir(tiny_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     workspace = tmp_path_factory.mktemp("measured")
     for name in ("token_mapping.json", "tokenized_dataset"):
         (workspace / name).symlink_to(tiny_workspace / name)
+    (workspace / "tokenized_validation").symlink_to(tiny_workspace / "tokenized_dataset")
     live = read_mapping(workspace / "token_mapping.json")["live_token_ids"]
     counted = live[: LIVE - 8]
     write_counts(workspace / "token_counts.parquet", TokenCounts(
@@ -174,3 +177,21 @@ def test_a_run_that_goes_on_is_measured_again(tiny_workspace: Path, tmp_path: Pa
     assert duckling_train("measure", run, "-q") == 0
     assert [table.num_rows for table in tables(run).values()] == [4, DEAD]
     assert tables(run)["measures.parquet"]["isotropy"].null_count == 4
+
+
+def test_dead_rows_have_their_largest_probability_over_the_validation_rows(run_dir: Path, tmp_path: Path) -> None:
+    """Against the model's own logits; null for live rows, and where the workspace's rows are others."""
+    assert duckling_train("measure", run_dir, "-q") == 0
+    found = pq.read_table(run_dir / "rows.parquet").to_pydict()
+    run = open_run(run_dir)
+    rows = open_rows(run.workspace / "tokenized_validation")
+    ids = torch.from_numpy(np.stack([rows[number] for number in range(min(128, len(rows)))]).astype(np.int64))
+    with torch.no_grad():
+        p = torch.softmax(run.model().float()(ids).logits[:, :-1].double(), -1).flatten(0, 1)
+    expected = p.amax(0)[LIVE:].numpy()
+    assert found["largest_probability"][:LIVE] == [None] * LIVE
+    assert np.array(found["largest_probability"][LIVE:]) == pytest.approx(expected, rel=1e-5)
+    assert found["argmax_positions"][LIVE:] == torch.bincount(p.argmax(1), minlength=LIVE + DEAD)[LIVE:].tolist()
+    shutil.copytree(run_dir, tmp_path / "alone")
+    assert duckling_train("measure", tmp_path / "alone", "-q", "-w", tmp_path) == 0
+    assert set(pq.read_table(tmp_path / "alone" / "rows.parquet").to_pydict()["largest_probability"]) == {None}

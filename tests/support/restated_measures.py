@@ -77,12 +77,17 @@ def groups(rows: list[list[float]]) -> dict[str, float]:
     narrow = [[bits_of(value) for value in row] for row in rows]
     places = [[coordinate(value) for value in row] for row in rows]
     part = list(range(len(rows)))
+    firsts = [i for i in part if narrow.count(narrow[i]) > 1 and narrow.index(narrow[i]) == i]
     for i, j in itertools.combinations(part.copy(), 2):
         if max(abs(a - b) for a, b in zip(places[i], places[j], strict=True)) <= 1:
             part = [part[i] if each == part[j] else each for each in part]
     return {
         "identical_fraction": sum(plain.count(row) > 1 for row in plain) / len(rows),
         "identical_fraction_bf16": sum(narrow.count(row) > 1 for row in narrow) / len(rows),
+        "adjacent_black_holes": sum(
+            max(abs(a - b) for a, b in zip(places[i], places[j], strict=True)) == 1
+            for i, j in itertools.combinations(firsts, 2)
+        ),
         "lattice_components": len({*part}), "lattice_largest_component": max(map(part.count, part)),
     }  # fmt: skip
 

@@ -11,6 +11,8 @@ import pytest
 
 from duckling_data.base.errors import InputError
 from duckling_train.dynamics import columns
+from duckling_train.dynamics.detectability import detectability
+from duckling_train.dynamics.indicators import indicators
 from duckling_train.dynamics.measure import Measures, Training, measure
 from tests.support.array_record import ArrayRecord, ArrayTensor
 from tests.support.hard_rows import coordinate, moving
@@ -57,6 +59,10 @@ def identical(of: ArrayRecord) -> ArrayRecord:
     return of
 
 
+INDICATORS = {
+    column.name for column in columns.STEP_COLUMNS
+    if column.name.startswith(("auroc_", "precision_", "cosine_", "distance_"))
+}  # fmt: skip
 CASES = {
     "all rows": record(),
     "every third step": record(every=3),
@@ -81,11 +87,32 @@ def test_every_column_of_a_step_is_its_restatement(case: str) -> None:
     known = {name for values in expected for name in values}
     paths = {"path_length", "path_efficiency", "surviving", "surviving_poisson", "eigenvalues"}
     axes = {"tracer_perpendicular_mean", "tracer_perpendicular_spread"}
-    for name in {*found.steps} - paths - axes:
+    for name in {*found.steps} - paths - axes - INDICATORS:
         values = [values.get(name, math.nan) for values in expected]
         assert np.allclose(found.steps[name], values, rtol=1e-6, atol=1e-12, equal_nan=True), name
     if case == "all rows":
-        assert {*found.steps} - known == paths | axes
+        assert {*found.steps} - known == paths | axes | INDICATORS
+
+
+def test_indicators_and_their_detectability_are_columns_at_equally_spaced_steps() -> None:
+    """Those of the functions, which have tests of their own; null where the reference ids are all the dead rows."""
+    rng = np.random.default_rng(8)
+    w = rng.normal(0, 0.1, (45, 40, 6)).astype(np.float32)
+    dead = np.arange(40) >= 28
+    of = ArrayRecord(np.arange(45), np.arange(40), dead, ArrayTensor(w), {})
+    found = measure(of, Training(vocabulary=40), threads=2).steps
+    chosen = np.flatnonzero(~np.isnan(found["auroc_norm"]))
+    assert (len(chosen), chosen[0], chosen[-1]) == (30, 0, 44)
+    for t in chosen:
+        for each in detectability(w[t], np.flatnonzero(dead)):
+            name = "norm" if each.indicator == "norm" else f"{each.indicator}_{each.references}"
+            assert (found[f"auroc_{name}"][t], found[f"precision_{name}"][t]) == (each.auroc, each.precision)
+        cosine = indicators(w[t], np.arange(28, 36)).cosine
+        assert found["cosine_dead"][t] == pytest.approx(cosine[36:].mean(), rel=1e-12)
+        assert found["cosine_live"][t] == pytest.approx(cosine[:28].mean(), rel=1e-12)
+    assert np.isnan(found["auroc_cosine_64"]).all()
+    part = measure(of, Training(vocabulary=41)).steps
+    assert all(np.isnan(part[name]).all() for name in INDICATORS)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -133,6 +160,7 @@ def test_rows_know_how_many_are_as_they_are() -> None:
     found = measure(CASES["equal rows"], TRAINING).rows
     assert found["identical_rows"].tolist()[LIVE:] == [2, 2, 1, 1]
     assert found["identical_rows_bf16"].tolist()[LIVE + 2 :] == [1, 3]
+    assert found["adjacent_rows"].tolist()[LIVE:] == [1, 1, 3, 1]
     assert found["component_rows"].tolist()[LIVE:] == [4, 4, 4, 4]
     assert found["component_rows"].tolist()[:LIVE] == [1] * LIVE
 
