@@ -78,29 +78,31 @@ def residual(w: Array, earlier: Sequence[Array], coding: str) -> tuple[Array, Fl
 
 
 def decode(residuals: Array, means: Floats | None, coding: str) -> Array:
-    """Return the steps of a block: float32[steps, rows, width], or the bits of bf16, uint16.
+    """Return the steps of blocks: float32[..., steps, rows, width], or the bits of bf16, uint16.
 
-    `residuals` are uint32 or uint16 of the same shape, the block's first steps or all; `means` float32[steps, width].
+    `residuals` are uint32 or uint16 of that shape, a block's first steps or all; `means` float32[..., steps, width].
     """
     if coding == ORDER:
         places = residuals.copy()
-        places[1:] -= np.uint16(BIAS[2])
-        return out_of_order(np.cumsum(places, axis=0, dtype=np.uint16))
+        places[..., 1:, :, :] -= np.uint16(BIAS[2])
+        return out_of_order(np.cumsum(places, axis=-3, dtype=np.uint16))
     assert means is not None
     w = np.empty(residuals.shape, np.float32)
     with np.errstate(all="ignore"):  # other residuals than `residual` makes may overflow
-        for t, (step, mean) in enumerate(zip(residuals, means, strict=True)):
+        for t in range(residuals.shape[-3]):
+            step, words = residuals[..., t, :, :], w[..., t, :, :].view(np.uint32)
             if t == 0:
-                w[0] = step.view(np.float32)
+                words[:] = step
                 continue
-            p = _expected(w[max(0, t - 2) : t], coding)
+            p = _expected([w[..., before, :, :] for before in range(max(0, t - 2), t)], coding)
+            mean = means[..., t, None, :]
             q = np.broadcast_to(mean, step.shape).copy() if p is None else np.add(p, mean)
-            words = np.add(step, q.view(np.uint32), out=w[t].view(np.uint32))
+            np.add(step, q.view(np.uint32), out=words)
             words -= np.uint32(BIAS[4])
     return w
 
 
-def _expected(earlier: Sequence[Array] | Array, coding: str) -> Floats | None:
+def _expected(earlier: Sequence[Array], coding: str) -> Floats | None:
     """Return p; None is 0."""
     if coding == LEVEL:
         return None

@@ -15,21 +15,9 @@ from duckling_data.base.errors import InputError
 from duckling_data.base.executor import prefetch
 from duckling_train.recording import chunks
 from duckling_train.recording.chunks import Damaged
-from duckling_train.recording.codec import (
-    BLOCK,
-    Array,
-    Floats,
-    bf16_bits,
-    decode,
-    itemsize,
-    joined,
-    unpack,
-    widened,
-)
-from duckling_train.recording.layout import DEAD, ROWS, STEPS, Layout, Place
-
-SPAN = 256
-"""Rows that are decoded at a time: their steps stay in a processor's cache."""
+from duckling_train.recording.codec import BLOCK, Array, bf16_bits, itemsize, widened
+from duckling_train.recording.layout import DEAD, ROWS, Layout, Place
+from duckling_train.recording.parts import Parts, read_steps
 
 
 @dataclass(frozen=True)
@@ -42,12 +30,10 @@ class Record:
     (array([0, 1, 2]), (2048, 128))
     """
 
-    place: Place
-    layout: Layout
+    parts: Parts = field(repr=False)
+    """Its files."""
     steps: npt.NDArray[np.int64]
     """The optimizer steps recorded, rising; 0 is the first."""
-    rows: npt.NDArray[np.int64]
-    """The vocabulary's rows recorded, rising."""
     dead: npt.NDArray[np.bool_]
     """Which of `rows` no token has."""
     positions: npt.NDArray[np.int64] = field(repr=False)
@@ -66,11 +52,27 @@ class Record:
         dead = chunks.read_plain(place.file(DEAD, 0), "?", (layout.rows,), compressed=False)
         if (np.diff(rows.astype(np.int64)) <= 0).any():
             raise Damaged(f"{place.file(ROWS, 0)} is damaged (rows do not rise)")
-        steps = _steps(place, layout, around=around)
-        record = cls(place, layout, steps, rows.astype(np.int64), dead.astype(np.bool_), np.flatnonzero(steps >= 0))
+        steps = read_steps(place, layout, around=around)
+        parts = Parts(place, layout, rows.astype(np.int64))
+        record = cls(parts, steps, dead.astype(np.bool_), np.flatnonzero(steps >= 0))
         bad = {number for number, _ in record.faults()} if around else set()
         there = np.array([number for number in record.positions if number // layout.shard not in bad], np.int64)
         return replace(record, steps=steps[there], positions=there)
+
+    @property
+    def path(self) -> Path:
+        """The record's directory."""
+        return self.parts.place.path
+
+    @property
+    def layout(self) -> Layout:
+        """How it is laid out."""
+        return self.parts.layout
+
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """The vocabulary's rows recorded, rising."""
+        return self.parts.rows
 
     @property
     def width(self) -> int:
@@ -95,20 +97,8 @@ class Record:
     def __getitem__(self, name: str) -> Series:
         """Return what is recorded of a tensor. Raises InputError for one that is not."""
         if name not in self.tensors:
-            raise InputError(f"{self.place.path} has no {name}; it has {', '.join(self.tensors)}")
+            raise InputError(f"{self.path} has no {name}; it has {', '.join(self.tensors)}")
         return Series(self, name)
-
-    def means(self, name: str, shard: int) -> Floats:
-        """Return c of the shard's steps, float32[steps, width]."""
-        made = chunks.read_plain(
-            self.place.file(f"{name}/c", shard, 0), "<f4", (self.layout.shard, self.width), compressed=True
-        )
-        return made.astype(np.float32, copy=False)
-
-    def vectors(self, name: str, shard: int) -> Floats:
-        """Return a vector of the shard's steps, float32[steps, numbers]."""
-        shape = (self.layout.shard, self.layout.vector(name))
-        return chunks.read_plain(self.place.shard(name, shard), "<f4", shape, compressed=True).astype(np.float32)
 
     def faults(self) -> Iterator[tuple[int, str]]:
         """Yield (shard, fault) of every shard that is missing or damaged: all of it is read."""
@@ -116,7 +106,7 @@ class Record:
             for name in self.tensors:
                 try:
                     if name in self.layout.vectors:
-                        self.vectors(name, shard)
+                        self.parts.vectors(name, shard)
                     else:
                         self._check(name, shard)
                 except Damaged as error:
@@ -125,45 +115,7 @@ class Record:
     def _check(self, name: str, shard: int) -> None:
         """Read a matrix of a shard. Raises Damaged."""
         held = self.positions[self.positions // self.layout.shard == shard] % self.layout.shard
-        self.part(name, shard, slice(0, int(held.max()) + 1), slice(None), only_read=True)
-
-    def part(self, name: str, shard: int, steps: slice, rows: slice, *, only_read: bool = False) -> Array:
-        """Return steps of a shard of a matrix: float32[steps, rows, width], or the bits of bf16, uint16.
-
-        `steps` is counted in the shard. Raises Damaged, naming the chunk, for what is not what was written.
-        """
-        layout, coding = self.layout, self.layout.codings[name]
-        few, kind = layout.chunk_rows(coding), np.uint32 if itemsize(coding) == 4 else np.uint16
-        per_block, group = -(-layout.rows // few), max(1, SPAN // few)
-        first, end, _ = rows.indices(layout.rows)
-        means = self.means(name, shard) if kind == np.uint32 else None
-        made = np.empty((steps.stop - steps.start, end - first, self.width), np.float32 if means is not None else kind)
-        with chunks.Shard(self.place.shard(name, shard), layout.shard // BLOCK * per_block) as file:
-            for begin in range(steps.start // BLOCK * BLOCK, steps.stop, BLOCK):
-                stop = min(begin + BLOCK, steps.stop)
-                for low in range(first // few, -(-end // few), group):
-                    numbers = range(low, min(-(-end // few), low + group))
-                    residuals = np.empty((stop - begin, len(numbers) * few, self.width), kind)
-                    for at, number in enumerate(numbers):
-                        content = file.chunk(
-                            begin // BLOCK * per_block + number, self._named(shard, begin, number, few)
-                        )
-                        planes = _planes(file.path, content, (itemsize(coding), BLOCK, few, self.width))
-                        residuals[:, at * few : (at + 1) * few] = joined([plane[: stop - begin] for plane in planes])
-                    if only_read:
-                        continue
-                    decoded = decode(residuals, means[begin:stop] if means is not None else None, coding)
-                    since, left, right = max(begin, steps.start), max(low * few, first), min(numbers.stop * few, end)
-                    into = made[since - steps.start : stop - steps.start, left - first : right - first]
-                    into[:] = decoded[since - begin :, left - low * few : right - low * few]
-        return made
-
-    def _named(self, shard: int, begin: int, number: int, few: int) -> str:
-        """Return what a chunk holds, for a person."""
-        first = (shard * self.layout.shard + begin) * self.layout.every
-        last = first + (BLOCK - 1) * self.layout.every
-        rows = self.rows[number * few : (number + 1) * few]
-        return f"steps {first:,} to {last:,}, rows {rows[0]:,} to {rows[-1]:,}"
+        self.parts.part(name, shard, slice(0, int(held.max()) + 1), slice(None), only_read=True)
 
 
 @dataclass(frozen=True)
@@ -209,7 +161,9 @@ class Series:
         """
         at = int(np.searchsorted(self.record.rows, row))
         if self.name == "h_mean" or at == len(self.record.rows) or self.record.rows[at] != row:
-            raise InputError(f"row {row} of {self.name} is not in {self.record.place.path}")
+            raise InputError(f"row {row} of {self.name} is not in {self.record.path}")
+        if self.name in self.record.layout.codings and len(self):
+            return self._converted(self.record.parts.row(self.name, at, self.record.positions))
         return self._read(range(len(self)), slice(at, at + 1))[:, 0]
 
     def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Array]]:
@@ -230,10 +184,14 @@ class Series:
             number, first = divmod(int(run[0]), shard)
             steps = slice(first, first + len(run))
             if self.name in record.layout.vectors:
-                parts.append(record.vectors(self.name, number)[steps, rows if self.name != "h_mean" else slice(None)])
+                parts.append(
+                    record.parts.vectors(self.name, number)[steps, rows if self.name != "h_mean" else slice(None)]
+                )
             else:
-                parts.append(record.part(self.name, number, steps, rows))
-        made = parts[1] if len(parts) == 2 else np.concatenate(parts)
+                parts.append(record.parts.part(self.name, number, steps, rows))
+        return self._converted(parts[1] if len(parts) == 2 else np.concatenate(parts))
+
+    def _converted(self, made: Array) -> Array:
         if self.as_bits:
             return bf16_bits(made) if made.dtype == np.float32 else made
         return widened(made) if made.dtype == np.uint16 else made
@@ -246,30 +204,3 @@ class Series:
             shape = (0, layout.width) if self.name == "h_mean" else (0, end - first)
         narrow = self.name in layout.codings and itemsize(layout.codings[self.name]) == 2
         return np.empty(shape, np.uint16 if narrow else np.float32)
-
-
-def _planes(path: Path, content: bytes, shape: tuple[int, ...]) -> list[npt.NDArray[np.uint8]]:
-    try:
-        return unpack(content, shape[1:], shape[0])
-    except ValueError as error:
-        raise Damaged(f"{path} is damaged ({error})") from error
-
-
-def _steps(place: Place, layout: Layout, *, around: bool) -> npt.NDArray[np.int64]:
-    """Return the steps recorded by their place in the files; -1 for those of a missing file, which `around` allows."""
-    numbers = sorted(int(path.name[2:]) for path in (place.path / STEPS).glob("c.*") if path.name[2:].isdecimal())
-    expected = layout.every * np.arange((numbers[-1] + 1 if numbers else 0) * layout.shard)
-    steps = np.full(len(expected), -1, np.int64)
-    for number in range(len(expected) // layout.shard):
-        part = slice(number * layout.shard, (number + 1) * layout.shard)
-        try:
-            read = chunks.read_plain(place.file(STEPS, number), "<i8", (layout.shard,), compressed=False)
-            last = number == numbers[-1]
-            held = int((read >= 0).sum()) if last else layout.shard
-            if held == 0 or (read[:held] != expected[part][:held]).any() or (read[held:] != -1).any():
-                raise Damaged(f"{place.file(STEPS, number)} is damaged (steps are missing)")
-            steps[part] = read
-        except Damaged:
-            if not around:
-                raise
-    return steps

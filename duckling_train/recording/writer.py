@@ -180,7 +180,7 @@ class Writer:
         for matrix in self._matrices:
             series = record[matrix.name]
             values = (series.bf16 if itemsize(matrix.coding) == 2 else series)[block : first + part]
-            means = record.means(matrix.name, number)[:part] if itemsize(matrix.coding) == 4 else None
+            means = record.parts.means(matrix.name, number)[:part] if itemsize(matrix.coding) == 4 else None
             matrix.restore(self.place, number, part, self.layout.shard, means, values)
         for name, kept in self._vectors.items():
             kept.extend(record[name][first : first + part])
