@@ -13,6 +13,8 @@ from duckling_train.recording.chunks import Damaged
 from duckling_train.recording.codec import BLOCK, Array, Floats, decode, itemsize, joined, unpack
 from duckling_train.recording.layout import STEPS, Layout, Place
 
+MAX_DIGITS = 5
+"""Of a shard's number: 100,000 of them hold terabytes."""
 SPAN = 256
 """Rows that are decoded at a time: their steps stay in a processor's cache."""
 
@@ -129,7 +131,8 @@ def _planes(path: Path, content: bytes, shape: tuple[int, ...]) -> list[npt.NDAr
 
 def read_steps(place: Place, layout: Layout, *, around: bool) -> npt.NDArray[np.int64]:
     """Return the steps recorded by their place in the files; -1 for those of a missing file, which `around` allows."""
-    numbers = sorted(int(path.name[2:]) for path in (place.path / STEPS).glob("c.*") if path.name[2:].isdecimal())
+    names = [path.name[2:] for path in (place.path / STEPS).glob("c.*")]
+    numbers = sorted(int(name) for name in names if name.isdecimal() and len(name) <= MAX_DIGITS)
     expected = layout.every * np.arange((numbers[-1] + 1 if numbers else 0) * layout.shard)
     steps = np.full(len(expected), -1, np.int64)
     for number in range(len(expected) // layout.shard):

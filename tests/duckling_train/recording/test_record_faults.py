@@ -101,6 +101,14 @@ def test_a_damaged_file_is_left_out_where_that_is_asked_for(
     assert record.W.row(450).tobytes() == whole.W.row(450)[left].tobytes()
 
 
+def test_a_file_of_steps_far_behind_the_others_takes_no_memory(copy: Path) -> None:
+    shutil.copy(copy / "record.zarr" / "steps" / "c.1", copy / "record.zarr" / "steps" / "c.90000")
+    with pytest.raises(InputError, match=r"steps/c\.3 is missing"):
+        _ = open_run(copy).record
+    (copy / "record.zarr" / "steps" / "c.90000").rename(copy / "record.zarr" / "steps" / "c.900000000000")
+    assert len(open_run(copy).record.steps) == 151
+
+
 def test_a_foreign_group_and_another_runs_record_are_refused(copy: Path, tiny_workspace: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nothing: no record of Duckling \(zarr.json is missing\)"):
         Record.open(tmp_path / "nothing")
