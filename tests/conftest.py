@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.support.browser import Browser
 
 pytest.register_assert_rewrite("tests.support")
 
@@ -24,3 +29,12 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a job that a scri
 settings.register_profile("same", derandomize=True, print_blob=True)
 settings.register_profile("explore", derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium, one for all tests of a process; they are skipped where there is none."""
+    from tests.support.browser import browser
+
+    with browser() as chromium:
+        yield chromium

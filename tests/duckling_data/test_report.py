@@ -26,6 +26,7 @@ FILES = ["coverage.png", "zipf.png", "story_length.png", "unknown.png", "index.h
 HOSTILE = "<script>alert(1)</script> <b> $x_1$ &amp; & \\ \"'"
 """Text that would act, or be changed, if it were not escaped."""
 ODD = "の龍喚士 ン 😀 日本 e\u0301 \u202e \u00a0 · \x00 \x7f \ufffd"
+LONG = "<|endoftext|>" + "-" * 64 + "!" * 128
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +79,13 @@ def test_the_page_needs_nothing_but_itself(packed: Path) -> None:
     found = Page(html)
     assert not re.search(r"https?://|url\(|@import", html)
     assert not found.tags & {"script", "link", "iframe", "object"}
-    sources = [value or "" for name, value in found.attributes if name in ("src", "href", "srcset")]
+    named = [(name, str(value)) for name, value in found.attributes if name in ("src", "href", "srcset")]
+    named.remove(("href", "#main"))  # the skip link
+    assert {name for name, _ in named} == {"src", "srcset"}
+    images = [base64.b64decode(value.removeprefix("data:image/png;base64,"), validate=True) for _, value in named]
     figures = [(packed / "report" / name).read_bytes() for name in FILES[:-1]]
-    assert [base64.b64decode(source.removeprefix("data:image/png;base64,")) for source in sources] == figures
+    assert images[1::2] == figures
+    assert [struct.unpack(">II", narrow[16:24]) for narrow in images[::2]] == [(920, 1200)] * len(figures)
     assert str(packed) not in html
 
 
@@ -218,8 +223,8 @@ def test_hostile_text_and_names_stay_text(tmp_path: Path) -> None:
     assert "a<img src=x>&amp;.jsonl" in found.text
 
 
-@pytest.mark.parametrize("text", ["$$ $x_1$ $^{ \\frac", ODD, "<|endoftext|>" + "-" * 64 + "!" * 128])
-def test_no_token_makes_a_figure_fail_or_warn(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(("text", "narrow"), [("$$ $x_1$ $^{ \\frac", False), (ODD, True), (LONG, False), (LONG, True)])
+def test_no_token_makes_a_figure_fail_or_warn(tmp_path: Path, text: str, narrow: bool) -> None:
     manifest = make(
         tmp_path,
         write_stories(tmp_path / "odd.jsonl", [text, text]),
@@ -228,7 +233,7 @@ def test_no_token_makes_a_figure_fail_or_warn(tmp_path: Path, text: str) -> None
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a glyph that the font lacks warns
-        figures = dict(draw(gather(tmp_path, manifest)))
+        figures = dict(draw(gather(tmp_path, manifest), narrow=narrow))
     assert list(figures) == FILES[:-1]
 
 

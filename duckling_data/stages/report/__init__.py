@@ -27,7 +27,7 @@ REPORT_FOLDER = "report"
 
 
 def draw_report(workspace: Path, manifest: Manifest, reporter: Reporter) -> dict[str, bytes]:
-    """Return the report's files by name: the figures, then the page.
+    """Return the report's files by name: the figures, then the page, which also holds narrow figures for phones.
 
     Needs the stages `count` and `build-vocab`; shows the rows where `pack` has made them. Raises InputError for counts
     or a mapping that cannot be read, and as `load` does.
@@ -39,22 +39,42 @@ def draw_report(workspace: Path, manifest: Manifest, reporter: Reporter) -> dict
     from duckling_data.stages.report.plots import FIGURES, draw
 
     files: dict[str, bytes] = {}
+    narrow: dict[str, bytes] = {}
     facts = gather(workspace, manifest, reporter)
-    with reporter.bar("report", len(FIGURES), "figures") as bar:
-        for name, content in draw(facts):
-            files[name] = content
-            bar.update()
-    return files | {"index.html": page(facts, files)}
+    with reporter.bar("report", 2 * len(FIGURES), "figures") as bar:
+        for figures, drawn in ((files, draw(facts)), (narrow, draw(facts, narrow=True))):
+            for name, content in drawn:
+                figures[name] = content
+                bar.update()
+    return files | {"index.html": page(facts, files, narrow)}
 
 
-def page(facts: Facts, figures: Mapping[str, bytes]) -> bytes:
-    """Return the page around the figures (PNG files, by name)."""
+def page(facts: Facts, figures: Mapping[str, bytes], narrow: Mapping[str, bytes] | None = None) -> bytes:
+    """Return the page around the figures (PNG files, by name); a phone shows the narrow one of the same name."""
     from duckling_data.base.page import render
     from duckling_data.stages.report.facts import percent, visible
 
     template = Path(__file__).with_name("report.html")
     heads = ["", *(f"#{split}" for split in facts.packed)]
-    return render(template, facts=facts, figures=figures, packed_heads=heads, visible=visible, percent=percent)
+    shown = {"figures": figures, "narrow": narrow or {}, "alts": _alts(facts)}
+    return render(template, facts=facts, **shown, packed_heads=heads, visible=visible, percent=percent)
+
+
+def _alts(facts: Facts) -> dict[str, str]:
+    """Return what each figure shows, in words, for those who cannot see it."""
+    from duckling_data.stages.report.facts import percent
+
+    counts, lengths = facts.counts.count, facts.lengths
+    times = "; ".join(f"{ids:,} tokens {which} times" for which, ids, _ in facts.unknown_times) or "none"
+    return {
+        "coverage.png": "Two curves over the number of ids kept, the most frequent first: the share of the tokens that "
+        f"they cover, and the share that they leave out. {facts.cut:,} live ids cover {percent(facts.coverage)}.",
+        "zipf.png": "A curve of token counts by rank, both scales logarithmic, which falls from "
+        f"{counts[0]:,} to {counts[-1]:,}. {facts.unknown_ids:,} of {len(counts):,} distinct tokens have no live id.",
+        "story_length.png": "A histogram of the stories' lengths in tokens, with its mean, "
+        f"{lengths.mean:,.1f}, and its median, {lengths.median[1]}.",
+        "unknown.png": f"Bars of how many distinct tokens without a live id occur how often: {times}.",
+    }
 
 
 def _inputs(context: Context, settings: NoSettings) -> dict[str, str]:
