@@ -109,18 +109,21 @@ def _train_seeds(
     context: click.Context, configs: Sequence[TrainConfig], *, file: Path | None, out: Path | None, name: str | None
 ) -> None:
     """Train a run of each config, all at once, and print a line of each. Raises the first error of a run."""
-    options.refuse(context, {"seed", "dry_run"}, "does not go with --seeds.")
-    workspace, quiet = context.params["workspace"], context.params["quiet"]
-    if not (context.params["yes"] or options.says_steps(context, file)):
+    options.refuse(context, {"seed"}, "does not go with --seeds.")
+    workspace, quiet, overwrite = (context.params[each] for each in ("workspace", "quiet", "overwrite"))
+    if not (context.params["yes"] or context.params["dry_run"] or options.says_steps(context, file)):
         click.echo(f"would train {len(configs)} runs of {configs[0].steps:,} steps")
         raise click.UsageError("Give --steps, or -y for their default.")
     from duckling_train.runs.layout import locate
-    from duckling_train.runs.many import train_many
+    from duckling_train.runs.many import plan_many, train_many
 
     names = [f"{name}-seed-{each.seed}" if name is not None else each.run_name() for each in configs]
     places = [out / f"seed-{each.seed}" if out is not None else None for each in configs]
     run_dirs = [locate(workspace, place, each) for place, each in zip(places, names, strict=True)]
-    ends = train_many(configs, workspace, run_dirs, overwrite=context.params["overwrite"], quiet=quiet)
+    if context.params["dry_run"]:
+        click.echo("\n".join(plan_many(configs, workspace, run_dirs, overwrite=overwrite)))
+        return
+    ends = train_many(configs, workspace, run_dirs, overwrite=overwrite, quiet=quiet)
     for run_dir, end in zip(run_dirs, ends, strict=True):
         if not quiet:
             click.echo(f"{run_dir}: {end}" if isinstance(end, InputError) else _in_a_line(run_dir, end))

@@ -40,18 +40,7 @@ def train_many(
 
     One that diverges ends alone. Raises InputError for what the fast engine does not have, and as `train` does.
     """
-    first = prepare(resolve(configs[0]), workspace, run_dirs[0], quiet=quiet)
-    refuse_short(first.config, first.data)
-    first = proven(first, asked=configs[0].engine)
-    if first.config.engine != FAST:
-        raise InputError(f"many runs at once need the fast engine, not {first.config.engine}: see duckling-train sweep")
-    needed = len(configs) * room_needed(first.config)
-    needed += sum(record_room(first.config, first.data.mapping, run_dir) for run_dir in run_dirs)
-    check_room(run_dirs[0], needed, "the runs' models, checkpoints and records", layout.elsewhere())
-    runs = [
-        replace(first, config=resolve(config), run_dir=run_dir, again=AGAIN)
-        for config, run_dir in zip(configs, run_dirs, strict=True)
-    ]
+    runs = _runs(configs, workspace, run_dirs, quiet=quiet, prove=True)
     with contextlib.ExitStack() as stack:
         for each in runs:
             stack.enter_context(alone(each.run_dir))
@@ -69,6 +58,45 @@ def train_many(
             made = run_together([each for _, each, _ in group], [start for *_, start in group])
             ends |= dict(zip((number for number, *_ in group), made, strict=True))
     return [ends[number] for number in range(len(runs))]
+
+
+def plan_many(
+    configs: Sequence[TrainConfig], workspace: Path, run_dirs: Sequence[Path], *, overwrite: bool = False
+) -> list[str]:
+    """Return a line of each run that `train_many` would train or leave. Nothing is written. Raises as `train_many`."""
+    lines = []
+    for each in _runs(configs, workspace, run_dirs, quiet=True, prove=False):
+        if overwrite or not (each.run_dir / layout.CONFIG).is_file():
+            if refused := layout.refusal(each.run_dir, overwrite=overwrite):
+                raise InputError(refused)
+            state = "would be trained from step 1"
+        elif _finished(each) is not None:
+            state = "is finished and stays as it is"
+        else:
+            _refuse_other(each)
+            start = each.checkpoints().newest()
+            state = f"would go on from step {start.step + 1 if start else 1:,}"
+        lines.append(f"{each.run_dir}: {state}")
+    return lines
+
+
+def _runs(
+    configs: Sequence[TrainConfig], workspace: Path, run_dirs: Sequence[Path], *, quiet: bool, prove: bool
+) -> list[PreparedRun]:
+    """Return the runs, prepared; where `prove`, the engine has proved itself. Raises InputError as `train_many`."""
+    first = prepare(resolve(configs[0]), workspace, run_dirs[0], quiet=quiet)
+    refuse_short(first.config, first.data)
+    if prove:
+        first = proven(first, asked=configs[0].engine)
+    if first.config.engine != FAST:
+        raise InputError(f"many runs at once need the fast engine, not {first.config.engine}: see duckling-train sweep")
+    needed = len(configs) * room_needed(first.config)
+    needed += sum(record_room(first.config, first.data.mapping, run_dir) for run_dir in run_dirs)
+    check_room(run_dirs[0], needed, "the runs' models, checkpoints and records", layout.elsewhere())
+    return [
+        replace(first, config=resolve(config), run_dir=run_dir, again=AGAIN)
+        for config, run_dir in zip(configs, run_dirs, strict=True)
+    ]
 
 
 def _finished(prepared: PreparedRun) -> dict[str, Any] | None:

@@ -120,3 +120,25 @@ def test_a_sweep_on_the_fast_engine_trains_alike_runs_at_once(
     assert_alike(ours, alone.run_dir)
     assert sweep(tmp_path / "sweep", tiny_workspace) == 2
     assert "3 of 6 runs are finished already" in capsys.readouterr().err
+
+
+def test_a_dry_run_says_what_would_be_done_with_each_and_writes_nothing(
+    many: Ran, tiny_workspace: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "runs"
+    shutil.copytree(many.run_dir, place)
+    for name in ("manifest.json", "summary.json"):
+        (place / "seed-4" / name).unlink()
+    shutil.rmtree(place / "seed-4" / "checkpoints" / "step-00000020")
+    before = sorted(place.rglob("*"))
+    done = train(place, tiny_workspace, "--seeds", "3:6", "--dry-run")
+    assert done.status == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        f"{place / 'seed-3'}: is finished and stays as it is",
+        f"{place / 'seed-4'}: would go on from step 17",
+        f"{place / 'seed-5'}: would be trained from step 1",
+    ]
+    other = train(place, tiny_workspace, "--seeds", "3:6", "--dry-run", "--learning-rate", "0.5")
+    assert other.status == 2
+    assert "another learning_rate" in other.stderr
+    assert sorted(place.rglob("*")) == before
