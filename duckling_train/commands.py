@@ -241,4 +241,36 @@ def measure(context: click.Context, /, run: str, around: bool, workspace: Path, 
         click.echo(printable(f"{run_dir}: {MEASURES}, {MEASURED_ROWS}"), err=True)
 
 
-COMMANDS = (generate, compare, list_runs, template, sweep, verify, measure, inspect_embedding)
+@click.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE.html",
+    help="The page; an earlier one is replaced.  [default: RUN/report.html; report.html for several]",
+)
+@flag("--open", "open_it", help="Open the page in the browser.")
+@options.workspace
+@options.verbosity
+def report(runs: tuple[str, ...], out: Path | None, open_it: bool, workspace: Path, quiet: bool) -> None:
+    """Write a page that shows how the dead rows of a RUN moved, or how those of several did.
+
+    RUN is a run's directory, or its name in the workspace. The page is one file that needs no network. It shows what
+    the run's files hold: most of it needs --record when the run is trained, and duckling-train measure afterwards.
+    """
+    from duckling_data.base.memory import keep_freed_memory
+
+    keep_freed_memory()
+    from duckling_data.base.progress import Reporter
+    from duckling_train.report.write import open_page, write_report
+    from duckling_train.runs.read import find_run
+
+    run_dirs = [find_run(workspace, run, links=out is not None or len(runs) > 1) for run in runs]
+    path = write_report(run_dirs, workspace, out, Reporter(quiet))
+    if not quiet:
+        click.echo(printable(f"{path}: open it in a browser"), err=True)
+    if open_it:
+        open_page(path)
+
+
+COMMANDS = (generate, compare, list_runs, template, sweep, verify, measure, report, inspect_embedding)

@@ -18,8 +18,8 @@ ORDER = {
     ],
     "duckling_train": [
         *("ids", "config", "settings", "processes", "data", "precision", "optimizers", "model", "gpt2", "plot"),
-        *("engines", "recording", "dynamics", "runs", "embedding", "compare", "sweep", "report"),
-        *("experiment", "opened", "template", "options", "commands", "cli", "__main__"),
+        *("engines", "recording", "dynamics", "runs", "embedding", "compare", "sweep"),
+        *("experiment", "opened", "report", "template", "options", "commands", "cli", "__main__"),
     ],
 }
 """The folders and files at the top of each package, earlier ones first: an import leads to the same or an earlier one.

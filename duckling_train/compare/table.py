@@ -124,10 +124,10 @@ def differing(runs: Sequence[RunRecord]) -> list[str]:
     return [name for name in names if name not in NO_COLUMN and _differs(runs, name)]
 
 
-def table(runs: Sequence[RunRecord]) -> str:
-    """Return an aligned table, a line a run: what differs in its settings, and how it did. No line break at its end.
+def columns_of_runs(runs: Sequence[RunRecord]) -> list[Column[RunRecord]]:
+    """Return the columns of a table of runs: what differs in their settings, and how they did.
 
-    "last tenth" is the mean over the last tenth of the logs. Where the runs' data differ, the table says so.
+    "last tenth" is the mean over the last tenth of the logs.
     """
     columns = [Column[RunRecord]("run", lambda run: run.name)]
     columns += [Column(word(name), partial(_setting_text, name)) for name in differing(runs)]
@@ -148,7 +148,15 @@ def table(runs: Sequence[RunRecord]) -> str:
         Column("tokens/s", summarized("tokens_per_second"), ",.0f"),
         Column("device", _device),
     ]
-    parts = [aligned(columns, runs)]
+    return columns
+
+
+def table(runs: Sequence[RunRecord]) -> str:
+    """Return an aligned table, a line a run: `columns_of_runs`. No line break at its end.
+
+    Where the runs' data differ, the table says so.
+    """
+    parts = [aligned(columns_of_runs(runs), runs)]
     if not same_data(runs):
         parts.append(f"Attention: {DATA_DIFFER} (column data): these losses are no comparison of the runs.")
     if unfinished := [run.name for run in runs if not run.finished]:

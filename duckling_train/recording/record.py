@@ -166,14 +166,17 @@ class Series:
             return self._converted(self.record.parts.row(self.name, at, self.record.positions))
         return self._read(range(len(self)), slice(at, at + 1))[:, 0]
 
-    def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Array]]:
-        """Yield (number of the first step, values) of consecutive steps, at most BLOCK at a time, read ahead."""
+    def blocks(self, start: int = 0, stop: int | None = None, rows: slice = slice(None)) -> Iterator[tuple[int, Array]]:
+        """Yield (number of the first step, values) of consecutive steps, at most BLOCK at a time, read ahead.
+
+        `rows` are those of `record.rows` that are decoded.
+        """
         end = len(self) if stop is None else min(stop, len(self))
         positions = self.record.positions[start:end]
         cuts = np.flatnonzero((positions[1:] // BLOCK != positions[:-1] // BLOCK) | (np.diff(positions) != 1)) + 1
         bounds = [start, *(int(cut) + start for cut in cuts), end] if len(positions) else []
         spans = [range(first, last) for first, last in itertools.pairwise(bounds)]
-        return prefetch((span.start, self._read(span, slice(None))) for span in spans)
+        return prefetch((span.start, self._read(span, rows)) for span in spans)
 
     def _read(self, numbers: range, rows: slice) -> Array:
         """Return consecutive steps of some rows."""

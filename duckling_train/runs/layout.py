@@ -49,6 +49,7 @@ WEIGHTS = "model.safetensors"
 SAMPLES = "samples.txt"
 RECORD = "record.zarr"
 MEASURES, MEASURED_ROWS = "measures.parquet", "rows.parquet"
+REPORT = "report.html"
 MANIFEST = "manifest.json"
 MODEL_CARD = "README.md"
 HOW_TO_OPEN = b"""# A model of Duckling
@@ -103,9 +104,10 @@ ARTIFACTS = (
     Artifact(SUMMARY, "runs.fit, after the last step"),
     # The names and bytes of TensorBoard's files hold the clock.
     Artifact(TENSORBOARD, "the Trainer, with --report-to tensorboard", describe=None),
-    # Made after the manifest, and made again at will: they follow from the record.
+    # Made after the manifest, and made again at will: they follow from the rest.
     Artifact(MEASURES, "duckling-train measure", describe=None),
     Artifact(MEASURED_ROWS, "duckling-train measure", describe=None),
+    Artifact(REPORT, "duckling-train report", describe=None),
     Artifact(MANIFEST, "runs.fit, last", describe=None),
 )
 """What a run writes, in this order."""

@@ -55,8 +55,8 @@ def measure_run(run_dir: Path, workspace: Path, reporter: Reporter = SILENT, *, 
             if str(run_dir) in str(error):  # damage, which names its file
                 raise
             raise InputError(f"{run_dir / RECORD}: {error}") from error
-    mapping, counts = _mapping(run_dir, workspace, inputs)
-    tokens = _tokens(record.rows, mapping, counts)
+    mapping, counts = mapping_of(run_dir, workspace, inputs)
+    tokens = tokens_of(record.rows, mapping, counts)
     tokens |= _predicted(run_dir, workspace if mapping is not None else None, record, reporter)
     write_table(run_dir / MEASURES, found.steps, STEP_COLUMNS)
     write_table(run_dir / MEASURED_ROWS, found.rows | tokens, (*ROW_COLUMNS, *TOKEN_COLUMNS))
@@ -89,7 +89,7 @@ def _array(name: str, values: Any) -> pa.Array:
     return array.cast(special[name]) if name in special else array
 
 
-def _mapping(run_dir: Path, workspace: Path, inputs: dict[str, Any]) -> tuple[TokenMapping | None, Path | None]:
+def mapping_of(run_dir: Path, workspace: Path, inputs: dict[str, Any]) -> tuple[TokenMapping | None, Path | None]:
     """Return the run's own mapping, None where it is not at hand, and the counts that it was made from, likewise."""
     expected, found = (inputs.get("mapping") or {}).get("sha256"), None
     for folder in (workspace, run_dir / MODEL):
@@ -101,7 +101,7 @@ def _mapping(run_dir: Path, workspace: Path, inputs: dict[str, Any]) -> tuple[To
     return found or (None, None)
 
 
-def _tokens(ids: Integers, mapping: TokenMapping | None, counts: Path | None) -> Table:
+def tokens_of(ids: Integers, mapping: TokenMapping | None, counts: Path | None) -> Table:
     """Return the columns of TOKEN_COLUMNS."""
     live = mapping["live_token_ids"] if mapping is not None else []
     gpt2 = [live[row] if row < len(live) else None for row in ids.tolist()]

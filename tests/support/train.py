@@ -100,6 +100,17 @@ def duckling_train(run_dir: Path, *arguments: str | Path) -> Ran:
         return Ran(run_dir, ran.process.exitcode, ran.stdout, ran.stderr)
 
 
+def status_of(*arguments: str | Path) -> int:
+    """Call `duckling-train` with `arguments` in this process. Returns its exit status."""
+    from duckling_train.cli import main
+
+    try:
+        main([*map(str, arguments)])
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    raise AssertionError("the command has not ended")
+
+
 def from_the_shell(run_dir: Path, *arguments: str | Path) -> Ran:
     """Run the same as a user does: in a process that imports all by itself."""
     done = subprocess.run(
