@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from duckling_data.base.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from duckling_train import plots as plots
     from duckling_train.config import TrainConfig as TrainConfig
     from duckling_train.engines.reference.callbacks import LossTracker as LossTracker
     from duckling_train.engines.reference.engine import CausalLMCollator as CausalLMCollator
@@ -34,5 +35,6 @@ __all__, __getattr__, __dir__ = lazy_names(
         "recording.memory": ("WRecorder",),
         "engines.reference.callbacks": ("LossTracker",),
         "opened": ("Run", "open_run"),
+        "plots": (),
     },
 )

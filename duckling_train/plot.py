@@ -59,13 +59,10 @@ def draw_losses(
 ) -> tuple[Any, Any]:  # fmt: skip
     """Return a Matplotlib figure of `size` (inches) with the curves, and its axes; no window system is touched.
 
-    With a `vocab_size` the loss of equally likely tokens, ln(vocab_size), is drawn, too. All losses drawn are within
-    the limits of the axis, those in `limits` as well, with a margin `below`; those that are not finite do not count, so
-    that a run that diverged can be plotted. The step axis is logarithmic: the first few hundred steps change most.
+    With a `vocab_size` the loss of equally likely tokens, ln(vocab_size), is drawn, too. The rest is as `draw_curves`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     figure = Figure(figsize=size, dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
@@ -79,6 +76,22 @@ def draw_losses(
             (1, shown[-1]), xycoords=("axes fraction", "data"), xytext=(-6, 4), textcoords="offset points",
             ha="right", color="0.35", fontsize=fontsize,
         )  # fmt: skip
+    draw_curves(axes, curves, shown, below)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def draw_curves(axes: Any, curves: Sequence[Curve], limits: Iterable[float] = (), below: float = 0.3) -> None:
+    """Draw the curves on Matplotlib's axes, with their labels.
+
+    All losses drawn are within the limits of the axis, those in `limits` as well, with a margin `below`; those that are
+    not finite do not count, so that a run that diverged can be plotted. The step axis is logarithmic: the first few
+    hundred steps change most.
+    """
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    shown = [*limits]
     for curve in curves:
         axes.plot(curve.steps, curve.losses, **curve.style)
         shown += curve.losses
@@ -91,9 +104,6 @@ def draw_losses(
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("optimizer step (logarithmic)")
     axes.set_ylabel("training loss (nats per token)")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
 
 
 @default_settings()

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from duckling_data.base.plotting import default_settings
-from duckling_train import duckling_ii
+from duckling_train import duckling_ii, plots
+from duckling_train.dynamics.coherence import coherence
+from duckling_train.plots.axes import DEAD, LIVE
 
 ROOT = Path(__file__).parent.parent
-LIVE, DEAD = "#0072B2", "#D55E00"
-"""Blue and vermilion of Okabe and Ito (2008): different to the colour-blind, too."""
 FONTS = {"font.size": 12, "axes.titlesize": 15, "axes.labelsize": 12}
 
 Rows = npt.NDArray[np.float64]
@@ -31,13 +31,6 @@ def trained(workspace: Path, steps: int) -> tuple[Rows, Rows, int]:
     start = lab.W.detach().double().numpy().copy()
     lab.train(steps)
     return start, lab.W.detach().double().numpy() - start, lab.token_mapping["live_tokens"]
-
-
-def coherence(moves: Rows) -> float:
-    """Return the mean pairwise cosine of the rows of `moves`: 1 is one direction for all rows."""
-    unit = moves / np.linalg.norm(moves, axis=1, keepdims=True)
-    n = len(unit)
-    return float((np.sum(unit.sum(axis=0) ** 2) - n) / (n * (n - 1)))
 
 
 def report(name: str, moves: Rows) -> str:
@@ -56,29 +49,13 @@ def draw(start: Rows, moves: Rows, live: int, steps: int, out: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    distance, ids = np.linalg.norm(moves, axis=1), np.arange(len(moves))
-    norm = np.linalg.norm(start, axis=1).mean()
-    axes.axvspan(live, len(ids), color=DEAD, alpha=0.08, linewidth=0)
-    axes.axhline(norm, color="0.45", linestyle="--", linewidth=1)
-    axes.text(live / 2, norm, f"mean norm of a row at the start: {norm:.3f}", color="0.3", fontsize=10.5, ha="center",
-              va="bottom")  # fmt: skip
-    for name, colour, group in (("live", LIVE, slice(0, live)), ("dead", DEAD, slice(live, len(ids)))):
-        axes.plot(ids[group], distance[group], ".", color=colour, markersize=2, alpha=0.5)
-        centre, top = (group.start + group.stop) / 2, axes.get_xaxis_transform()
-        axes.text(centre, 0.98, f"{group.stop - group.start:,} {name} rows", transform=top, color=colour, weight="bold",
-                  ha="center", va="top")  # fmt: skip
-        axes.text(centre, 0.06, f"mean pairwise cosine\nof their displacements:\n{coherence(moves[group]):.4f}",
-                  transform=top, color=colour, fontsize=10.5, ha="center")  # fmt: skip
+    axes, dead = figure.add_subplot(), np.arange(len(moves)) >= live
+    plots.distance(np.linalg.norm(moves, axis=1), dead, axes, start=np.linalg.norm(start, axis=1).mean())
+    for colour, group in ((LIVE, ~dead), (DEAD, dead)):
+        text = f"mean pairwise cosine\nof their displacements:\n{coherence(moves[group]):.4f}"
+        middle, bottom = np.flatnonzero(group).mean(), axes.get_xaxis_transform()
+        axes.text(middle, 0.06, text, transform=bottom, color=colour, fontsize=10.5, ha="center")
     axes.set_title(f"How far each row of the embedding moved in {steps:,} steps", loc="left", pad=12)
-    axes.set_xlabel("compact id: live tokens, the most frequent first, then dead tokens")
-    axes.set_ylabel("distance from the start, ‖W − W₀‖")
-    axes.set_xlim(-80, len(ids) + 40)
-    axes.set_ylim(0, 1.2 * max(norm, distance.max()))
-    axes.set_xticks([0, 1000, 2000, 3000, 4000, 5000, live, len(ids)])
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.grid(axis="y", alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(out, metadata={"Software": None})
 
 

@@ -19,7 +19,8 @@ ORDER = {
     "duckling_train": [
         *("ids", "config", "settings", "processes", "data", "precision", "optimizers", "model", "gpt2", "plot"),
         *("engines", "recording", "dynamics", "runs", "embedding", "compare", "sweep"),
-        *("experiment", "opened", "report", "template", "options", "commands", "cli", "__main__"),
+        *("experiment", "opened", "report", "plots", "template", "options"),
+        *("record_commands", "commands", "cli", "__main__"),
     ],
 }
 """The folders and files at the top of each package, earlier ones first: an import leads to the same or an earlier one.

@@ -16,9 +16,10 @@ def lazy_names(
 ) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
     """Return a package's `__all__`, `__getattr__` and `__dir__`, given the public names of each of its modules.
 
-    `__version__` is the installed version of the distribution, one for both packages.
+    A module that is given none is itself public, under its own name. `__version__` is the installed version
+    of the distribution, one for both packages.
     """
-    modules = {name: f"{package}.{module}" for module, exported in names.items() for name in exported}
+    modules = {name: f"{package}.{module}" for module, exported in names.items() for name in exported or (module,)}
 
     def get(name: str) -> Any:
         if name == "__version__":
@@ -31,7 +32,8 @@ def lazy_names(
             # tqdm warns in a notebook without ipywidgets that its bars are plain text: transformers imports it.
             warnings.filterwarnings("ignore", message="IProgress not found")
             import_module("tqdm.auto")
-        value = getattr(import_module(modules[name]), name)
+        module = import_module(modules[name])
+        value = getattr(module, name) if name not in names else module
         setattr(sys.modules[package], name, value)  # the next access does not come here
         return value
 

@@ -47,8 +47,11 @@ class Shown:
     """float64[vocabulary]: how often each id's token was counted; NaN for dead ids, and where it is not known."""
 
 
-def gather(run: Run, reporter: Reporter = SILENT) -> Shown:
-    """Return what is shown of a run, finished or not. Raises InputError for a damaged one."""
+def gather(run: Run, reporter: Reporter = SILENT, *, moved: bool = True) -> Shown:
+    """Return what is shown of a run, finished or not. Raises InputError for a damaged one.
+
+    Without `moved` the record is not read through, and there are no cloud and no motion.
+    """
     config, inputs = read_config(run.directory)
     mapping, counted = mapping_of(run.directory, run.workspace, inputs)
     dead = np.zeros(config.vocab_size, np.bool_)
@@ -59,8 +62,9 @@ def gather(run: Run, reporter: Reporter = SILENT) -> Shown:
         record = run.record
         if mapping is None:
             dead[record.rows[record.dead]] = True
-        with reporter.bar("read record", len(record.steps), "step") as bar:
-            cloud, motion = movement(record, bar.update)
+        if moved:
+            with reporter.bar("read record", len(record.steps), "step") as bar:
+                cloud, motion = movement(record, bar.update)
         start = (record.rows, record.W[0]) if len(record.steps) else None
     counts = [np.nan if each is None or dead[row] else each for row, each in enumerate(tokens["count"])]
     return Shown(

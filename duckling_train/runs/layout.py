@@ -50,6 +50,7 @@ SAMPLES = "samples.txt"
 RECORD = "record.zarr"
 MEASURES, MEASURED_ROWS = "measures.parquet", "rows.parquet"
 REPORT = "report.html"
+PLOTS = "plots"
 MANIFEST = "manifest.json"
 MODEL_CARD = "README.md"
 HOW_TO_OPEN = b"""# A model of Duckling
@@ -108,6 +109,7 @@ ARTIFACTS = (
     Artifact(MEASURES, "duckling-train measure", describe=None),
     Artifact(MEASURED_ROWS, "duckling-train measure", describe=None),
     Artifact(REPORT, "duckling-train report", describe=None),
+    Artifact(PLOTS, "duckling-train plots", describe=None),
     Artifact(MANIFEST, "runs.fit, last", describe=None),
 )
 """What a run writes, in this order."""

@@ -13,7 +13,7 @@ from duckling_train.runs import layout
 from duckling_train.runs.prepared import prepare, resolve
 from duckling_train.runs.recorded import budget_line
 
-UNSAID = (layout.TENSORBOARD, layout.MEASURES, layout.MEASURED_ROWS, layout.REPORT)
+UNSAID = (layout.TENSORBOARD, layout.MEASURES, layout.MEASURED_ROWS, layout.REPORT, layout.PLOTS)
 """Artifacts that a training run need not write."""
 
 

@@ -122,7 +122,7 @@ def _write_changed(run_dir: Path, config: TrainConfig, inputs: dict[str, Any], *
     """Write the run's settings anew. Of a run that goes on, what it made at its end is removed first."""
     # The manifest comes first: without it, the run resumes from its last checkpoint, whatever else is there.
     ends = layout.MANIFEST, layout.SUMMARY, layout.PLOT, layout.SAMPLES, layout.MODEL
-    for name in (*ends, layout.MEASURES, layout.MEASURED_ROWS, layout.REPORT) if longer else ():
+    for name in (*ends, layout.MEASURES, layout.MEASURED_ROWS, layout.REPORT, layout.PLOTS) if longer else ():
         remove(run_dir / name)
     write_json(run_dir / layout.CONFIG, {**config.resolved(), INPUTS: inputs})
 

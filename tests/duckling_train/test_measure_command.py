@@ -167,13 +167,14 @@ def test_training_over_a_run_removes_its_tables(tiny_workspace: Path, run_dir: P
     assert not list(other.glob("*.parquet"))
 
 
-def test_a_run_that_goes_on_is_measured_again(tiny_workspace: Path, tmp_path: Path) -> None:
+def test_a_run_that_goes_on_is_measured_and_drawn_again(tiny_workspace: Path, tmp_path: Path) -> None:
     run = tmp_path / "longer"
     given = ("--steps", "2", "--schedule", "constant", "--record", "dead", *TINY_SHAPE, "-q")
     assert duckling_train("-w", tiny_workspace, "--out", run, *given) == 0
     assert duckling_train("measure", run, "-q") == 0
+    assert duckling_train("plots", run, "--only", "loss", "-q") == 0
     assert duckling_train("-w", tiny_workspace, "--resume", run, "--steps", "3", "-q") == 0
-    assert not list(run.glob("*.parquet"))
+    assert not [*run.glob("*.parquet"), *run.glob("plots")]
     assert duckling_train("measure", run, "-q") == 0
     assert [table.num_rows for table in tables(run).values()] == [4, DEAD]
     assert tables(run)["measures.parquet"]["isotropy"].null_count == 4

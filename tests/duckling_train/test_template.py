@@ -23,7 +23,7 @@ from tests.support.train import command
 
 TEMPLATE = Path(duckling_train.__file__).parent / "templates" / "experiment.ipynb"
 STEPS = 8
-PLOTS = {"loss", "distance", "moved"}
+PLOTS = {"loss", "distance", "record", "moved"}
 
 
 def parameters(notebook: Any) -> Any:

@@ -87,6 +87,16 @@ def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-c", "from duckling_train.cli import main; main()", *map(str, arguments)]
 
 
+def command_here(*arguments: str | Path) -> int:
+    """Run `duckling-train` with `arguments` in this process. Returns its exit status."""
+    from duckling_train.cli import main
+
+    try:
+        main([*map(str, arguments)])
+    except SystemExit as ended:
+        return int(ended.code or 0)
+
+
 def environment() -> dict[str, str]:
     """Return the environment of a child with as many threads as this process: threads split sums, and so bits."""
     return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "HF_HUB_OFFLINE": "1"}
