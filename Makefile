@@ -31,7 +31,7 @@ $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 	@$(PIP) -e '.[dev]'
 	@touch $(RUN) $@
 
-demo: $(RUN) ## every stage on built-in stories, a report, a short training run, and a check of it all
+demo: $(RUN) ## every stage on built-in stories, a short recorded training run, both reports, and a check of it all
 	$(BIN)/python scripts/demo.py
 
 test: $(DEV) ## the tests

@@ -1,4 +1,4 @@
-"""The whole pipeline on the built-in stories: every stage, the report, a short training run, and a check of it all.
+"""The whole pipeline on the built-in stories: every stage, a short recorded training, both reports, a check of it all.
 
 Run by `make demo`. Each step is a command that a person could type; it is printed before it runs.
 """
@@ -38,7 +38,10 @@ def main() -> None:
     os.chdir(Path(__file__).parent.parent)
     began = time.monotonic()
     command("duckling-data", "run", "--workspace", WORKSPACE, "--source", "demo")
-    command("duckling-train", "--steps", STEPS, "--workspace", WORKSPACE, "--out", RUN, "--overwrite")
+    recorded = ("--record", "dead", "--record-tensors", "W,h_mean")
+    command("duckling-train", "--steps", STEPS, "--workspace", WORKSPACE, "--out", RUN, "--overwrite", *recorded)
+    command("duckling-train", "measure", RUN)
+    command("duckling-train", "report", RUN)
     command("duckling-data", "verify", "--workspace", WORKSPACE)
     command("duckling-train", "verify", RUN)
     losses = [json.loads(line)["loss"] for line in (RUN / "metrics.jsonl").read_text().splitlines()]
@@ -56,6 +59,7 @@ def screen(seconds: float, losses: list[float]) -> str:
         WORKSPACE / "token_mapping.json": f"6,144 live ids, covering {coverage:.2%} of the tokens, and 2,048 dead ones",
         WORKSPACE / "tokenized_dataset": f"{rows:,} rows of 512 tokens: datasets.load_from_disk opens them",
         WORKSPACE / "report" / "index.html": "coverage, frequencies, story lengths: open it in a browser",
+        RUN / "report.html": "what the dead rows did at every step: open it in a browser",
         RUN / "loss.png": f"the loss: {losses[0]:.2f} at first, {losses[-1]:.2f} after {STEPS} steps",
         RUN / "samples.txt": "what the model writes so far",
         RUN / "model": "opens with AutoModelForCausalLM.from_pretrained",
