@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.progress import SILENT, Reporter
+from duckling_train.dynamics.columns import ROW_COLUMNS, STEP_COLUMNS, Column
 from duckling_train.dynamics.rows import Float32
 from duckling_train.opened import Run
 from duckling_train.report.movement import Cloud, Motion, movement
@@ -68,26 +70,36 @@ def gather(run: Run, reporter: Reporter = SILENT, *, moved: bool = True) -> Show
         start = (record.rows, record.W[0]) if len(record.steps) else None
     counts = [np.nan if each is None or dead[row] else each for row, each in enumerate(tokens["count"])]
     return Shown(
-        run, _table(run.directory / MEASURES), _table(run.directory / MEASURED_ROWS), cloud, motion,
-        _distance(run, dead, start), dead, tokens["token"], np.array(counts, np.float64),
+        run, _table(run.directory / MEASURES, STEP_COLUMNS), _table(run.directory / MEASURED_ROWS, ROW_COLUMNS),
+        cloud, motion, _distance(run, dead, start), dead, tokens["token"], np.array(counts, np.float64),
     )  # fmt: skip
 
 
-def _table(path: Path) -> Columns | None:
-    """Return a Parquet file by column. Raises InputError for a damaged one."""
+def _table(path: Path, columns: Sequence[Column]) -> Columns | None:
+    """Return the numbers of a Parquet file by column, without its texts.
+
+    Raises InputError for a damaged one, and where a column is missing: another version measured it.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not path.is_file():
         return None
     try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
+        fields = [field for field in pq.read_schema(path) if field.name != "token"]
+        for field in fields:
+            kind = field.type.value_type if field.name == "eigenvalues" and pa.types.is_list(field.type) else field.type
+            if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+                raise ValueError(f"column {field.name} is {field.type}, no number")
+        if missing := {column.name for column in columns} - {field.name for field in fields}:
+            raise ValueError(f"column {min(missing)} is missing")
+        table = pq.read_table(path, columns=[field.name for field in fields])
+        return {name: _numbers(table.column(name)) for name in table.column_names}
+    except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0][:200]
         raise InputError(
             f"{path} is damaged ({reason}); expected what duckling-train measure writes; call it again"
         ) from error
-    return {name: _numbers(table.column(name)) for name in table.column_names}
 
 
 def _numbers(column: Any) -> npt.NDArray[Any]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from duckling_data.base.errors import InputError
 from duckling_train import open_run
+from duckling_train.cli import main
 from duckling_train.dynamics.displacement import lattice_displacement, norms, regimes
 from duckling_train.dynamics.shape import tracer_axes
 from duckling_train.report.gather import Shown, gather
@@ -115,6 +118,32 @@ def test_a_distance_from_another_start_is_not_shown(recorded: Path, tmp_path: Pa
     config = other / "config.json"
     config.write_text(config.read_text().replace('"seed": 42', '"seed": 43'))
     assert gather(open_run(other)).distance is None
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"step": ["a"] * 25},
+        {"step": [[1]] * 25},
+        {"eigenvalues": [[1.0], [1.0, 2.0], *[None] * 23]},
+        {"eigenvalues": [["a"]] * 25},
+        {"other": [1] * 25},
+        {"step": [1]},
+    ],
+    ids=str,
+)
+def test_a_table_of_other_columns_is_refused_in_one_line(
+    recorded: Path, tmp_path: Path, columns: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(recorded, run)
+    pq.write_table(pa.table(columns), run / "measures.parquet")
+    with pytest.raises(SystemExit) as ended:
+        main(["report", str(run), "-q"])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "measures.parquet" in said
+    assert len(said.strip().splitlines()) == 1
 
 
 def test_a_damaged_table_is_refused_in_one_line(recorded: Path, tmp_path: Path) -> None:
