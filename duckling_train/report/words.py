@@ -14,7 +14,10 @@ from duckling_train.report.figures import text
 from duckling_train.report.gather import Shown
 from duckling_train.runs.read import same_data
 
-MORE = "grad,exp_avg_sq,h_mean,p_dead"
+ADDS = {"grad": "gradients", "exp_avg_sq": "second moments", "h_mean": "the tracer view",
+        "p_dead": "dead mass at every step"}  # fmt: skip
+"""What each tensor that may be recorded besides W adds to a report."""
+MORE = ",".join(ADDS)
 
 
 def in_a_line(shown: Shown) -> str:
@@ -61,8 +64,8 @@ def lacks(shown: Shown) -> list[str]:
         found.append(f"{name} recorded a part of W: --record all adds live rows, isotropy and mean shift at every "
                      "step, and the memory of the initialisation.")  # fmt: skip
     if missing:
-        found.append(f"{name} recorded W without {', '.join(missing)}: --record-tensors W,{MORE} adds the tracer view "
-                     "(h_mean), dead mass at every step (p_dead) and forces (grad, exp_avg_sq).")  # fmt: skip
+        added = ", ".join(f"{ADDS[each]} ({each})" for each in missing)
+        found.append(f"{name} recorded W without {', '.join(missing)}: --record-tensors W,{MORE} adds {added}.")
     return found
 
 

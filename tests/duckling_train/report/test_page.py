@@ -201,6 +201,7 @@ def test_what_is_not_measured_or_recorded_is_said(shown: Shown) -> None:
     content = pages.page([replace(shown, cloud=dead_alone, run=replace(shown.run, settings=settings))]).decode()
     assert "all recorded a part of W: --record all adds live rows" in content
     assert "all recorded W without grad, exp_avg_sq, p_dead: --record-tensors" in content
+    assert "adds gradients (grad), second moments (exp_avg_sq), dead mass at every step (p_dead)." in content
 
 
 def test_a_canvas_is_there_for_all_that_the_script_draws_whatever_curves_there_are(shown: Shown) -> None:
