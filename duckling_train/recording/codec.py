@@ -70,7 +70,7 @@ def residual(w: Array, earlier: Sequence[Array], coding: str) -> tuple[Array, Fl
         return words, np.zeros(w.shape[1:], np.float32)
     p = _expected(earlier, coding)
     difference = w if p is None else np.subtract(w, p)
-    mean = difference.mean(axis=0, dtype=np.float32)
+    mean = difference.mean(axis=0, dtype=np.float32) + np.float32(0)  # -0 becomes 0: then 0 + c is c in every reader
     q = np.broadcast_to(mean, w.shape) if p is None else np.add(p, mean, out=difference)
     made = words - q.view(np.uint32)
     made += np.uint32(BIAS[4])
@@ -129,9 +129,14 @@ def out_of_order(places: Array) -> Halves:
 
 
 def bf16_bits(w: Array) -> Halves:
-    """Return float32 rounded to bf16, to nearest even, as bits."""
-    words = np.asarray(w, np.float32).view(np.uint32)
-    return ((words + np.uint32(0x7FFF) + ((words >> 16) & np.uint32(1))) >> 16).astype(np.uint16)
+    """Return finite float32 rounded to bf16, to nearest even, as bits: torch's `w.to(torch.bfloat16)`."""
+    words = np.ascontiguousarray(w, np.float32).view(np.uint32)
+    rounded = words >> np.uint32(16)
+    rounded &= np.uint32(1)
+    rounded += np.uint32(0x7FFF)
+    rounded += words
+    rounded >>= np.uint32(16)
+    return rounded.astype(np.uint16)
 
 
 def widened(bits: Array) -> Floats:

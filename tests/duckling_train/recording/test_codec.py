@@ -156,3 +156,14 @@ def test_each_plane_has_a_code_table_of_its_own() -> None:
     values = (noise + codec.BIAS[4]).astype(np.uint32)
     planes = np.stack(codec.unpack(codec.pack(values), values.shape, 4)).tobytes()
     assert len(codec.pack(values)) < 0.92 * len(zstandard.ZstdCompressor(level=1).compress(planes))
+
+
+@pytest.mark.parametrize("coding", [LINE, LEVEL])
+def test_a_mean_of_minus_zero_is_stored_as_zero(coding: str) -> None:
+    """0 + c, as the recipe for stock zarr adds it, is +0 for both: a reader that takes c itself must find the same."""
+    block = np.zeros((3, 2, 1), np.float32)
+    block[1, 0], block[2] = -SMALLEST, -0.0
+    residuals, means = coded(block, coding)
+    assert not np.signbit(means[means == 0]).any()
+    assert residuals.reshape(-1).tolist() == slowly(block, means, coding)
+    assert codec.decode(residuals, means, coding).tobytes() == block.tobytes()
