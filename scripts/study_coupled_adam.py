@@ -29,6 +29,7 @@ from duckling_data.base.errors import DucklingError
 from duckling_data.base.progress import Reporter
 from duckling_train.config import TrainConfig
 from duckling_train.data import PackedRows, TrainingData, fitting, open_validation, open_workspace
+from duckling_train.dynamics import bulk, mean_shift
 from duckling_train.engines import load_engine
 from duckling_train.engines.base import Hook, Job, StepView
 from duckling_train.runs.hooks import evaluate
@@ -43,12 +44,11 @@ Measured = dict[str, float]
 
 def embedding_measures(w: npt.NDArray[np.float64], live: int) -> Measured:
     """Return mean shift, isotropy and the norm of the dead rows' centroid of W, float64[vocabulary, width]."""
-    logs = w @ np.linalg.eigh(w.T @ w)[1]
-    partition = np.exp(np.concatenate([logs, -logs], axis=1)).sum(axis=0)
+    centroid = bulk.centroid(w[live:])
     return {
-        "mean_shift": float(np.linalg.norm(w.mean(axis=0))),
-        "isotropy": float(partition.min() / partition.max()),
-        "centroid_norm": float(np.linalg.norm(w[live:].mean(axis=0))),
+        "mean_shift": mean_shift.mean_shift(w),
+        "isotropy": mean_shift.isotropy(w),
+        "centroid_norm": float(np.linalg.norm(centroid)),
     }
 
 

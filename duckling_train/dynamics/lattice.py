@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from duckling_data.base.errors import InputError
 from duckling_train.dynamics.arrays import EXPONENT, refuse_non_finite, refuse_non_finite_bits
+from duckling_train.recording import codec
 
 MAGNITUDE = 0x7FFF
 """The bits of exponent and mantissa of a bf16 value."""
@@ -25,13 +26,7 @@ def bf16_bits(w: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
     if w.dtype != np.float32:
         raise InputError(f"weights are {w.dtype}, expected float32; convert them without rounding twice.")
     refuse_non_finite("weights", w)
-    whole = np.ascontiguousarray(w).view(np.uint32)
-    rounded = whole >> np.uint32(16)
-    rounded &= np.uint32(1)
-    rounded += np.uint32(0x7FFF)
-    rounded += whole
-    rounded >>= np.uint32(16)
-    bits = rounded.astype(np.uint16)
+    bits = codec.bf16_bits(w)
     refuse_non_finite_bits(bits)
     return bits
 
