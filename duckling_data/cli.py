@@ -25,7 +25,7 @@ from duckling_data.base.command_line import (
     print_checks,
     run_command,
 )
-from duckling_data.options import COMMON, COUNT, ENCODER, FILE, HEADINGS, PACK, VOCAB, WORKERS, WORKSPACE, option
+from duckling_data.options import COMMON, COUNT, ENCODER, FILE, HEADINGS, PACK, SHARD, VOCAB, WORKERS, WORKSPACE, option
 
 PROGRAM = "duckling-data"
 
@@ -41,8 +41,9 @@ def cli() -> None:
 
 
 def _make(
-    *targets: str, workspace: Path, source: tuple[str, ...], workers: int | None, quiet: bool, **given: Any
-) -> None:
+    *targets: str, workspace: Path, source: tuple[str, ...], workers: int | None, quiet: bool,
+    shard: tuple[int, int] | None = None, joins: str | None = None, **given: Any,
+) -> None:  # fmt: skip
     """Bring the stages up to date; what is given and no field of the request is a setting of a stage."""
     from duckling_data.base.memory import keep_freed_memory
 
@@ -53,8 +54,13 @@ def _make(
 
     given = {name: value for name, value in given.items() if value is not None}
     asked = {name: given.pop(name) for name in Request.__dataclass_fields__ if name in given}
+    asked |= {"shards": shard[1]} if shard else {}
     request = Request(workspace, workers or default_workers(), source, settings=given, **asked)
-    Pipeline(request, Reporter(quiet)).make(*targets)
+    pipeline = Pipeline(request, Reporter(quiet), joins=joins)
+    if shard:
+        pipeline.make_shard(targets[0], shard[0])
+    else:
+        pipeline.make(*targets)
 
 
 @cli.command(cls=Grouped, headings=HEADINGS)
@@ -68,7 +74,7 @@ def download(**given: Any) -> None:
 
 
 @cli.command(cls=Grouped, headings=HEADINGS)
-@options(*COUNT, *COMMON)
+@options(*COUNT, SHARD, *COMMON)
 def count(**given: Any) -> None:
     """Count tokens: token_counts.parquet.
 
@@ -85,13 +91,25 @@ def build_vocab(**given: Any) -> None:
 
 
 @cli.command(cls=Grouped, headings=HEADINGS)
-@options(*PACK, *VOCAB, *COUNT, *COMMON)
+@options(*PACK, *VOCAB, *COUNT, SHARD, *COMMON)
 def pack(**given: Any) -> None:
     """Cut stories into rows: tokenized_dataset/.
 
     Every story is encoded, mapped to compact ids, and cut into rows of --ctx tokens.
     """
     _make("pack", **given)
+
+
+@cli.command(cls=Grouped, headings=HEADINGS)
+@click.argument("stage", type=click.Choice(["count", "pack"]))
+@options(*PACK, *VOCAB, *COUNT, *COMMON)
+def merge(stage: str, **given: Any) -> None:
+    """Join the shards of STAGE, count or pack, that `--shard I/N` made.
+
+    The files are those that `count` or `pack` alone would make. Without options the settings are the
+    shards' own.
+    """
+    _make(stage, joins=stage, **given)
 
 
 @cli.command(cls=Grouped, headings=HEADINGS)

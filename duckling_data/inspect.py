@@ -13,7 +13,8 @@ from duckling_data.base.progress import Reporter
 from duckling_data.rows.read import Rows, open_rows
 from duckling_data.stages.count import COUNT
 from duckling_data.stages.counts import COUNTS_NAME, read_counts
-from duckling_data.stages.pack import DATASET_NAMES, PACK
+from duckling_data.stages.pack import PACK
+from duckling_data.stages.packer import DATASET_NAMES
 from duckling_data.stages.vocab import VOCAB
 from duckling_data.tokens.compact import CompactTable
 from duckling_data.tokens.encoders import load_encoder

@@ -55,10 +55,33 @@ COMMON = (
            "that cannot be read is refused, or left out, counted and listed."),
     WORKERS,
     option("--encoder", **ENCODER, default="gigatoken", help="What encodes; changes no byte."),
+    option("--executor", **choice(["local", "ray"]), default="local", help="Who does the work: this process, or the "
+           "tasks of a Ray cluster (duckling[ray]), whose machines share the workspace; changes no byte."),
+    option("--ray-address", metavar="ADDRESS", default_is="a cluster on this machine, for this command",
+           help="The Ray cluster, as ray.init takes it: auto, HOST:PORT, or ray://HOST:PORT."),
+    option("--shards", type=click.IntRange(1, 99_999), metavar="N", default_is="one for each 128 MB of text on Ray",
+           help="Parts of the stories, each done by one task; a stopped stage goes on with those not done."),
     flag("--offline", help="Use what is on this machine, download nothing."),
     flag("-n", "--dry-run", help="Print the settings and what would be made."),
     QUIET, DEBUG,
 )  # fmt: skip
+
+
+class Shard(click.ParamType[tuple[int, int]]):
+    """A shard's number, from 0, and how many there are."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Return the two numbers."""
+        number, _, count = str(value).partition("/")
+        if not (number.isdecimal() and count.isdecimal() and int(number) < int(count) <= 99_999):
+            self.fail(f"{value!r} is not a shard's number, counted from 0, and their count, as 0/7 to 6/7.", param, ctx)
+        return int(number), int(count)
+
+
+SHARD = option("--shard", type=Shard(), metavar="I/N", default_is="all", help="Make this one of N shards alone, such "
+               'as "$SLURM_ARRAY_TASK_ID/7" in an array job; `merge` joins them.')  # fmt: skip
 
 COUNT = (
     option("--sample", type=CountOrAll(), metavar="N|all", default_is="100000",
@@ -89,7 +112,7 @@ HEADINGS = {
     "Counts": ("sample", "seed"),
     "Vocabulary": ("live", "dead", "unk", "eos"),
     "Rows": ("ctx", "group", "separator", "positions", "mapping"),
-    "Where it runs": ("workers", "encoder", "offline"),
+    "Where it runs": ("workers", "encoder", "executor", "ray_address", "shards", "shard", "offline"),
     "Run": ("workspace", "dry_run", "quiet", "debug"),
 }
 """The options of the commands that make something, as their `--help` shows them."""

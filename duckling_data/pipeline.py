@@ -8,6 +8,7 @@ Otherwise it runs, and says why. One process at a time works in a workspace; ano
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from duckling_data.base.disk import make_directory
 from duckling_data.base.errors import InputError
+from duckling_data.base.executor import Executor, LocalExecutor
 from duckling_data.base.locks import LOCK, held, remove_leftovers
 from duckling_data.base.progress import Reporter
 from duckling_data.base.records import plain
@@ -23,7 +25,9 @@ from duckling_data.corpus.splits import Corpus
 from duckling_data.stages import NAMES, STAGES
 from duckling_data.stages.base import Context, Stage
 from duckling_data.stages.count import COUNT
-from duckling_data.stages.pack import DATASET_NAMES, PACK
+from duckling_data.stages.pack import PACK
+from duckling_data.stages.packer import DATASET_NAMES
+from duckling_data.stages.shards import OnRay, Sharding, do, remove_shards, shard_settings
 from duckling_data.stages.vocab import VOCAB, given_mapping, is_given
 from duckling_data.tokens.encoding import EncodedSplit, EncoderPool
 from duckling_data.tokens.mapping import MAPPING_FILE
@@ -51,6 +55,12 @@ class Request:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The stages' settings that were given, by field name."""
     encoder: str = "gigatoken"
+    executor: str = "local"
+    """`local` or `ray`: who does the work of the stages that go through the stories."""
+    ray_address: str | None = None
+    """The Ray cluster; None for one on this machine, as long as the command runs."""
+    shards: int | None = None
+    """Parts of a split, each done by one task; None for as many as its size asks for."""
     offline: bool = False
     dry_run: bool = False
 
@@ -58,10 +68,19 @@ class Request:
 class Pipeline:
     """Brings a workspace up to date."""
 
-    def __init__(self, request: Request, reporter: Reporter) -> None:
+    def __init__(self, request: Request, reporter: Reporter, *, joins: str | None = None) -> None:
+        """`joins` is the stage whose shards were made before, by `make_shard`."""
         self.request = request
         self.reporter = reporter
+        self._joins = joins
+        self._recorded = joins is not None
+        """Whether the source's files are those that an earlier command hashed, and are not hashed again."""
         self._pool = EncoderPool(request.encoder)
+        self._closing = ExitStack()
+        self._executor: Executor = LocalExecutor(request.workers)
+        self._threads = 1
+        if request.executor == "ray":
+            self._executor = OnRay(request.ray_address, self._closing, reporter)
         self._read()
 
     def _read(self) -> None:
@@ -75,7 +94,10 @@ class Pipeline:
         record = self.manifest.stages.get(stage.name)
         # What is remembered of a mapping that was built says nothing of one that is given, nor the reverse.
         same = record is not None and (stage.name != VOCAB.name or is_given(record) == (stage is not VOCAB))
-        return resolve(stage.settings, self.request.settings, record.settings if record and same else {})
+        remembered = record.settings if record and same else {}
+        if stage.name == self._joins and not self.request.settings:
+            remembered = shard_settings(self.request.workspace, stage.name) or remembered
+        return resolve(stage.settings, self.request.settings, remembered)
 
     def _mapping_given(self) -> bool:
         """Return whether the workspace works with a mapping of the user's own, now or since an earlier command."""
@@ -90,12 +112,67 @@ class Pipeline:
         if self.request.dry_run:
             return self._make(targets)
         workspace = self.request.workspace
+        if self._joins:
+            self._refuse_unrecorded()
         make_directory(workspace)
-        with held(workspace / LOCK, workspace, waiting=self.reporter.say):
+        with held(workspace / LOCK, workspace, waiting=self.reporter.say), self._closing:
             written = (MANIFEST_NAME, SUMS_NAME, SOURCE_RECORD, *(name for stage in STAGES for name in stage.outputs))
             remove_leftovers(workspace, written)
             self._read()  # again: another process may have been at work until now
             return self._make(targets)
+
+    def make_shard(self, name: str, number: int) -> None:
+        """Make one shard of a stage, out of `Request.shards`; other processes make the others, and `joins` joins them.
+
+        Nothing is locked. Raises InputError where the stage is not divided, or what it needs is out of date.
+        """
+        stage = next(stage for stage in self._stages if stage.name == name)
+        self._refuse_unrecorded()
+        self._recorded = True
+        context = self._open({name})
+        for need in (other for other in self._stages if other.name in stage.needs):
+            resolved = self._resolved[need.name]
+            if reason := self.manifest.stale(need.name, resolved.to_json(), need.inputs(context, resolved.value)):
+                raise InputError(f"{need.name}: {reason}; run `duckling-data {need.name}` first, then the shards.")
+        resolved = self._resolved[name]
+        inputs = stage.inputs(context, resolved.value)
+        self._threads = self.request.workers
+        sharding = self._sharding(stage, context, resolved, inputs)
+        sharded = replace(context, sharding=sharding)
+        tasks = stage.shards(sharded, resolved.value) if stage.shards else []
+        self.reporter.say(f"{name:<12} {stage.line(resolved)}")
+        if not tasks:
+            raise InputError(f"--shard: {name} is not divided into shards; expected count or pack.")
+        assert sharding is not None
+        sharding.remember(resolved.to_json())
+        done = tasks[number].is_done()
+        do(tasks[number])
+        self.reporter.say(f"{name:<12} shard {number} of {len(tasks)} {'was made before' if done else 'made'}")
+
+    def _refuse_unrecorded(self) -> None:
+        """Raise InputError in a workspace whose source was never read: a shard does not hash all of it."""
+        if not read_source(self.request.workspace).sources:
+            raise InputError(
+                f"{self.request.workspace}: no source is recorded; run `duckling-data download` with the same "
+                "--workspace and --source first: it hashes and counts the stories once for all shards."
+            )
+
+    @property
+    def _is_divided(self) -> bool:
+        """Whether the stages that go through the stories do it in shards."""
+        return bool(self._joins or self.request.shards or self.request.executor == "ray")
+
+    def _sharding(
+        self, stage: Stage[Any, Any], context: Context, resolved: Resolved[Any], inputs: Mapping[str, str]
+    ) -> Sharding | None:
+        """Return how the stage is divided, or None where this process does all of it in one go."""
+        request, joins = self.request, stage.name == self._joins
+        if not self._is_divided:
+            return None
+        sharding = Sharding(
+            self._executor, request.workspace.absolute(), request.encoder, self._threads, request.shards, finds=joins
+        )
+        return sharding.of_stage(stage.name, resolved.to_json(), inputs, context.splits["train"].text_bytes)
 
     def _make(self, targets: tuple[str, ...]) -> Manifest:
         needed = set(targets)
@@ -115,18 +192,21 @@ class Pipeline:
     def _open(self, needed: set[str]) -> Context:
         """Open and hash the corpus. Returns what the stages work with; a split is encoded where a stage asks for it."""
         request = self.request
-        if not self.manifest.stages and not request.dry_run:
+        if not self.manifest.stages and not request.dry_run and not self._is_divided:
             self._pool.warm(request.workers)  # everything will be made: load them while the source is hashed
         corpus = self._open_corpus()
         # Where counting is followed by packing, what is encoded for the one is kept for the other.
-        kept = {"train": request.workspace} if {COUNT.name, PACK.name} <= needed and not request.dry_run else {}
-        splits = corpus.splits().items() if corpus else ()
+        keep = {COUNT.name, PACK.name} <= needed and not request.dry_run and not self._is_divided
+        kept = {"train": request.workspace} if keep else {}
+        splits = corpus.splits() if corpus else {}
+        encoded = {n: EncodedSplit(split, self._pool, request.workers, kept.get(n)) for n, split in splits.items()}
         return Context(
             manifest=self.manifest,
             corpus=corpus.describe() if corpus else None,
             digests=corpus.digests() if corpus else dict.fromkeys(DATASET_NAMES, "(not downloaded)"),
-            encoded={name: EncodedSplit(split, self._pool, request.workers, kept.get(name)) for name, split in splits},
+            encoded=encoded,
             reporter=self.reporter,
+            splits=splits,
         )
 
     def _open_corpus(self) -> Corpus | None:
@@ -143,9 +223,10 @@ class Pipeline:
         if request.dry_run and not request.offline and (files := to_download(request.workspace, sources)):
             self.reporter.say(f"download     would fetch {len(files)} files, {sum(files.values()) / 1e6:,.0f} MB")
             return None
-        offline = request.offline or request.dry_run
-        workspace, workers = request.workspace, request.workers
-        corpus = open_corpus(workspace, wanted, workers=workers, offline=offline, reporter=self.reporter)
+        corpus = open_corpus(
+            request.workspace, wanted, workers=request.workers, offline=request.offline or request.dry_run,
+            reporter=self.reporter, recorded=self._recorded,
+        )  # fmt: skip
         if corpus.validation is None:
             self.reporter.say(
                 "source       no validation split; --validation PATH or --validation-share 0.01 gives one"
@@ -174,8 +255,10 @@ class Pipeline:
         else:
             self._refuse_foreign(stage)
             begin = partial(self._begin, name, context)
-            outputs, figures = stage.make(replace(context, begin=begin), resolved.value)
+            sharding = self._sharding(stage, context, resolved, inputs)
+            outputs, figures = stage.make(replace(context, begin=begin, sharding=sharding), resolved.value)
             self.manifest.enter(name, StageRecord(settings, inputs, outputs, plain(figures)))
+            remove_shards(self.request.workspace, name)
             shown = dict.fromkeys(output.split("/")[0] + "/" * ("/" in output) for output in outputs)
             self.reporter.say(f"{name:<12} made {', '.join(shown)}: {stage.summary(figures)} [{reason}]")
         if stage.page and not self.request.dry_run:

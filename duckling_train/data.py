@@ -20,7 +20,8 @@ from duckling_data.base.progress import SILENT, Reporter
 from duckling_data.rows.layout import COLUMN as COLUMN
 from duckling_data.rows.layout import POSITION as POSITION
 from duckling_data.rows.read import Column, Rows, open_rows
-from duckling_data.stages.pack import DATASET_NAMES, PACK, PackFigures
+from duckling_data.stages.pack import PACK
+from duckling_data.stages.packer import DATASET_NAMES, PackFigures
 from duckling_data.tokens.mapping import MAPPING_FILE as MAPPING
 from duckling_data.tokens.mapping import TokenMapping, read_mapping
 from duckling_data.workspace.manifest import Manifest, StageRecord

@@ -16,6 +16,7 @@ import io
 import os
 import shutil
 import stat
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -147,6 +148,23 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def renamed(path: Path) -> Iterator[Path]:
+    """Give a partial name that no other process has; what was written and flushed there gets `path` at the end.
+
+    So several processes may make the same file: the last one stays. Raises as `disk_errors` does.
+    """
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+    with disk_errors(path):
+        try:
+            yield partial
             partial.replace(path)
         except BaseException:
             partial.unlink(missing_ok=True)

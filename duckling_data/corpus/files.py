@@ -67,6 +67,17 @@ class CorpusFile:
         """Its size."""
         return self.state.size
 
+    def here(self) -> CorpusFile:
+        """Return the file as this process sees it: inodes and change times may differ between machines.
+
+        Raises SourceChanged where its size or modification time is not that of the file that was hashed.
+        """
+        with contextlib.suppress(InputError, OSError):
+            state = file_state(self.path)
+            if state[:2] == self.state[:2]:
+                return replace(self, state=state)
+        raise _changed(self.path)
+
     def blocks(self, how: ReadOptions) -> Iterator[Block]:
         """Yield its parts. Raises SourceChanged, here or where a part is parsed, if the file is not what was hashed."""
         with self.unchanged():
@@ -91,7 +102,11 @@ class CorpusFile:
         with contextlib.suppress(InputError, OSError):
             if file_state(self.path) == self.state:
                 return
-        raise SourceChanged(
-            f"{self.path}: changed while it was read; expected it to stay as it is until the command ends; "
-            "run the command again."
-        )
+        raise _changed(self.path)
+
+
+def _changed(path: Path) -> SourceChanged:
+    return SourceChanged(
+        f"{path}: changed while it was read; expected it to stay as it is until the command ends; "
+        "run the command again."
+    )

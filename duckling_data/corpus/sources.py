@@ -18,7 +18,7 @@ from duckling_data.base.executor import LocalExecutor
 from duckling_data.base.files import sha256_file
 from duckling_data.base.progress import Reporter
 from duckling_data.corpus import hub
-from duckling_data.corpus.files import CorpusFile, file_state
+from duckling_data.corpus.files import CorpusFile, FileState, file_state
 from duckling_data.corpus.findings import say_findings
 from duckling_data.corpus.folders import Files
 from duckling_data.corpus.local import split_files
@@ -30,6 +30,7 @@ from duckling_data.workspace.source_record import (
     DEFAULT_TEXT_FIELD,
     SOURCE_RECORD,
     Findings,
+    Measured,
     Newline,
     OnBadLine,
     SourceRecord,
@@ -87,9 +88,12 @@ def _validation_option(wanted: SourceRecord) -> str | None:
     return "--validation" if wanted.validation else "--validation-share" if wanted.validation_share else None
 
 
-def open_corpus(workspace: Path, wanted: SourceRecord, *, workers: int, offline: bool, reporter: Reporter) -> Corpus:
+def open_corpus(
+    workspace: Path, wanted: SourceRecord, *, workers: int, offline: bool, reporter: Reporter, recorded: bool = False
+) -> Corpus:
     """Return the corpus that is wanted, its files present, hashed and counted.
 
+    With `recorded` they are not hashed again: an earlier command did that, and recorded what they were.
     Raises InputError for a source that is not there or cannot be read, OutsideError if the hub fails, CheckFailed for
     a file of the hub that is not as it was downloaded.
     """
@@ -107,7 +111,8 @@ def open_corpus(workspace: Path, wanted: SourceRecord, *, workers: int, offline:
         named, known = _hub_files(workspace, record, offline, reporter)
     else:
         named, known = split_files(workspace, wanted, reporter), {}
-    splits = {name: _measure(files, how, record, known, workers, reporter) for name, files in named.items()}
+    earlier = record.measured if recorded else None
+    splits = {name: _measure(files, how, record, known, workers, reporter, earlier) for name, files in named.items()}
     if wanted.validation_share:
         splits = _divided(splits["train"], wanted.validation_share, record.counted, workers, reporter)
     corpus = Corpus("tinystories" if builtin else "files", splits["train"], splits.get("validation"))
@@ -146,7 +151,10 @@ def remember_source(workspace: Path, wanted: SourceRecord, corpus: Corpus) -> No
         hashes |= {f"{hub.TINYSTORIES.revision}/{file.name}": file.sha256 for file in corpus.files()}
     how = _how(wanted)
     found = {_count_key(file, how): file.found for file in corpus.files() if file.found != Findings()}
-    record = msgspec.structs.replace(wanted, counted=counted_stories(corpus), hub=hashes, found=found)
+    measured = {str(file.path): Measured(file.bytes, file.state.modified, file.sha256) for file in corpus.files()}
+    record = msgspec.structs.replace(
+        wanted, counted=counted_stories(corpus), hub=hashes, found=found, measured=measured
+    )
     if record != remembered:
         write_source(workspace, record)
 
@@ -211,9 +219,10 @@ def _count_key(file: CorpusFile, how: ReadOptions) -> str:
 
 
 def _measure(
-    files: Files, how: ReadOptions, record: SourceRecord, hashes: Mapping[str, str], workers: int, reporter: Reporter
+    files: Files, how: ReadOptions, record: SourceRecord, hashes: Mapping[str, str], workers: int, reporter: Reporter,
+    earlier: Mapping[str, Measured] | None = None,
 ) -> FileSplit:  # fmt: skip
-    """Return the files as a split: hashed every time, counted if this content was not counted before.
+    """Return the files as a split: hashed unless `earlier` knows them, counted if this content was not counted before.
 
     A file that has another SHA-256 than `hashes` says is not read further: it is returned with no stories.
     """
@@ -222,7 +231,8 @@ def _measure(
         path, name = named
         try:
             state = file_state(path)
-            file = CorpusFile(path, name, sha256_file(path, bar.update), 0, state)
+            sha256 = sha256_file(path, bar.update) if earlier is None else _recorded(path, state, earlier)
+            file = CorpusFile(path, name, sha256, 0, state)
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
         if hashes.get(name, file.sha256) != file.sha256:
@@ -242,6 +252,17 @@ def _measure(
         for _, file in LocalExecutor(workers).map(measure, files, ordered=True):
             measured.append(file)
     return FileSplit(tuple(measured), how)
+
+
+def _recorded(path: Path, state: FileState, earlier: Mapping[str, Measured]) -> str:
+    """Return the SHA-256 that a file had. Raises InputError where it is not the one that was hashed."""
+    known = earlier.get(str(path))
+    if known is None or (known.bytes, known.modified) != state[:2]:
+        raise InputError(
+            f"{path}: {'not hashed yet' if known is None else 'changed since it was hashed'}; "
+            "run `duckling-data download` with the same options first: it hashes and counts the stories once for all."
+        )
+    return known.sha256
 
 
 def _divided(

@@ -7,7 +7,7 @@ A split gives blocks, and the thread that takes one parses it. What identifies a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -158,14 +158,76 @@ class Corpus:
         return {name: digest_json(split.identity()) for name, split in self.splits().items()}
 
 
-def numbered_blocks(split: Split) -> Iterator[tuple[int, Block]]:
+@dataclass(frozen=True)
+class Stretch:
+    """Some consecutive stories of a split, for one task to read; any process that sees the files can."""
+
+    split: Split
+    """What holds them: of files only those that do."""
+    before: int
+    """Stories of the whole split before the first of `split`."""
+    first: int
+    """The index of the first story in the whole split."""
+    stop: int
+    """The index behind the last one."""
+
+    @property
+    def stories(self) -> int:
+        """How many stories there are."""
+        return self.stop - self.first
+
+    @property
+    def text_bytes(self) -> int:
+        """About how many bytes of text there are."""
+        return self.split.text_bytes * self.stories // max(self.split.stories, 1)
+
+    def here(self) -> Stretch:
+        """Return the same stories for this process. Raises SourceChanged where a file is not as it was hashed."""
+        if isinstance(self.split, DemoSplit):
+            return self
+        return replace(self, split=replace(self.split, files=tuple(file.here() for file in self.split.files)))
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the parts that threads parse side by side: the split's, cut where the stretch begins and ends."""
+        at = self.before
+        for block in self.split.blocks() if self.stories else ():
+            begin, end = max(self.first - at, 0), min(self.stop - at, block.stories)
+            if begin < end:
+                whole = end - begin == block.stories
+                yield block if whole else Block(end - begin, partial(_sliced, block, begin, end))
+            at += block.stories
+            if at >= self.stop:
+                return
+
+
+def _sliced(block: Block, begin: int, end: int) -> pa.Array:
+    return block.parse().slice(begin, end - begin)
+
+
+def stretch(split: Split, number: int, count: int, unit: int = 1) -> Stretch:
+    """Return part `number` of `count` nearly equal parts of a split; each begins at a multiple of `unit` stories."""
+    units = -(-split.stories // unit)
+    first, stop = (min(units * border // count * unit, split.stories) for border in (number, number + 1))
+    if isinstance(split, DemoSplit):
+        return Stretch(split, 0, first, stop)
+    files, before, at = list[CorpusFile](), 0, 0
+    for file in split.files:
+        if at < stop and at + file.stories > first:
+            before = before if files else at
+            files.append(file)
+        at += file.stories
+    return Stretch(replace(split, files=tuple(files)), before, first, stop)
+
+
+def numbered_blocks(split: Split | Stretch) -> Iterator[tuple[int, Block]]:
     """Yield each block with the index of its first story. Raises InputError if their number is not as counted."""
-    first = 0
+    begin = index = split.first if isinstance(split, Stretch) else 0
     for block in split.blocks():
         if block.stories:
-            yield first, block
-        first += block.stories
-    if first != split.stories:
+            yield index, block
+        index += block.stories
+    if index - begin != split.stories:
         raise InputError(
-            f"the corpus changed while it was read: {first:,} stories, {split.stories:,} were counted. Run again."
+            f"the corpus changed while it was read: {index - begin:,} stories, {split.stories:,} were counted. "
+            "Run again."
         )

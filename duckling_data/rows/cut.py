@@ -37,6 +37,8 @@ class RowPacker:
 
         What is left of an unfinished group (fewer than ctx tokens) is kept for the next call.
         """
+        if self.ctx == 1 and self.group is None:
+            return tokens.reshape(-1, 1)
         stream = np.concatenate([self._carry, tokens]) if len(self._carry) else tokens
         ends = self._group_ends(lengths, len(self._carry))
         begins = np.concatenate([[0], ends])

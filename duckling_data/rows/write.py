@@ -13,9 +13,10 @@ import io
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,9 @@ from duckling_data.base.files import PARTIAL, remove, replace_directory, sync_di
 from duckling_data.base.records import FileRecord
 from duckling_data.rows import layout
 from duckling_data.rows.layout import MAX_VOCAB, Positions, TokenIds
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Columns = list[npt.NDArray[Any]]
 """Rows, shape (n, ctx), and their tokens' positions, if there are any."""
@@ -49,6 +53,71 @@ class _HashingFile(io.BufferedWriter):
         super().close()
 
 
+class DataFile:
+    """One of a dataset's files while it is written: an Arrow IPC stream of batches of ROWS_PER_BATCH rows."""
+
+    def __init__(self, path: Path, schema: pa.Schema, ctx: int) -> None:
+        import pyarrow as pa
+
+        self.path = path
+        self.rows = 0
+        """Rows written so far."""
+        self._schema = schema
+        self._ctx = ctx
+        self._file = _HashingFile(path)
+        self._stream = pa.ipc.new_stream(self._file, schema)
+
+    def write(self, columns: Columns) -> None:
+        """Write rows, whole batches except at the file's end."""
+        for start in range(0, len(columns[0]), layout.ROWS_PER_BATCH):
+            self._write_batch([column[start : start + layout.ROWS_PER_BATCH] for column in columns])
+
+    def _write_batch(self, columns: Columns) -> None:
+        import pyarrow as pa
+
+        lists = [pa.FixedSizeListArray.from_arrays(pa.array(column.reshape(-1)), self._ctx) for column in columns]
+        self._stream.write_batch(pa.record_batch(lists, schema=self._schema))
+        self.rows += len(columns[0])
+
+    def finish(self) -> FileRecord:
+        """Flush the file to the disk. Returns its record."""
+        self._stream.close()
+        self._file.close()
+        return FileRecord(self.path.stat().st_size, self._file.sha256.hexdigest())
+
+    def close(self) -> None:
+        """Close the file as it is."""
+        self._file.close()
+
+
+def data_name(number: int, count: int) -> str:
+    """Return the name of one of a dataset's `count` files with rows, as datasets names them."""
+    return f"data-{number:05d}-of-{count:05d}.arrow"
+
+
+def write_descriptions(
+    folder: Path, data_files: Sequence[str], ctx: int, split: str, total_vocab: int, payload_sha256: str,
+    positions_sha256: str | None,
+) -> dict[str, FileRecord]:  # fmt: skip
+    """Write `dataset_info.json` and `state.json` beside the files with rows. Returns the two files' records."""
+    state: dict[str, Any] = {
+        "_data_files": [{"filename": name} for name in data_files],
+        "_fingerprint": layout.fingerprint(payload_sha256, positions_sha256),
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": split,
+    }
+    info = layout.dataset_info(ctx, total_vocab, positions=positions_sha256 is not None)
+    written: dict[str, FileRecord] = {}
+    for name, value in (("dataset_info.json", info), ("state.json", state)):
+        data = json.dumps(value, indent=2).encode()
+        write_bytes(folder / name, data)
+        written[name] = FileRecord(len(data), hashlib.sha256(data).hexdigest())
+    return written
+
+
 class RowWriter:
     """Writes rows of `ctx` tokens into a dataset directory beside its place.
 
@@ -64,13 +133,11 @@ class RowWriter:
         self._ctx = ctx
         self._split = split
         dtypes = layout.column_dtypes(total_vocab, positions=positions).values()
+        self._total_vocab = total_vocab
         self._schema = layout.schema(ctx, total_vocab, positions=positions)
-        self._info = layout.dataset_info(ctx, total_vocab, positions=positions)
         self._held: Columns = [np.empty((0, ctx), dtype.newbyteorder("<")) for dtype in dtypes]
         self._shards: list[FileRecord] = []
-        self._shard_rows = 0
-        self._file: _HashingFile | None = None
-        self._stream: Any = None
+        self._file: DataFile | None = None
         self._digests = [hashlib.sha256() for _ in self._held]
         self._disk = Background()
         self.outputs: dict[str, FileRecord] = {}
@@ -124,27 +191,18 @@ class RowWriter:
 
     def _write_batches(self, columns: Columns) -> None:
         with disk_errors(self._partial):
-            for start in range(0, len(columns[0]), layout.ROWS_PER_BATCH):
-                self._write_batch([column[start : start + layout.ROWS_PER_BATCH] for column in columns])
+            while len(columns[0]):
+                if self._file is None:
+                    self._file = DataFile(self._shard_path(len(self._shards)), self._schema, self._ctx)
+                room = layout.ROWS_PER_SHARD - self._file.rows
+                self._file.write([column[:room] for column in columns])
+                columns = [column[room:] for column in columns]
+                if self._file.rows == layout.ROWS_PER_SHARD:
+                    self._close_shard(self._file)
 
-    def _write_batch(self, columns: Columns) -> None:
-        import pyarrow as pa
-
-        if self._file is None:
-            self._file = _HashingFile(self._shard_path(len(self._shards)))
-            self._stream = pa.ipc.new_stream(self._file, self._schema)
-        lists = [pa.FixedSizeListArray.from_arrays(pa.array(column.reshape(-1)), self._ctx) for column in columns]
-        self._stream.write_batch(pa.record_batch(lists, schema=self._schema))
-        self._shard_rows += len(columns[0])
-        if self._shard_rows >= layout.ROWS_PER_SHARD:
-            self._close_shard(self._file)
-
-    def _close_shard(self, file: _HashingFile) -> None:
-        self._stream.close()
-        file.close()
-        size = self._shard_path(len(self._shards)).stat().st_size
-        self._shards.append(FileRecord(size, file.sha256.hexdigest()))
-        self._file, self._shard_rows = None, 0
+    def _close_shard(self, file: DataFile) -> None:
+        self._shards.append(file.finish())
+        self._file = None
 
     def _shard_path(self, number: int) -> Path:
         """Return the path of a shard until their number, which is in the final name, is known."""
@@ -155,22 +213,13 @@ class RowWriter:
             if self._file is not None:
                 self._close_shard(self._file)
             for number, record in enumerate(self._shards):
-                name = f"data-{number:05d}-of-{len(self._shards):05d}.arrow"
+                name = data_name(number, len(self._shards))
                 self._shard_path(number).rename(self._partial / name)
                 self.outputs[name] = record
-            state: dict[str, Any] = {
-                "_data_files": [{"filename": name} for name in self.outputs],
-                "_fingerprint": layout.fingerprint(self.payload_sha256, self.positions_sha256),
-                "_format_columns": None,
-                "_format_kwargs": {},
-                "_format_type": None,
-                "_output_all_columns": False,
-                "_split": self._split,
-            }
-            for name, value in (("dataset_info.json", self._info), ("state.json", state)):
-                data = json.dumps(value, indent=2).encode()
-                write_bytes(self._partial / name, data)
-                self.outputs[name] = FileRecord(len(data), hashlib.sha256(data).hexdigest())
+            self.outputs |= write_descriptions(
+                self._partial, list(self.outputs), self._ctx, self._split, self._total_vocab, self.payload_sha256,
+                self.positions_sha256,
+            )  # fmt: skip
             sync_directory(self._partial)
 
     def put_in_place(self) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from duckling_data.base.progress import Reporter
 from duckling_data.base.records import FileRecord, describe
+from duckling_data.corpus.splits import Split
+from duckling_data.stages.shards import Sharding, Task
 from duckling_data.tokens.encoding import EncodedSplit
 from duckling_data.workspace.manifest import CorpusRecord, Manifest, StageRecord
 from duckling_data.workspace.settings import Resolved
@@ -31,8 +33,12 @@ class Context:
     encoded: Mapping[str, EncodedSplit]
     """The splits by name, to be encoded where they are needed."""
     reporter: Reporter
+    splits: Mapping[str, Split] = field(default_factory=dict)
+    """The splits by name."""
     begin: Callable[[], None] = lambda: None
     """To be called when the stage's outputs are about to be replaced, the heavy work being done."""
+    sharding: Sharding | None = None
+    """How the stage is divided among tasks; None where this process does it in one go."""
     outdated: set[str] = field(default_factory=set)
     """In a dry run, the stages that would be made again: the digests of their outputs are not known."""
 
@@ -78,6 +84,8 @@ class Stage(Generic[S, F]):
     """Writes the outputs."""
     summary: Callable[[F], str]
     """Returns the main figures in a few words."""
+    shards: Callable[[Context, S], list[Task[Any]]] | None = None
+    """Returns the tasks, one a shard, that go through the stories; None for a stage that is not divided."""
     page: str | None = None
     """The output that a person opens first."""
     line: Callable[[Resolved[S]], str] = Resolved.line

@@ -29,7 +29,7 @@ from duckling_data.base.records import Count, file_fault
 from duckling_data.base.strict_json import parse_json
 from duckling_data.rows.layout import MAX_VOCAB
 from duckling_data.stages.base import Context, Made, Stage, described, not_made
-from duckling_data.stages.count import COUNT, CountFigures, occurring_ids
+from duckling_data.stages.count import COUNT, CountFigures, CountSettings, count_shards, occurring_ids
 from duckling_data.stages.counts import COUNTS_NAME, TokenCounts, read_counts
 from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import (
@@ -209,11 +209,18 @@ def _make(context: Context, settings: VocabSettings) -> Made[VocabFigures]:
     if settings.unk == DECOMPOSE:
         counted, train = _counted(context), context.encoded["train"]
         whole = counted is not None and counted.stories_counted == train.split.stories
-        occurring = counts.gpt2_id if whole else occurring_ids(train, context.reporter)
+        occurring = counts.gpt2_id if whole else _occurring(context)
     mapping = build_mapping(counts, settings, occurring)
     context.begin()
     write_bytes(context.workspace / MAPPING_FILE, mapping_bytes(mapping))
     return described(context.workspace, MAPPING_FILE), mapping_figures(mapping, counts)
+
+
+def _occurring(context: Context) -> npt.NDArray[np.int64]:
+    """Return the GPT-2 ids that occur anywhere in the split `train`, ascending."""
+    if context.sharding is None:
+        return occurring_ids(context.encoded["train"], context.reporter)
+    return np.flatnonzero(count_shards(context, CountSettings(sample=None), main=False).count)
 
 
 def _summary(figures: VocabFigures) -> str:

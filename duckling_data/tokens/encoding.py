@@ -14,6 +14,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, NamedTuple, TypeVar
 
@@ -24,7 +25,7 @@ from duckling_data.base.disk import check_room, disk_errors
 from duckling_data.base.executor import LocalExecutor
 from duckling_data.base.files import write_all
 from duckling_data.corpus.readers.blocks import Block
-from duckling_data.corpus.splits import Split, numbered_blocks
+from duckling_data.corpus.splits import Split, Stretch, numbered_blocks
 from duckling_data.rows.layout import TokenIds
 from duckling_data.tokens.encoders import Encoder, load_encoder
 from duckling_data.tokens.gpt2 import GPT2
@@ -81,10 +82,16 @@ class EncoderPool:
             self._idle.put(encoder)
 
 
+@cache
+def shared_pool(kind: str) -> EncoderPool:
+    """Return this process's pool of one kind of encoders, for tasks that follow each other in it."""
+    return EncoderPool(kind)
+
+
 class EncodedSplit:
     """A split's tokens, for one pass or several; the first one's are kept in the folder `keep_in`, if there is one."""
 
-    def __init__(self, split: Split, pool: EncoderPool, workers: int, keep_in: Path | None = None) -> None:
+    def __init__(self, split: Split | Stretch, pool: EncoderPool, workers: int, keep_in: Path | None = None) -> None:
         self.split = split
         self._pool = pool
         self._executor = LocalExecutor(workers)

@@ -20,10 +20,10 @@ from duckling_data.rows.layout import POSITION
 from duckling_data.rows.read import StoredRows
 from duckling_data.stages.count import CountFigures, CountSettings, count_tokens, occurring_ids
 from duckling_data.stages.counts import COLUMNS, COUNTS_NAME, read_counts
-from duckling_data.stages.pack import DATASET_NAMES, PackFigures, PackSettings, SplitFigures, SplitPacker
+from duckling_data.stages.packer import DATASET_NAMES, PackFigures, PackSettings, SplitFigures, SplitPacker
 from duckling_data.stages.vocab import GivenSettings, VocabFigures, VocabSettings, build_mapping, mapping_figures
 from duckling_data.tokens.encoding import EncodedSplit, EncoderPool
-from duckling_data.tokens.mapping import DECOMPOSE, MAPPING_FILE, SIZES, read_mapping
+from duckling_data.tokens.mapping import DECOMPOSE, MAPPING_FILE, SIZES, TokenMapping, read_mapping
 
 SAMPLE_STORIES = 3000
 """Stories of a split that the other encoder encodes, too."""
@@ -99,13 +99,13 @@ def pack_faults(workspace: Path, settings: PackSettings, figures: PackFigures, s
             yield f"{stored.name} has {there} column {POSITION}, manifest.json says positions {settings.positions}"
             continue
         packer = SplitPacker(stories.encoded(split), mapping, settings)
-        yield from islice(_split_faults(split, stored, recorded, packer, stories, mapping["live_tokens"]), 1)
+        yield from islice(_split_faults(split, stored, recorded, packer, stories, mapping), 1)
 
 
 def _split_faults(
-    split: str, stored: StoredRows, recorded: SplitFigures, packer: SplitPacker, stories: Stories, live: int
+    split: str, stored: StoredRows, recorded: SplitFigures, packer: SplitPacker, stories: Stories, mapping: TokenMapping
 ) -> Iterator[str]:
-    made = 0
+    made, live = 0, mapping["live_tokens"]
     with stories.reporter.bar(f"verify {split} rows", recorded.stories, "stories") as bar:
         for batch in packer.batches():
             if (difference := stored.difference(made, batch.rows, batch.positions)) is not None:
@@ -119,7 +119,7 @@ def _split_faults(
     with stories.reporter.bar(f"hash {split}", len(stored), "rows") as bar:
         digests = stored.payload_sha256(bar.update), stored.positions.payload_sha256() if stored.positions else None
     apart = recorded.split_tokens is not None
-    yield from figure_faults(f"the {split} split", packer.figures(*digests, apart=apart), recorded)
+    yield from figure_faults(f"the {split} split", packer.sums.figures(mapping, *digests, apart=apart), recorded)
     yield from encoder_faults(split, stories)
 
 

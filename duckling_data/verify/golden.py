@@ -18,7 +18,8 @@ from duckling_data.base.errors import InputError
 from duckling_data.base.records import changed, read_record
 from duckling_data.base.strict_json import write_json
 from duckling_data.stages.count import COUNT, CountFigures
-from duckling_data.stages.pack import DATASET_NAMES, PACK, PackFigures
+from duckling_data.stages.pack import PACK
+from duckling_data.stages.packer import DATASET_NAMES, PackFigures
 from duckling_data.stages.vocab import VOCAB, VocabFigures
 from duckling_data.tokens.mapping import MAPPING_FILE, read_mapping
 from duckling_data.workspace.manifest import Manifest

@@ -52,6 +52,15 @@ class Findings(msgspec.Struct, omit_defaults=True):
         return ["lf"] * (self.byte_order_mark or self.crlf) + ["skip"] * (self.skipped > 0)
 
 
+class Measured(msgspec.Struct, frozen=True):
+    """What a file was when it was hashed."""
+
+    bytes: Count
+    modified: int
+    """Its modification time in nanoseconds."""
+    sha256: str
+
+
 class SourceRecord(msgspec.Struct, omit_defaults=True):
     """The content of `corpus/source.json`."""
 
@@ -72,6 +81,8 @@ class SourceRecord(msgspec.Struct, omit_defaults=True):
     on_bad_line: OnBadLine = "fail"
     found: dict[str, Findings] = {}
     """What was found in files, by the keys of `counted`."""
+    measured: dict[str, Measured] = {}
+    """The files by path, for tasks that read a part of them and do not hash them all again."""
 
     def known(self, revision: str) -> dict[str, str]:
         """Return the SHA-256 of the hub's files at that revision, by name."""

@@ -12,7 +12,7 @@ import pytest
 from duckling_data.base.errors import InputError
 from duckling_data.base.records import FileRecord, plain
 from duckling_data.stages.count import CountFigures, LengthHistogram
-from duckling_data.stages.pack import PackFigures, SplitFigures
+from duckling_data.stages.packer import PackFigures, SplitFigures
 from duckling_data.stages.vocab import VocabFigures
 from duckling_data.tokens.mapping import mapping_bytes
 from duckling_data.verify import golden_digests, write_golden

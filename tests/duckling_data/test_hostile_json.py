@@ -21,7 +21,7 @@ from duckling_data.base.records import FileRecord, plain, short
 from duckling_data.base.strict_json import JSON_DEPTH, JSON_LIMIT, parse_json, write_json
 from duckling_data.rows.read import read_rows
 from duckling_data.stages.count import CountSettings
-from duckling_data.stages.pack import PackFigures, SplitFigures
+from duckling_data.stages.packer import PackFigures, SplitFigures
 from duckling_data.tokens.mapping import MAPPING_LIMIT, read_mapping
 from duckling_data.workspace.manifest import Manifest, StageRecord
 from duckling_data.workspace.settings import resolve

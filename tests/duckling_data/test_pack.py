@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from duckling_data.base.errors import InputError
 from duckling_data.corpus.demo import demo_stories
 from duckling_data.rows.cut import RowPacker
-from duckling_data.stages.pack import PackSettings
+from duckling_data.stages.packer import PackSettings
 from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_data.workspace.manifest import Manifest

@@ -13,7 +13,7 @@ from datasets import Dataset, Features, Sequence, Value, load_from_disk
 from duckling_data.base.errors import InputError
 from duckling_data.base.records import FileRecord, plain
 from duckling_data.rows.read import Rows
-from duckling_data.stages.pack import PackFigures, SplitFigures
+from duckling_data.stages.packer import PackFigures, SplitFigures
 from duckling_data.workspace.manifest import Manifest, StageRecord
 from duckling_train.config import TrainConfig
 from duckling_train.data import PackedRows, open_validation, open_workspace

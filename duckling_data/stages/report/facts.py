@@ -16,9 +16,11 @@ import numpy.typing as npt
 from duckling_data.base.progress import SILENT, Reporter
 from duckling_data.base.records import plain
 from duckling_data.rows.read import open_rows
-from duckling_data.stages.count import COUNT, LENGTH_BINS
+from duckling_data.stages.count import COUNT
 from duckling_data.stages.counts import COUNTS_NAME, TokenCounts, read_counts
-from duckling_data.stages.pack import DATASET_NAMES, PACK
+from duckling_data.stages.pack import PACK
+from duckling_data.stages.packer import DATASET_NAMES
+from duckling_data.stages.tally import LENGTH_BINS
 from duckling_data.stages.vocab import VOCAB
 from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import DECOMPOSE, MAPPING_FILE, TokenMapping, read_mapping

@@ -148,7 +148,7 @@ def _read_mapping(folder: Path, name: str) -> object:
 def _manifest() -> bytes:
     from duckling_data.base.records import FileRecord, plain
     from duckling_data.stages.count import CountFigures, LengthHistogram
-    from duckling_data.stages.pack import PackFigures, SplitFigures
+    from duckling_data.stages.packer import PackFigures, SplitFigures
     from duckling_data.stages.vocab import VocabFigures
 
     output = plain(FileRecord(7, "ab" * 32))
