@@ -24,10 +24,10 @@ LENGTH_BIN = 16
 LENGTH_BINS = 128
 """Bins of that histogram; the last also holds everything longer."""
 
-OFFSET_BITS = 31
+OFFSET_BITS = 32
 """A first appearance is (position of the story in the sample) << OFFSET_BITS | (token's position in the story).
 
-So both may have 31 bits, as stories are numbered; a story is far shorter (`readers.blocks.STORY_LIMIT`)."""
+A position is an int32 below NEVER's, and no story has so many tokens (`readers.blocks.STORY_LIMIT`)."""
 NEVER = np.iinfo(np.int64).max
 """The first appearance of a token that does not occur: later than all others, its story's position too."""
 
