@@ -52,6 +52,15 @@ class Findings(msgspec.Struct, omit_defaults=True):
         return ["lf"] * (self.byte_order_mark or self.crlf) + ["skip"] * (self.skipped > 0)
 
 
+class RemoteFile(msgspec.Struct, frozen=True):
+    """A file of a store when it was last fetched: it is fetched again only if its store says something else of it."""
+
+    bytes: Count
+    tag: str
+    """What its store calls its content: a checksum or an ETag."""
+    sha256: str
+
+
 class SourceRecord(msgspec.Struct, omit_defaults=True):
     """The content of `corpus/source.json`."""
 
@@ -72,6 +81,8 @@ class SourceRecord(msgspec.Struct, omit_defaults=True):
     on_bad_line: OnBadLine = "fail"
     found: dict[str, Findings] = {}
     """What was found in files, by the keys of `counted`."""
+    remote: dict[str, RemoteFile] = {}
+    """Files of stores, by URL. No URL holds a secret."""
 
     def known(self, revision: str) -> dict[str, str]:
         """Return the SHA-256 of the hub's files at that revision, by name."""
