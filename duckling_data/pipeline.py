@@ -20,7 +20,7 @@ from duckling_data.base.executor import Executor, LocalExecutor
 from duckling_data.base.locks import LOCK, held, remove_leftovers
 from duckling_data.base.progress import Reporter
 from duckling_data.base.records import plain
-from duckling_data.corpus.sources import open_corpus, remember_source, to_download, wanted_source
+from duckling_data.corpus.sources import open_corpus, refuse_urls, remember_source, to_download, wanted_source
 from duckling_data.corpus.splits import Corpus
 from duckling_data.stages import NAMES, STAGES
 from duckling_data.stages.base import Context, Stage
@@ -220,12 +220,15 @@ class Pipeline:
         sources = wanted.sources
         origin = "given" if request.sources else "remembered" if record.sources else "default"
         self.reporter.say(f"source       {', '.join(sources)} ({origin})")
-        if request.dry_run and not request.offline and (files := to_download(request.workspace, sources)):
+        if request.offline:
+            refuse_urls(wanted)
+        if request.dry_run and not request.offline and (files := to_download(request.workspace, wanted)):
             self.reporter.say(f"download     would fetch {len(files)} files, {sum(files.values()) / 1e6:,.0f} MB")
             return None
         corpus = open_corpus(
             request.workspace, wanted, workers=request.workers, offline=request.offline or request.dry_run,
-            reporter=self.reporter, recorded=self._recorded,
+            reporter=self.reporter, executor=self._executor if request.executor == "ray" else None,
+            recorded=self._recorded,
         )  # fmt: skip
         if corpus.validation is None:
             self.reporter.say(

@@ -42,6 +42,14 @@ class InputError(DucklingError):
     """
 
 
+class SourceChanged(InputError):
+    """A file of the source was written to, replaced or removed while a command read it."""
+
+
+class SourceMissing(InputError):
+    """A path or URL of the source is not there."""
+
+
 class CheckFailed(DucklingError):
     """A check found damage or a difference; a line for each. Exit status 1."""
 

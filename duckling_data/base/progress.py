@@ -14,7 +14,7 @@ def nothing(_amount: int) -> None:
     """Show no progress: what a reader of much takes as `done` unless it is given a bar's `update`."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Reporter:
     """Says what happens. `quiet` leaves errors only; bars show on a terminal only."""
 

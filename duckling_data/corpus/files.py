@@ -6,6 +6,8 @@ time, and every write, rename and `utime` moves it, so what a stage read is what
 an edit was put back with the old modification time. Hashing again after a pass would miss that, and cost as much as
 reading the file; a state costs microseconds. Where a file system keeps no change time, an edit is missed only if size,
 modification time and inode are the old ones.
+
+A file of a store is fetched to be read, and must then have the SHA-256 that it had when it was hashed.
 """
 
 from __future__ import annotations
@@ -19,17 +21,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from duckling_data.base.errors import InputError
+from duckling_data.base.errors import SourceChanged as SourceChanged
 from duckling_data.base.files import open_regular
-from duckling_data.corpus.readers import read_blocks
+from duckling_data.corpus.readers import count_stories, read_blocks
 from duckling_data.corpus.readers.blocks import Block, ReadOptions
+from duckling_data.corpus.remote.cache import Held, held_as
+from duckling_data.corpus.remote.store import Place, Remote, RemoteState
 from duckling_data.workspace.source_record import Findings
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-class SourceChanged(InputError):
-    """A file of the source was written to, replaced or removed while a command read it."""
 
 
 class FileState(NamedTuple):
@@ -48,16 +49,25 @@ def file_state(path: Path) -> FileState:
     return FileState(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
-@dataclass(frozen=True)
-class CorpusFile:
-    """One file of stories, hashed and counted."""
+class _Local(NamedTuple):
+    """Where a file is on this machine."""
 
     path: Path
+    state: FileState
+    held: Held | None
+    """What keeps a fetched file there."""
+
+
+@dataclass(frozen=True)
+class CorpusFile:
+    """One file of stories, hashed and counted. It can be pickled: another machine fetches a store's file itself."""
+
+    path: Place
     name: str
     """Its name in the manifest: relative to the folder given, or to the hub's repository."""
     sha256: str
     stories: int
-    state: FileState
+    state: FileState | RemoteState
     """Its state before it was hashed."""
     found: Findings = field(default_factory=Findings)
     """What was found when its stories were counted."""
@@ -72,6 +82,8 @@ class CorpusFile:
 
         Raises SourceChanged where its size or modification time is not that of the file that was hashed.
         """
+        if isinstance(self.path, Remote):
+            return self
         with contextlib.suppress(InputError, OSError):
             state = file_state(self.path)
             if state[:2] == self.state[:2]:
@@ -80,32 +92,54 @@ class CorpusFile:
 
     def blocks(self, how: ReadOptions) -> Iterator[Block]:
         """Yield its parts. Raises SourceChanged, here or where a part is parsed, if the file is not what was hashed."""
-        with self.unchanged():
-            for block in read_blocks(self.path, how):
-                yield replace(block, parse=partial(self._parse, block))
+        local = self._local()
+        with self._unchanged(local):
+            for block in read_blocks(local.path, how):
+                yield replace(block, parse=partial(self._parse, block, local))
 
-    def _parse(self, block: Block) -> pa.Array:
-        with self.unchanged():
+    def _parse(self, block: Block, local: _Local) -> pa.Array:
+        with self._unchanged(local):
             return block.parse()
 
+    def count(self, how: ReadOptions, found: Findings) -> int:
+        """Return how many stories it holds; `found` as in `read_blocks`. Raises SourceChanged as `blocks` does."""
+        local = self._local()
+        with self._unchanged(local):
+            return count_stories(local.path, how, found)
+
+    def check_unchanged(self) -> None:
+        """Raise SourceChanged if a file on this machine has another state; a store's is compared when it is read."""
+        if not isinstance(self.path, Remote):
+            self._compare(self._local())
+
+    def _local(self) -> _Local:
+        """Return where it is on this machine, fetched if it is a store's."""
+        if isinstance(self.path, Remote):
+            held = held_as(self.path, self.sha256)
+            return _Local(held.path, file_state(held.path), held)
+        assert isinstance(self.state, FileState)
+        return _Local(self.path, self.state, None)
+
     @contextlib.contextmanager
-    def unchanged(self) -> Iterator[None]:
+    def _unchanged(self, local: _Local) -> Iterator[None]:
         """Raise SourceChanged at the end if the file has another state; it explains a refusal of what was read."""
         try:
             yield
-        except InputError:
-            self._compare()
+        except InputError as error:
+            self._compare(local)
+            if local.held:  # its own name, not that of the copy
+                raise type(error)(str(error).replace(str(local.path), str(self.path))) from error
             raise
-        self._compare()
+        self._compare(local)
 
-    def _compare(self) -> None:
+    def _compare(self, local: _Local) -> None:
         with contextlib.suppress(InputError, OSError):
-            if file_state(self.path) == self.state:
+            if file_state(local.path) == local.state:
                 return
         raise _changed(self.path)
 
 
-def _changed(path: Path) -> SourceChanged:
+def _changed(path: Place) -> SourceChanged:
     return SourceChanged(
         f"{path}: changed while it was read; expected it to stay as it is until the command ends; "
         "run the command again."

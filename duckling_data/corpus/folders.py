@@ -12,6 +12,7 @@ from pathlib import Path
 from duckling_data.base.disk import check_utf8
 from duckling_data.base.errors import InputError, printable
 from duckling_data.corpus.readers import READABLE, file_format
+from duckling_data.corpus.remote.store import Place
 from duckling_data.workspace.source_record import SOURCE_RECORD
 
 ABOUT = {"readme", "license", "licence", "copying", "notice", "authors", "changelog", "citation"}
@@ -21,8 +22,8 @@ UNFINISHED = "_temporary"
 SHOWN = 20
 """Names in a line, at most."""
 
-Files = list[tuple[Path, str]]
-"""(path, name in the manifest) of each file."""
+Files = list[tuple[Place, str]]
+"""(where it is, name in the manifest) of each file."""
 Identity = tuple[int, int]
 """The device and the inode of a file or folder."""
 
@@ -85,6 +86,11 @@ def story_files(folder: Path, left_out: Mapping[Identity, str]) -> Found:
             else:
                 check_utf8(str(inside), "--source")
                 found.files.append((inside, inside_name))
+    return finished(found, folder)
+
+
+def finished(found: Found, folder: Path | str) -> Found:
+    """Leave out what is beside stories, and sort the rest. Raises InputError where no stories are left."""
     _leave_out_what_is_beside(found)
     for names in (found.not_read, found.outside):
         names.sort()
@@ -140,13 +146,13 @@ def _leave_out_what_is_beside(found: Found) -> None:
             found.not_read += [name for _, name in beside]
 
 
-def _is_cache(path: Path) -> bool:
+def _is_cache(path: Place) -> bool:
     return fnmatch(path.name, "cache-*.arrow")
 
 
-def _is_about(path: Path) -> bool:
+def _is_about(path: Place) -> bool:
     return path.name.lower().split(".")[0] in ABOUT and (file_format(path) or "")[0] == ".txt"
 
 
-def _is_json(path: Path) -> bool:
+def _is_json(path: Place) -> bool:
     return (file_format(path) or "")[0] == ".json"

@@ -11,9 +11,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from duckling_data.base.errors import InputError
+from duckling_data.base.errors import SourceMissing as SourceMissing
 from duckling_data.base.progress import Reporter
 from duckling_data.corpus.folders import Files, Identity, identity, listed, story_files
 from duckling_data.corpus.readers import READABLE, file_format, saved_dataset
+from duckling_data.corpus.remote.listing import remote_files
+from duckling_data.corpus.remote.store import Place, kind_of
 from duckling_data.workspace.source_record import SourceRecord
 
 NAMED = re.compile(
@@ -27,24 +30,20 @@ NAME_FILES = "name the files: --source FILE --validation FILE."
 Splits = dict[str, Files]
 
 
-class SourceMissing(InputError):
-    """A path of the source is not there."""
-
-
 def split_files(workspace: Path, wanted: SourceRecord, reporter: Reporter) -> Splits:
     """Return the files of each split that the sources give; what is not read, and why, is said.
 
     Raises InputError for paths that hold no stories, and for a folder in which the splits cannot be told apart.
     """
     known = {identity(workspace): "the workspace"} | {
-        identity(Path(path)): "--validation" for path in wanted.validation
+        identity(Path(path)): "--validation" for path in wanted.validation if not kind_of(path)
     }
     left_out = {one: why for one, why in known.items() if one}
     by_hand = [_split_of(Path(source).name) for source in wanted.sources]
     told = _are_splits(by_hand)
     splits: Splits = {"train": []}
     for source, said in zip(wanted.sources, by_hand, strict=True):
-        parts = _parts(Path(source), workspace, left_out, reporter)
+        parts = _parts(source, wanted, workspace, left_out, reporter)
         if told and said and len(parts) == 1:
             parts = {said: parts["train"]}
         for split, files in parts.items():
@@ -60,16 +59,25 @@ def split_files(workspace: Path, wanted: SourceRecord, reporter: Reporter) -> Sp
     elif "validation" in splits:
         counts = ", ".join(f"{len(files):,} {split}" for split, files in splits.items())
         reporter.say(f"source       files by their names: {counts}")
-    for path in map(Path, wanted.validation):
-        parts = _parts(path, workspace, {}, reporter)
+    for path in wanted.validation:
+        parts = _parts(path, None, workspace, {}, reporter)
         if len(parts) > 1:
             raise InputError(f"{path}: holds {' and '.join(parts)} files, expected validation alone; {NAME_FILES}")
         splits.setdefault("validation", []).extend(parts["train"])
     return splits
 
 
-def _parts(path: Path, workspace: Path, left_out: Mapping[Identity, str], reporter: Reporter) -> Splits:
-    """Return the files of one path, all as train where their names tell no splits."""
+def _parts(
+    place: str, wanted: SourceRecord | None, workspace: Path, left_out: Mapping[Identity, str], reporter: Reporter
+) -> Splits:
+    """Return the files of one path or URL, all as train where their names tell no splits.
+
+    Of what is `wanted`, the validation split, and `left_out` of paths, is not read.
+    """
+    if kind_of(place):
+        files, by_name = remote_files(place, tuple(wanted.validation) if wanted else (), reporter)
+        return _by_name(place, files) if by_name else {"train": files}
+    path = Path(place)
     if not path.is_dir():
         if not path.exists():
             raise SourceMissing(f"{path}: no such file or folder; expected a path, `tinystories` or `demo[:STORIES]`.")
@@ -92,7 +100,7 @@ def _parts(path: Path, workspace: Path, left_out: Mapping[Identity, str], report
     return _by_name(path, found.files)
 
 
-def _by_name(folder: Path, files: Files) -> Splits:
+def _by_name(folder: Path | str, files: Files) -> Splits:
     """Return a folder's files by the split in their names, or all as train. Raises InputError where that is unclear."""
     parts: dict[str | None, Files] = {}
     for file in files:
@@ -119,7 +127,7 @@ def _are_splits(found: Collection[str | None]) -> bool:
     return "train" in found and ("validation" in found or "test" in found)
 
 
-def _kind(path: Path) -> tuple[str, object]:
+def _kind(path: Place) -> tuple[str, object]:
     """Return what tells a split's files in one form from those in another: the data set and the format."""
     named = NAMED.fullmatch(path.name)
     return (named["set"] or "").lower() if named else "", file_format(path)

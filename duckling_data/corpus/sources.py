@@ -1,30 +1,31 @@
 """Turns `--source` into a corpus: finds or downloads its files, hashes and counts them, and remembers where they are.
 
-A file of the hub whose SHA-256 is no longer the one that the hub gave with the download is refused.
+A file of the hub whose SHA-256 is no longer the one that the hub gave with the download is refused. A file of a store
+is not fetched where the store calls its content what it was called when it was hashed and counted.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 import msgspec
 
 from duckling_data.base.disk import check_utf8
 from duckling_data.base.errors import InputError
-from duckling_data.base.executor import LocalExecutor
-from duckling_data.base.files import sha256_file
-from duckling_data.base.progress import Reporter
+from duckling_data.base.executor import Executor, LocalExecutor
+from duckling_data.base.progress import SILENT, Reporter
 from duckling_data.corpus import hub
-from duckling_data.corpus.files import CorpusFile, FileState, file_state
+from duckling_data.corpus.files import FileState
 from duckling_data.corpus.findings import say_findings
 from duckling_data.corpus.folders import Files
 from duckling_data.corpus.local import split_files
-from duckling_data.corpus.readers import count_stories, file_format
-from duckling_data.corpus.readers.blocks import Block, ReadOptions
-from duckling_data.corpus.splits import Corpus, DemoSplit, FileSplit, Part
+from duckling_data.corpus.measure import count_key, divided, measured_split, seen
+from duckling_data.corpus.readers.blocks import ReadOptions
+from duckling_data.corpus.remote.store import Remote, check_url, kind_of
+from duckling_data.corpus.splits import Corpus, DemoSplit, FileSplit
 from duckling_data.workspace.source_record import (
     CORPUS,
     DEFAULT_TEXT_FIELD,
@@ -33,6 +34,7 @@ from duckling_data.workspace.source_record import (
     Measured,
     Newline,
     OnBadLine,
+    RemoteFile,
     SourceRecord,
     read_source,
     write_source,
@@ -42,7 +44,7 @@ DEFAULT_SOURCE = "tinystories"
 VALIDATION_SHARE, LEAST_VALIDATION = 100, 10
 """The demo has one validation story to so many stories, as TinyStories has; and so many at least, to fill some rows."""
 
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+FILE_URL = re.compile(r"file://(?:localhost)?(/.*)", re.DOTALL)
 
 
 def wanted_source(
@@ -52,7 +54,8 @@ def wanted_source(
     """Return what is wanted: what is given, else what is remembered, else the default; paths made absolute.
 
     What is remembered of the validation split, and of how files are read, is that of the sources remembered. Raises
-    InputError for a path that is not UTF-8, a URL, a share out of range, and both kinds of validation.
+    InputError for a path that is not UTF-8, a URL that cannot be used or holds a secret, a share out of range, and both
+    kinds of validation.
     """
     if validation and share:
         raise InputError("--validation and --validation-share exclude each other: the stories are given or divided.")
@@ -63,6 +66,7 @@ def wanted_source(
     same = named == remembered.sources
     wanted.newline = newline or (remembered.newline if same else ReadOptions.newline)
     wanted.on_bad_line = on_bad_line or (remembered.on_bad_line if same else ReadOptions.on_bad_line)
+    wanted.remote = remembered.remote
     if validation or share is not None:
         wanted.validation = [_absolute(path, "--validation") for path in validation]
         wanted.validation_share = share or 0.0
@@ -74,14 +78,25 @@ def wanted_source(
 
 
 def _absolute(path: str, option: str) -> str:
-    if (url := URL.match(path)) and not Path(path).exists():  # only its kind is shown: it may hold a password
-        raise InputError(
-            f"{option} {url[0]}…: a URL, expected a path, `tinystories` or `demo[:STORIES]`. "
-            "Download what it leads to, and give that."
-        )
+    """Return a path made absolute, or a URL as it is; `file://` leads to a path."""
+    if kind_of(path) and not Path(path).exists():
+        if not (local := FILE_URL.fullmatch(path)):
+            check_url(path, option)
+            return path
+        path = unquote(local[1])
     found = path if option == "--source" and _builtin(path) else str(Path(path).expanduser().absolute())
     check_utf8(found, option)
     return found
+
+
+def refuse_urls(wanted: SourceRecord) -> None:
+    """Raise InputError for a source that is a URL, which `--offline` forbids."""
+    for source in (*wanted.sources, *wanted.validation):
+        if kind_of(source):
+            raise InputError(
+                f"{source}: a URL, and --offline forbids the network; expected a path; leave --offline out, or "
+                "download what the URL leads to."
+            )
 
 
 def _validation_option(wanted: SourceRecord) -> str | None:
@@ -89,9 +104,10 @@ def _validation_option(wanted: SourceRecord) -> str | None:
 
 
 def open_corpus(
-    workspace: Path, wanted: SourceRecord, *, workers: int, offline: bool, reporter: Reporter, recorded: bool = False
-) -> Corpus:
-    """Return the corpus that is wanted, its files present, hashed and counted.
+    workspace: Path, wanted: SourceRecord, *, workers: int, offline: bool, reporter: Reporter,
+    executor: Executor | None = None, recorded: bool = False,
+) -> Corpus:  # fmt: skip
+    """Return the corpus that is wanted, its files present, hashed and counted, by threads unless an executor is given.
 
     With `recorded` they are not hashed again: an earlier command did that, and recorded what they were.
     Raises InputError for a source that is not there or cannot be read, OutsideError if the hub fails, CheckFailed for
@@ -111,10 +127,13 @@ def open_corpus(
         named, known = _hub_files(workspace, record, offline, reporter)
     else:
         named, known = split_files(workspace, wanted, reporter), {}
-    earlier = record.measured if recorded else None
-    splits = {name: _measure(files, how, record, known, workers, reporter, earlier) for name, files in named.items()}
+    executor = executor or LocalExecutor(workers)
+    splits = {
+        name: measured_split(files, how, record, wanted, known, executor, reporter, recorded=recorded)
+        for name, files in named.items()
+    }
     if wanted.validation_share:
-        splits = _divided(splits["train"], wanted.validation_share, record.counted, workers, reporter)
+        splits = divided(splits["train"], wanted.validation_share, record.counted, workers, reporter)
     corpus = Corpus("tinystories" if builtin else "files", splits["train"], splits.get("validation"))
     say_findings(corpus.files(), reporter)
     for file in corpus.files():
@@ -138,9 +157,14 @@ def _refuse_shared(train: FileSplit, validation: FileSplit) -> None:
             )
 
 
-def to_download(workspace: Path, sources: list[str]) -> dict[str, int]:
-    """Return the files that the hub would have to send before the corpus can be opened: bytes by name."""
-    return hub.missing(hub.TINYSTORIES, workspace / CORPUS) if sources == ["tinystories"] else {}
+def to_download(workspace: Path, wanted: SourceRecord) -> dict[str, int]:
+    """Return the files that would have to come before the corpus can be opened: bytes by name or URL."""
+    if wanted.sources == ["tinystories"]:
+        return hub.missing(hub.TINYSTORIES, workspace / CORPUS)
+    if not any(map(kind_of, (*wanted.sources, *wanted.validation))):
+        return {}
+    files = [place for named in split_files(workspace, wanted, SILENT).values() for place, _ in named]
+    return {str(file): file.state.size for file in files if isinstance(file, Remote) and not seen(file, wanted)}
 
 
 def remember_source(workspace: Path, wanted: SourceRecord, corpus: Corpus) -> None:
@@ -150,10 +174,15 @@ def remember_source(workspace: Path, wanted: SourceRecord, corpus: Corpus) -> No
     if corpus.source == "tinystories":
         hashes |= {f"{hub.TINYSTORIES.revision}/{file.name}": file.sha256 for file in corpus.files()}
     how = _how(wanted)
-    found = {_count_key(file, how): file.found for file in corpus.files() if file.found != Findings()}
-    measured = {str(file.path): Measured(file.bytes, file.state.modified, file.sha256) for file in corpus.files()}
+    found = {count_key(file, how): file.found for file in corpus.files() if file.found != Findings()}
+    remote, measured = {}, {}
+    for file in corpus.files():
+        if isinstance(file.state, FileState):
+            measured[str(file.path)] = Measured(file.bytes, file.state.modified, file.sha256)
+        elif isinstance(file.path, Remote) and file.state.tag:
+            remote[file.path.url] = RemoteFile(*file.state, file.sha256)
     record = msgspec.structs.replace(
-        wanted, counted=counted_stories(corpus), hub=hashes, found=found, measured=measured
+        wanted, counted=counted_stories(corpus), hub=hashes, found=found, remote=remote, measured=measured
     )
     if record != remembered:
         write_source(workspace, record)
@@ -164,7 +193,7 @@ def counted_stories(corpus: Corpus) -> dict[str, int]:
     counted: dict[str, int] = {}
     for split in corpus.splits().values():
         if isinstance(split, FileSplit):
-            own = {_count_key(file, split.how): file.stories for file in split.files}
+            own = {count_key(file, split.how): file.stories for file in split.files}
             if split.part:
                 counted |= {f"{key} {split.part}": stories for key, stories in own.items()}
                 own = {key: counted.get(key, 0) + stories for key, stories in own.items()}
@@ -208,83 +237,3 @@ def _demo_stories(source: str) -> int:
 
 def _how(wanted: SourceRecord) -> ReadOptions:
     return ReadOptions(wanted.text_field, wanted.newline, wanted.on_bad_line)
-
-
-def _count_key(file: CorpusFile, how: ReadOptions) -> str:
-    """Return what a file's count of stories depends on, as the source's record keeps it."""
-    suffix, codec = file_format(file.path) or ("", None)
-    marks = "+lf" if suffix == ".txt" and how.newline == "lf" else ""
-    marks += "+skip" if how.on_bad_line == "skip" else ""
-    return f"{file.sha256} {suffix}{codec or ''}{marks} {how.text_field}"
-
-
-def _measure(
-    files: Files, how: ReadOptions, record: SourceRecord, hashes: Mapping[str, str], workers: int, reporter: Reporter,
-    earlier: Mapping[str, Measured] | None = None,
-) -> FileSplit:  # fmt: skip
-    """Return the files as a split: hashed unless `earlier` knows them, counted if this content was not counted before.
-
-    A file that has another SHA-256 than `hashes` says is not read further: it is returned with no stories.
-    """
-
-    def measure(named: tuple[Path, str]) -> CorpusFile:
-        path, name = named
-        try:
-            state = file_state(path)
-            sha256 = sha256_file(path, bar.update) if earlier is None else _recorded(path, state, earlier)
-            file = CorpusFile(path, name, sha256, 0, state)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
-        if hashes.get(name, file.sha256) != file.sha256:
-            return file
-        key = _count_key(file, how)
-        with file.unchanged():
-            stories, found = record.counted.get(key), record.found.get(key, Findings())
-            if stories is None:
-                found = Findings()
-                stories = count_stories(path, how, found)
-        if stories == 0:
-            raise InputError(f"{path}: empty, it holds no story. Leave it out, or check how it was made.")
-        return replace(file, stories=stories, found=found)
-
-    measured = []
-    with reporter.bar("hash", sum(path.stat().st_size for path, _ in files), "B") as bar:
-        for _, file in LocalExecutor(workers).map(measure, files, ordered=True):
-            measured.append(file)
-    return FileSplit(tuple(measured), how)
-
-
-def _recorded(path: Path, state: FileState, earlier: Mapping[str, Measured]) -> str:
-    """Return the SHA-256 that a file had. Raises InputError where it is not the one that was hashed."""
-    known = earlier.get(str(path))
-    if known is None or (known.bytes, known.modified) != state[:2]:
-        raise InputError(
-            f"{path}: {'not hashed yet' if known is None else 'changed since it was hashed'}; "
-            "run `duckling-data download` with the same options first: it hashes and counts the stories once for all."
-        )
-    return known.sha256
-
-
-def _divided(
-    whole: FileSplit, share: float, counted: Mapping[str, int], workers: int, reporter: Reporter
-) -> dict[str, FileSplit]:
-    """Return the two parts of the stories, those of validation counted if they were not before."""
-    of_train, of_validation = (Part(split, share, workers) for split in ("train", "validation"))
-    train, validation = (FileSplit((), whole.how, part) for part in (of_train, of_validation))
-
-    def read(file: CorpusFile) -> Iterator[Block]:
-        for block in file.blocks(whole.how):
-            bar.update(block.stories)
-            yield block
-
-    with reporter.bar("divide", whole.stories, "stories") as bar:
-        for file in whole.files:
-            stories = counted.get(f"{_count_key(file, whole.how)} {of_validation}")
-            if stories is None:
-                stories = sum(block.stories for block in of_validation.blocks(read(file)))
-            else:
-                bar.update(file.stories)
-            train = replace(train, files=(*train.files, replace(file, stories=file.stories - stories)))
-            validation = replace(validation, files=(*validation.files, replace(file, stories=stories)))
-    reporter.say(f"source       {validation.stories:,} of {whole.stories:,} stories are validation, by their hash")
-    return {"train": train, "validation": validation}

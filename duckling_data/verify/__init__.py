@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from duckling_data.base.errors import CheckFailed, DucklingError, InputError
+from duckling_data.base.errors import CheckFailed, DucklingError, InputError, OutsideError
 from duckling_data.base.progress import Reporter
 from duckling_data.base.records import changed, file_faults, plain, short
 from duckling_data.corpus.files import SourceChanged
@@ -125,12 +125,15 @@ def _open_manifest(workspace: Path) -> Manifest:
 
 
 def _found(faults: Iterator[str]) -> list[str]:
-    """Return what a check finds; what it cannot read is a fault as well. Raises SourceChanged: that is no damage."""
+    """Return what a check finds; what it cannot read is a fault as well.
+
+    Raises SourceChanged, and OutsideError of a store of the source's: that is no damage.
+    """
     found = []
     try:
         for fault in faults:
             found.append(fault)
-    except SourceChanged:
+    except (SourceChanged, OutsideError):
         raise
     except (DucklingError, OSError, ValueError) as error:
         found.append(str(error))
@@ -256,9 +259,10 @@ def open_remembered(
             record.validation_share = train.validation_share or 0.0
     record.sources = wanted_source(record, sources, None).sources
     record.validation = wanted_source(record, (), None, validation).validation
+    record.remote = {}  # all is fetched and hashed again, whatever a store says of it
     try:
         return open_corpus(manifest.workspace, record, workers=workers, offline=True, reporter=reporter)
-    except SourceChanged:
+    except (SourceChanged, OutsideError):
         raise
     except SourceMissing as error:
         raise CheckFailed(f"{error} {SOURCE_RECORD} says that it is there; if it was moved, {ELSEWHERE}") from error

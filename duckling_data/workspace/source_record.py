@@ -53,11 +53,20 @@ class Findings(msgspec.Struct, omit_defaults=True):
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """What a file was when it was hashed."""
+    """What a file on this machine was when it was hashed."""
 
     bytes: Count
     modified: int
     """Its modification time in nanoseconds."""
+    sha256: str
+
+
+class RemoteFile(msgspec.Struct, frozen=True):
+    """A file of a store when it was last fetched: it is fetched again only if its store says something else of it."""
+
+    bytes: Count
+    tag: str
+    """What its store calls its content: a checksum or an ETag."""
     sha256: str
 
 
@@ -83,6 +92,8 @@ class SourceRecord(msgspec.Struct, omit_defaults=True):
     """What was found in files, by the keys of `counted`."""
     measured: dict[str, Measured] = {}
     """The files by path, for tasks that read a part of them and do not hash them all again."""
+    remote: dict[str, RemoteFile] = {}
+    """Files of stores, by URL. No URL holds a secret."""
 
     def known(self, revision: str) -> dict[str, str]:
         """Return the SHA-256 of the hub's files at that revision, by name."""

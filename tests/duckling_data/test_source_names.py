@@ -25,17 +25,22 @@ def refused(cli: Cli, tmp_path: Path, *arguments: object) -> str:
 
 
 @pytest.mark.parametrize(
-    "url",
+    ("url", "says"),
     [
-        f"https://someone:{SECRET}@host/x",
-        f"https://someone:{SECRET}/with/slashes@host/x.parquet",
-        f"s3://{SECRET}@bucket/x.jsonl?token={SECRET}",
-        f"hf://datasets/a/b?{SECRET}",
+        (f"https://someone:{SECRET}@host/x", "holds a user or password"),
+        (f"https://someone:{SECRET}/with/slashes@host/x.parquet", "holds a user or password"),
+        (f"https://host/{SECRET}@x.parquet", "holds a user or password"),
+        (f"s3://key:{SECRET}/with/slashes@bucket/x", "holds a user or password"),
+        (f"s3://{SECRET}@bucket/x.jsonl?token={SECRET}", "holds a user or password"),
+        (f"hf://datasets/a/b?{SECRET}", "holds a query, in which a secret may be"),
+        (f"https://host/x.jsonl#{SECRET}", "holds a query"),
+        (f"ftp://someone:{SECRET}@host/x", "not a kind of URL that is read"),
     ],
 )
-def test_a_url_is_no_source_and_is_not_shown(cli: Cli, tmp_path: Path, url: str) -> None:
-    line = refused(cli, tmp_path, "--source", url)
-    assert line.startswith(f"duckling-data: --source {url.split(':')[0]}://…: a URL, expected a path")
+def test_a_url_that_may_hold_a_secret_is_refused_and_not_shown(cli: Cli, tmp_path: Path, url: str, says: str) -> None:
+    for options in (("--source", url), ("--source", "demo:50", "--validation", url)):
+        line = refused(cli, tmp_path, *options)
+        assert line.startswith(f"duckling-data: {options[-2]} {url.split(':')[0]}://…: {says}")
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take no such name")

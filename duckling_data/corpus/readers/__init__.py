@@ -6,8 +6,9 @@ parsing a block is the work, and threads do it side by side. Where the cuts fall
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from duckling_data.corpus.readers.blocks import BLOCK_BYTES, Block, ReadOptions
 from duckling_data.workspace.source_record import Findings
@@ -18,7 +19,16 @@ COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".xz": "xz"}
 READABLE = f"{', '.join(FORMATS)}, each also .gz, .zst or .xz; {', '.join(ARROW)}"
 
 
-def file_format(path: Path) -> tuple[str, str | None] | None:
+class Named(Protocol):
+    """What has a name: a path, or a file of a store."""
+
+    @property
+    def suffixes(self) -> Sequence[str]:
+        """The endings of the name."""
+        ...
+
+
+def file_format(path: Named) -> tuple[str, str | None] | None:
     """Return (one of FORMATS or ARROW, one of COMPRESSIONS' values or None) by a file's name, or None."""
     suffixes = [s.lower() for s in path.suffixes[-2:]]
     if suffixes and suffixes[-1] in ARROW:

@@ -1,0 +1,283 @@
+"""Files of a store, by URL, through fsspec: what a store says of them, getting them, and its errors in one line.
+
+Credentials are the environment's, as s3fs, gcsfs and huggingface_hub take them. A URL that holds some is refused, and
+not shown. What may pass by itself (no connection, an error of the server, a body cut short) is tried again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import unquote
+
+from duckling_data.base.disk import FULL, check_utf8, disk_errors
+from duckling_data.base.errors import DucklingError, InputError, OutsideError, SourceChanged, SourceMissing
+from duckling_data.base.progress import SILENT, Reporter, nothing
+from duckling_data.corpus.hub.errors import CutShort, presentable, redacted
+
+T = TypeVar("T")
+Work = Callable[[], T]
+
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
+NEEDS = {"s3": ("s3", "s3fs"), "gs": ("gs", "gcsfs"), "http": ("http", "aiohttp"), "https": ("http", "aiohttp")}
+"""The extra of Duckling's that a kind of URL needs, and its package."""
+KINDS = ("s3", "gs", "hf", "https", "http", "memory", "file")
+CREDENTIALS = {
+    "s3": "AWS_PROFILE or AWS_ACCESS_KEY_ID (FSSPEC_S3_ANON=true for a public bucket)",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "hf": "HF_TOKEN",
+}
+"""Where the packages look for credentials."""
+WAITS = (1.0, 2.0, 4.0, 8.0)
+"""Seconds between the tries; after the last of them a store is given up."""
+TIMEOUT = 60.0
+"""Seconds without a byte after which a web server is given up; a whole body may take any time."""
+TAGS = ("ETag", "etag", "md5Hash", "blob_id", "Content-MD5", "Digest")
+"""What stores call that which changes with a file's content."""
+LONGEST_TAG = 200
+PART = 50 << 20
+"""Bytes in a part of a large upload to S3, of whose parts' MD5 its checksum is made."""
+PERMANENT = {"FileNotFoundError", "PermissionError", "FileExistsError", "IsADirectoryError", "NotADirectoryError"}
+UNUSABLE = {"ValueError", "ImportError", "NotImplementedError", "OfflineModeIsEnabled"}
+REFUSED = {"PermissionError", "NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "GatedRepoError"}
+PASSING = {"OSError", "TimeoutError", "ClientError", "HTTPError", "BotoCoreError", "CutShort"}
+
+
+class RemoteState(NamedTuple):
+    """What a store says of a file's content."""
+
+    size: int
+    tag: str
+    """A checksum or ETag, with its name; empty where the store gives none."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file of a store, as it was listed."""
+
+    url: str
+    state: RemoteState
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        name = self.url.rpartition("/")[2]
+        return unquote(name) if self.url.startswith("http") else name
+
+    @property
+    def suffixes(self) -> list[str]:
+        """The endings of its name, as a path's."""
+        return PurePosixPath(self.name).suffixes
+
+
+Place = Path | Remote
+"""Where a file is."""
+
+
+def kind_of(text: str) -> str | None:
+    """Return the kind of URL that a text is, such as `s3`; None for a path."""
+    found = URL.match(text)
+    return found[1].lower() if found else None
+
+
+def check_url(url: str, what: str) -> None:
+    """Raise InputError for a URL of another kind than KINDS, and for one that may hold a secret: it is not shown."""
+    found = URL.match(url)
+    assert found, url
+    kind, rest = found[1], found[2]
+    place = rest.partition("/")[0]
+    where = f"{what} {kind}://…"
+    if kind not in KINDS:
+        known = ", ".join(f"{one}://" for one in KINDS if one != "memory")
+        raise InputError(f"{where}: not a kind of URL that is read; expected {known} or a path; download it first.")
+    login = "@" in (rest if kind.startswith("http") else place) or not re.fullmatch(r"[^:]*|.*:[0-9]+", place)
+    if login or set("?#") & set(rest):
+        held = "a user or password" if login else "a query, in which a secret may be"
+        raise InputError(
+            f"{where}: holds {held}; expected an address alone; credentials are taken from the environment"
+            + (f": {CREDENTIALS[kind]}." if kind in CREDENTIALS else ".")
+        )
+    check_utf8(url, what)
+    if "::" in rest or not place:
+        raise InputError(f"{url}: not the address of a file or folder; expected {kind}://PLACE/PATH; correct it.")
+
+
+_opened: dict[tuple[str, int], Any] = {}
+_lock = threading.Lock()
+
+
+def opened(url: str) -> tuple[Any, str]:
+    """Return fsspec's file system for a URL, one a process, and the path in it. Raises InputError where none is."""
+    kind = kind_of(url) or "file"
+    if kind != "file":
+        check_url(url, "the URL")
+    with _lock:
+        key = (kind, os.getpid())  # a forked child cannot use its parent's connections
+        if key not in _opened:
+            _opened[key] = _made(kind)
+        store = _opened[key]
+    return store, store._strip_protocol(url)
+
+
+def _made(kind: str) -> Any:
+    try:
+        import fsspec
+
+        options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
+        if kind in ("http", "https"):
+            from aiohttp import ClientTimeout
+
+            timeout = ClientTimeout(total=None, sock_connect=TIMEOUT, sock_read=TIMEOUT)
+            options["client_kwargs"] = {"timeout": timeout, "trust_env": True, "auto_decompress": False}
+            options["headers"] = {"Accept-Encoding": "identity"}
+        if kind == "file":
+            options["auto_mkdir"] = True
+        return fsspec.filesystem(kind, **options)
+    except ImportError as error:
+        extra, package = NEEDS.get(kind, ("", "a package"))
+        raise InputError(
+            f"{kind}://: needs {package}, which is not installed; expected the extra duckling[{extra}]; "
+            f"run `pip install 'duckling[{extra}]'`."
+        ) from error
+
+
+def described(url: str) -> dict[str, Any]:
+    """Return what the store says of a file or folder now, as fsspec's `info`. Raises whatever the store does."""
+    store, path = opened(url)
+    store.invalidate_cache()
+    return dict(store.info(path))
+
+
+def state_of(url: str, info: Mapping[str, Any]) -> RemoteState:
+    """Return a file's state out of what its store says. Raises InputError for a store that tells no length."""
+    if not isinstance(size := info.get("size"), int):
+        raise InputError(
+            f"{url}: its server does not say how long it is; expected a length, as a file cut short would look whole; "
+            "download it, and give its path."
+        )
+    tag = next((f"{key} {info[key]}" for key in TAGS if info.get(key)), "")
+    # A weak ETag is the same for bytes that only mean the same.
+    return RemoteState(size, "" if ' W/"' in tag or len(tag) > LONGEST_TAG else tag)
+
+
+def get(remote: Remote, path: Path, done: Callable[[int], object] = nothing, reporter: Reporter = SILENT) -> None:
+    """Write a file of a store to `path`: all of it, as it was listed. `done` is told of bytes that came.
+
+    Raises SourceChanged where it is another file by now, and as `retried` does.
+    """
+    from fsspec import Callback
+
+    url, state, came = remote.url, remote.state, 0
+
+    def work() -> None:
+        nonlocal came
+
+        class Told(Callback):  # type: ignore[misc]
+            """Tells of each piece that comes."""
+
+            def relative_update(self, inc: int = 1) -> None:
+                nonlocal came
+                came += inc
+                done(inc)
+
+        came = 0
+        store, place = opened(url)
+        try:
+            if kind_of(url) == "hf":  # with a callback of another's it takes a slower way
+                store.get_file(place, str(path))
+            else:
+                store.get_file(place, str(path), callback=Told())
+            if state_of(url, described(url)) != state:
+                raise SourceChanged(
+                    f"{url}: changed since it was listed; expected it to stay as it is until the command ends; "
+                    "run the command again."
+                )
+            if (size := path.stat().st_size) != state.size:
+                raise CutShort(f"{size:,} of {state.size:,} bytes came")
+            done(state.size - came)
+        except BaseException:
+            done(-came)
+            raise
+
+    retried(work, url, "read", reporter, path)
+
+
+def retried(
+    work: Work[T], url: str, what: str, reporter: Reporter = SILENT, path: Path | None = None
+) -> T:  # fmt: skip
+    """Return what `work` returns, called again after an error that may pass. `path` is the file that it writes.
+
+    Raises SourceMissing for what is not there, InputError for refused access and for settings that cannot be used,
+    OutsideError where the store or the network, or the disk at `path`, fails.
+    """
+    for wait in (*WAITS, None):
+        try:
+            return work()
+        except DucklingError:
+            raise
+        except Exception as caught:
+            error = _cause(caught)
+            if path is not None and isinstance(error, OSError) and error.errno in FULL:
+                with disk_errors(path, "set TMPDIR to a folder on another disk"):
+                    raise error from None
+            if wait is None or not _may_pass(error):
+                raise _explained(error, url, what) from presentable(error)
+            reporter.say(f"{'store':<12} {url}: {_reason(error)}; trying again in {wait:.0f} s")
+            time.sleep(wait)
+    raise AssertionError
+
+
+def _cause(error: Exception) -> Exception:
+    """Return what a web server or the connection to it said, where fsspec takes all of that for a missing file."""
+    inner = error.__cause__ if isinstance(error, FileNotFoundError) else None
+    web = isinstance(inner, TimeoutError) or type(inner).__module__.startswith("aiohttp")
+    return inner if isinstance(inner, Exception) and web else error
+
+
+def _status(error: Exception) -> int | None:
+    """Return the HTTP status that a store answered with, where the error holds one."""
+    response = getattr(error, "response", None)
+    found = (getattr(error, "status", None), getattr(error, "code", None), getattr(response, "status_code", None))
+    return next((status for status in found if isinstance(status, int)), None)
+
+
+def _names(error: Exception) -> set[str]:
+    return {kind.__name__ for kind in type(error).__mro__}
+
+
+def _may_pass(error: Exception) -> bool:
+    if (status := _status(error)) is not None:
+        return status in (408, 429) or status >= 500
+    if _names(error) & (PERMANENT | UNUSABLE | REFUSED) or "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return False
+    return bool(_names(error) & PASSING)
+
+
+def _reason(error: Exception) -> str:
+    if (status := _status(error)) is not None:
+        return f"the server answered {status}"
+    first = redacted(str(error).strip().split("\n")[0])[:160].rstrip(".")
+    return first or type(error).__name__
+
+
+def _explained(error: Exception, url: str, what: str) -> DucklingError:
+    kind, names, status = kind_of(url) or "file", _names(error), _status(error)
+    if status in (404, 410) or (status is None and "FileNotFoundError" in names):
+        return SourceMissing(f"{url}: no such file or folder; expected one that is there; correct the URL.")
+    if status in (401, 403) or names & REFUSED:
+        return InputError(
+            f"{url}: access is refused ({_reason(error)}); expected credentials in the environment; "
+            f"check {CREDENTIALS.get(kind, '~/.netrc')}."
+        )
+    if names & (UNUSABLE | PERMANENT):
+        return InputError(f"{url}: cannot be {what} ({_reason(error)}); expected a URL that can; correct it.")
+    return OutsideError(f"{url}: could not be {what} ({_reason(error)}); expected an answer; run the command again.")
