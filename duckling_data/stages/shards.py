@@ -18,7 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import google_crc32c
 import msgspec
 
-from duckling_data.base.errors import InputError, OutsideError
+from duckling_data.base.errors import CheckFailed, InputError, OutsideError
 from duckling_data.base.executor import Executor, Results
 from duckling_data.base.files import own_folder, read_bytes, remove, renamed, write_bytes
 from duckling_data.base.progress import Reporter
@@ -64,15 +64,15 @@ class Task(Generic[R]):
         return self.record.exists() and all(file.exists() for file in self.files)
 
     def result(self) -> R:
-        """Return the result that was written. Raises InputError for a damaged record."""
+        """Return the result that was written. Raises CheckFailed for a damaged record."""
         again = f"remove {self.record.parent}, and run the command again."
         content = read_bytes(self.record, RECORD_LIMIT)
         if len(content) < 4 or google_crc32c.value(content[4:]) != struct.unpack("<I", content[:4])[0]:
-            raise InputError(f"{self.record}: damaged, its checksum is not that of its content; {again}")
+            raise CheckFailed(f"{self.record}: damaged, its checksum is not that of its content; {again}")
         try:
             return msgspec.msgpack.decode(content[4:], type=self.kind)
         except msgspec.MsgspecError as error:
-            raise InputError(f"{self.record}: no record of this shard ({error}); {again}") from error
+            raise CheckFailed(f"{self.record}: no record of this shard ({error}); {again}") from error
 
 
 def do(task: Task[Any]) -> int:

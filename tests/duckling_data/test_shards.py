@@ -6,6 +6,7 @@ import itertools
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,20 @@ def test_a_killed_command_goes_on_with_the_shards_that_are_not_made(
             run(cli, "count", *words[1:-4][:2], *files, *SMALL[:2], "--shards", 60)
     run(cli, *words)
     assert made(workspace) == made(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data[:9] + bytes([data[9] ^ 1]) + data[10:]])
+@pytest.mark.parametrize("name", ["packed-00001-of-00003", "train-input_ids-00002-of-00003"])
+def test_a_damaged_shard_is_named_and_not_used(
+    cli: Cli, files: list[object], tmp_path: Path, name: str, damage: Callable[[bytes], bytes]
+) -> None:
+    workspace = tmp_path / "w"
+    run(cli, "build-vocab", "-w", workspace, *files, *SMALL[:-2])
+    for number in range(3):
+        run(cli, "pack", "-w", workspace, "--ctx", 32, "--group", "all", "--shard", f"{number}/3")
+    (path,) = (workspace / "shards").rglob(name)
+    path.write_bytes(damage(path.read_bytes()))
+    result = cli("merge", "pack", "-w", workspace)
+    assert (result.exit_code, f"{path}: " in result.stderr) == (1, True), result.stderr
+    assert f"remove {path.parent}, and run the command again" in result.stderr
+    assert not (workspace / "tokenized_dataset").exists()
