@@ -38,7 +38,8 @@ def gpt2() -> Any:
 
 def make(workspace: Path, sources: list[Path], workers: int = 2, encoder: str = "gigatoken", **given: Any) -> bytes:
     """Run the pipeline; return the mapping's bytes."""
-    request = Request(workspace, workers, tuple(map(str, sources)), settings=given, encoder=encoder)
+    shards = given.pop("shards", None)
+    request = Request(workspace, workers, tuple(map(str, sources)), settings=given, encoder=encoder, shards=shards)
     Pipeline(request, Reporter(quiet=True)).make("pack")
     return (workspace / "token_mapping.json").read_bytes()
 
@@ -57,9 +58,10 @@ def expect(gpt2: Any, texts: list[str | None], *, sample: int | None, live: int,
 
 def check(gpt2: Any, texts: list[str | None], folder: Path, sources: list[Path], **given: Any) -> None:
     workers, encoder = given.pop("workers", 2), given.pop("encoder", "gigatoken")
+    shards = given.pop("shards", None)
     mapping, rows = expect(gpt2, texts, **given)
     in_settings = {name: "all" if value is None else value for name, value in given.items()}
-    made = make(folder, sources, workers, encoder, dead=16, **in_settings)
+    made = make(folder, sources, workers, encoder, dead=16, shards=shards, **in_settings)
     assert made == mapping
     np.testing.assert_array_equal(rows_of(folder), rows)
 
@@ -179,6 +181,7 @@ stories = st.lists(
     group=st.one_of(st.none(), st.integers(1, 12)),
     ctx=st.integers(1, 40),
     workers=st.sampled_from([1, 2, 5]),
+    shards=st.one_of(st.none(), st.integers(1, 9)),
     encoder=st.sampled_from(["gigatoken", "tokenizers"]),
     data=st.data(),
 )
@@ -190,6 +193,7 @@ def test_any_corpus_equals_the_obvious_way(
     group: int | None,
     ctx: int,
     workers: int,
+    shards: int | None,
     encoder: str,
     data: st.DataObject,
 ) -> None:
@@ -214,6 +218,7 @@ def test_any_corpus_equals_the_obvious_way(
         ctx=ctx,
         group=group,
         workers=workers,
+        shards=shards,
         encoder=encoder,
     )
 
