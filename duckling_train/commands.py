@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from duckling_data.base.command_line import JSON, Grouped, flag, json_text, print_checks
+from duckling_data.base.command_line import JSON, Grouped, choice, flag, json_text, print_checks
 from duckling_data.base.errors import printable
 from duckling_train import options
 from duckling_train.options import PROGRAM, YES
@@ -105,6 +105,31 @@ def template(file: Path, workspace: Path, overwrite: bool, quiet: bool) -> None:
               help="The sweep's name.  [default: from the grid, as layers-2_4-steps-200-seed-42]")  # fmt: skip
 @click.option("--jobs", type=int, default=1, metavar="N",
               help="Runs side by side, each with an Nth of the cores as --threads, unless that is given.")  # fmt: skip
+@click.option(
+    "--executor",
+    **choice(["local", "ray"]),
+    default="local",
+    help="What makes the runs: processes here, or tasks on a Ray cluster (pip install 'duckling[ray]'). Each "
+    "node needs this Duckling, and workspace and sweep in a folder that all share under the same path.",
+)
+@click.option(
+    "--ray-address",
+    metavar="ADDRESS",
+    help="The cluster, as auto or HOST:PORT.  [default: one started on this machine, for the time of the sweep]",
+)
+@click.option(
+    "--cpus-per-run",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help="CPUs that a run takes on Ray, and its --threads, unless that is given.  [default: its --threads, else 1]",
+)
+@click.option(
+    "--gpus-per-run",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="N",
+    help="GPUs that a run takes on Ray, or the share of one.",
+)
 @flag("--overwrite", help="Replace an earlier sweep there.")
 @options.config
 @options.setting_lists
@@ -129,11 +154,19 @@ def sweep(context: click.Context, /, overwrite: bool, yes: bool, dry_run: bool, 
     finite, and 3 for any other failure.
     """
     from duckling_data.base.progress import Reporter
+
+    on_ray = given["executor"] == "ray"
+    others = {"jobs"} if on_ray else {"ray_address", "cpus_per_run", "gpus_per_run"}
+    options.refuse(context, others, f"does not go with --executor {given['executor']}; leave one of them out.")
     from duckling_train.sweep import runner
+    from duckling_train.sweep.cluster import Cluster
 
     lists = options.given_lists(context)
+    cluster = Cluster(given["ray_address"], given["cpus_per_run"], given["gpus_per_run"]) if on_ray else None
     where = given["workspace"], given["out"], given["name"], given["jobs"]
-    planned = runner.plan(lists, *where, preset=given["preset"], file=given["config_file"], overwrite=overwrite)
+    planned = runner.plan(
+        lists, *where, preset=given["preset"], file=given["config_file"], overwrite=overwrite, cluster=cluster
+    )
     asks = not (yes or options.says_steps(context, given["config_file"]))
     if dry_run or asks:
         click.echo(runner.describe(planned))

@@ -124,6 +124,11 @@ class Ended:
     """The last line of its standard error that is not blank; empty where there is none."""
 
 
+def last_line(text: str) -> str:
+    """Return the last line that is not blank, stripped; "" where there is none."""
+    return next((line for line in map(str.strip, reversed(text.split("\n"))) if line), "")
+
+
 def run_commands(executor: Executor, commands: Iterable[list[str]], keep_open: int) -> Results[Ended]:
     """Run the commands on a local executor; yield (number, how it ended) of each, as they end.
 
@@ -144,8 +149,7 @@ def run_commands(executor: Executor, commands: Iterable[list[str]], keep_open: i
             _end(child, received)
             _raise_first(received)  # it did not end by itself, perhaps
             stderr.seek(0)
-            lines = [line.strip() for line in stderr.read().decode(errors="replace").split("\n")]
-        return Ended(child.returncode, next((line for line in reversed(lines) if line), ""))
+            return Ended(child.returncode, last_line(stderr.read().decode(errors="replace")))
 
     with _noted_signals() as received:
         results = executor.map(run, commands, ordered=False)

@@ -111,6 +111,16 @@ class RayExecutor:
 
     def map(self, function: Callable[[T], R], items: Iterable[T], *, ordered: bool) -> Results[R]:
         """Yield as `Executor.map` says. What has begun when it is closed is interrupted, and waited for."""
+        with contextlib.closing(self.attempt(function, items, ordered=ordered)) as results:
+            for number, result in results:
+                if isinstance(result, DucklingError):
+                    raise result
+                yield number, result
+
+    def attempt(
+        self, function: Callable[[T], R], items: Iterable[T], *, ordered: bool = False
+    ) -> Results[R | DucklingError]:
+        """Yield as `map`, but a task's error as its result: the other tasks go on."""
         task = self._ray.remote(_call).options(
             num_cpus=self.cpus, num_gpus=self.gpus, max_retries=self.retries, scheduling_strategy="SPREAD",
             runtime_env={"env_vars": worker_environment(self.cpus)},
@@ -144,7 +154,7 @@ class RayExecutor:
         try:
             return number, self._ray.get(done[0])
         except self._ray.exceptions.RayError as error:
-            raise self._told(error) from error
+            return number, self._told(error)
 
     def _end(self, pending: dict[Any, int]) -> None:
         """Interrupt what is left and wait for its end: afterwards nothing is written any more."""

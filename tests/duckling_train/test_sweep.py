@@ -10,17 +10,13 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from duckling_data.base.errors import InputError
-from duckling_data.base.executor import Ended, Executor, Results
 from duckling_data.base.locks import beside, held
 from duckling_train.cli import main
 from duckling_train.sweep import runner
@@ -40,21 +36,10 @@ def sweep(place: Path, workspace: Path, *arguments: str, real: bool = False) -> 
     """
     with pytest.MonkeyPatch.context() as patch:
         if not real:
-            patch.setattr(runner, "run_commands", run_forked)
+            patch.setattr(runner, "run_commands", forked.run_commands)
         with pytest.raises(SystemExit) as stop:
             main(["sweep", "-w", str(workspace), "--out", str(place), *TINY, *arguments])
     return int(stop.value.code or 0)
-
-
-def run_forked(_executor: Executor, commands: Iterable[list[str]], _keep_open: int) -> Results[Ended]:
-    """Run the commands as `run_commands` does, one after the other, without a start of the interpreter for each."""
-    for number, line in enumerate(commands):
-        program, arguments = line[: line.index("duckling_train") + 1], line[line.index("duckling_train") + 1 :]
-        assert program == [sys.executable, "-P", "-m", "duckling_train"]
-        with tempfile.TemporaryDirectory() as folder:
-            ran = forked.run("duckling_train.cli", *arguments, output=Path(folder) / "said")
-            assert ran.process.exitcode is not None
-            yield number, Ended(ran.process.exitcode, (ran.stderr.splitlines() or [""])[-1])
 
 
 def table(place: Path) -> list[dict[str, str]]:

@@ -11,12 +11,14 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from duckling_data.base.executor import Ended, Executor, Results
 from tests.support import HANG
 
 TRAINER = ["duckling_train.cli", "duckling_train.runs.train", "duckling_train.runs.resume"]
@@ -92,3 +94,14 @@ def run(module: str, *arguments: str | Path, output: Path, file_limit: int | Non
     running = start(module, *arguments, output=output, file_limit=file_limit)
     running.wait()
     return running
+
+
+def run_commands(_executor: Executor, commands: Iterable[list[str]], _keep_open: int) -> Results[Ended]:
+    """Run commands of `duckling-train` as `base.executor.run_commands` does, one after the other and quickly."""
+    for number, line in enumerate(commands):
+        program, arguments = line[: line.index("duckling_train") + 1], line[line.index("duckling_train") + 1 :]
+        assert program == [sys.executable, "-P", "-m", "duckling_train"]
+        with tempfile.TemporaryDirectory() as folder:
+            ran = run("duckling_train.cli", *arguments, output=Path(folder) / "said")
+            assert ran.process.exitcode is not None
+            yield number, Ended(ran.process.exitcode, (ran.stderr.splitlines() or [""])[-1])
