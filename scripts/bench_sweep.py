@@ -1,13 +1,14 @@
-"""Times a sweep of tiny runs on Ray: what each costs beyond the run itself, as made one after the other in one process.
+"""Times a sweep of tiny runs on Ray: what each costs beyond the time from its first file to its last.
 
-Both make the same runs by the same call, `Make`, after one run that imports what a run needs. The overhead of a run is
-the time that passes from the first to the last end on Ray, times the runs side by side, less the runs' own time, by
-their number: scheduling, the record of outcomes, and what runs that share a machine take from each other.
+That overhead is the time between two ends, times the runs side by side, less the time of the run itself. So it has in
+it what a run does before its first file (opening the data), the scheduling, and the records of the sweep. The runs that
+end first are left out: they imported torch. A second figure is that of tasks that do nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -15,74 +16,54 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from duckling_data.base.progress import SILENT, Reporter  # noqa: E402
-from duckling_train.sweep import layout, plan, runner  # noqa: E402
+from duckling_data.base.progress import Reporter  # noqa: E402
+from duckling_train.runs.layout import CONFIG, MANIFEST  # noqa: E402
+from duckling_train.sweep import runner  # noqa: E402
 from duckling_train.sweep.cluster import Cluster  # noqa: E402
-from duckling_train.sweep.on_ray import Make  # noqa: E402
 from tests.support.train import make_workspace, sentences  # noqa: E402
 
 SHAPE = {"n_positions": (64,), "vocab_size": (512,), "n_embd": (16,), "n_layer": (1,), "batch_size": (1,),
          "steps": (2,), "device": ("cpu",), "precision": ("fp32",), "checkpoint_steps": (0,)}  # fmt: skip
 
 
-class Ends(Reporter):
-    """Notes when each run ended."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.times: list[float] = []
-
-    def say(self, line: str) -> None:
-        """Note the time of a line that tells the end of a run."""
-        if "steps/s" in line:
-            self.times.append(time.perf_counter())
-
-
-def planned(workspace: Path, folder: Path, runs: int, cluster: Cluster) -> plan.Sweep:
-    """Return a sweep of so many seeds."""
+def swept(workspace: Path, folder: Path, runs: int, cluster: Cluster) -> list[tuple[float, float]]:
+    """Make a sweep of so many seeds. Returns when each run wrote its first and its last file, by its end."""
     lists = {**SHAPE, "seed": tuple(range(runs))}
-    return plan.plan(
+    sweep = runner.plan(
         lists, workspace, folder, None, 1, preset="duckling-ii", file=None, overwrite=False, cluster=cluster
     )
-
-
-def here(sweep: plan.Sweep) -> float:
-    """Make the runs in this process, one after the other. Returns seconds a run, without the first."""
-    sweep.folder.mkdir()
-    layout.prepare(sweep.folder, sweep.grid, layout.record_of(sweep.grid, sweep.inputs), overwrite=False)
-    first, *others = sweep.grid.points
-    Make(sweep)((first,))
-    start = time.perf_counter()
-    for point in others:
-        (ended,) = Make(sweep)((point,))
-        assert not ended.status, ended.message
-    return (time.perf_counter() - start) / len(others)
+    rows = runner.run(sweep, Reporter(quiet=True), overwrite=False)
+    assert runner.failure(sweep, rows) is None
+    run_dirs = [sweep.run_dir(row.point) for row in rows]
+    times = [tuple((run_dir / name).stat().st_mtime for name in (CONFIG, MANIFEST)) for run_dir in run_dirs]
+    return sorted(((first, last) for first, last in times), key=lambda each: each[1])
 
 
 def main() -> None:
-    """Make both and print the figures."""
+    """Make the runs and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=100)
-    parser.add_argument("--alone", type=int, default=10, help="runs that are made without Ray")
     parser.add_argument("--ray-address", help="a running cluster; without one it is started here")
     given = parser.parse_args()
+    cluster = Cluster(given.ray_address, 1.0, 0.0)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        workspace = make_workspace(folder / "workspace", sentences(30), live=448, dead=64, context=64)
-        cluster = Cluster(given.ray_address, 1.0, 0.0)
-        alone = here(planned(workspace, folder / "alone", given.alone + 1, cluster))
-        ends, start = Ends(), time.perf_counter()
-        sweep = planned(workspace, folder / "ray", given.runs, cluster)
-        rows = runner.run(sweep, ends, overwrite=False)
-        whole = time.perf_counter() - start
-        assert runner.failure(sweep, rows) is None
-    with cluster.executor(SILENT) as executor:
+        workspace = make_workspace(Path(name) / "workspace", sentences(30), live=448, dead=64, context=64)
+        start = time.time()
+        times = swept(workspace, Path(name) / "ray", given.runs, cluster)
+        whole = time.time() - start
+    with cluster.executor(Reporter(quiet=True)) as executor:
         slots = executor.slots
-    # The first run of each worker imports torch: they are the first to end.
-    rest = (ends.times[-1] - ends.times[slots - 1]) * slots / (given.runs - slots)
-    print(f"{given.runs} runs on Ray, {slots} side by side: {whole:.1f} s in all, the first ended after "
-          f"{ends.times[0] - start:.1f} s")  # fmt: skip
-    print(f"a run: {rest:.2f} s of a slot, {alone:.2f} s in one process alone; overhead {rest - alone:.2f} s")
+        list(executor.map(abs, range(2 * slots), ordered=False))  # starts the workers
+        before = time.perf_counter()
+        list(executor.map(abs, range(given.runs), ordered=False))
+        empty = time.perf_counter() - before
+    rest = times[slots:]
+    slot = (times[-1][1] - times[slots - 1][1]) * slots / len(rest)
+    own = sum(last - first for first, last in rest) / len(rest)
+    print(f"{given.runs} runs, {slots} side by side: {whole:.1f} s in all, the first ended after "
+          f"{times[0][1] - start:.1f} s; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")  # fmt: skip
+    print(f"a run: {slot:.3f} s, {own:.3f} s of it from first file to last; overhead {slot - own:.3f} s")
+    print(f"a task that does nothing: {1e3 * empty / given.runs:.1f} ms")
 
 
 if __name__ == "__main__":
