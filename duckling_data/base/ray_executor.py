@@ -8,36 +8,33 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import shutil
-import signal
 import socket
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from duckling_data.base.errors import DucklingError, InputError, OutsideError
-from duckling_data.base.executor import Results, default_workers
+from duckling_data.base.executor import Results
 from duckling_data.base.progress import SILENT, Reporter
+from duckling_data.base.ray_cluster import (
+    REACH,
+    host_and_port,
+    local_cluster,
+    loopback,
+    one_line,
+    own_signals,
+    reached,
+)
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 MISSING = "ray is not installed: pip install 'duckling[ray]'"
-STORE = 80 * 2**20
-"""Bytes of the object store of a local cluster, near Ray's minimum: results are small, data goes by shared files."""
-SHARED_MEMORY = "/dev/shm"
-TEMPORARY_LIMIT = 40
-"""Characters of a temporary folder's path: Ray adds 62 of its own to a socket's, and a socket's may have 107."""
 IN_FLIGHT = 2
 """Tasks begun ahead for each that can run: the next one is on its node when one ends."""
 POLL = 0.1
 """Seconds between two looks at signals; a program has to heed one in `signals.GRACE`."""
-REACH = 5.0
-"""Seconds in which a cluster has to answer."""
 PATIENCE = 30.0
 """Seconds that work waits for a node that can do it, after the last one was lost."""
 PASSED_ON = ("HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DOWNLOAD_TIMEOUT",
@@ -48,7 +45,7 @@ PASSED_ON = ("HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORME
 class RayExecutor:
     """An executor (`base.executor.Executor`) whose work is done by Ray tasks; used in a `with`.
 
-    `address` is a running cluster's as Ray takes it ("auto", "HOST:PORT", "ray://HOST:PORT"); without one, a cluster is
+    `address` is that of a running cluster that this machine is a node of ("auto", "HOST:PORT"); without one, one is
     started on this machine, reachable from it only, and ended on leaving. Each task takes `cpus` and `gpus` of a node
     and is run again up to `retries` times where its worker process or its node is lost. Functions are importable on
     every node, or are instances of such classes; items, functions and results are pickled.
@@ -68,6 +65,8 @@ class RayExecutor:
         self.retries = retries
         self.reporter = reporter
         self._ray: Any = None
+        self._head = ("", 0)
+        self._lost = False
         self._undo = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -77,17 +76,18 @@ class RayExecutor:
         except ImportError as error:
             raise InputError(MISSING) from error
         with contextlib.ExitStack() as undo:
-            arguments = {"address": _reached(self.address)} if self.address else undo.enter_context(_local_cluster())
+            arguments = {"address": reached(self.address)} if self.address else undo.enter_context(local_cluster())
             undo.callback(ray.shutdown, **({} if self.address else {"wait_for_processes": True}))
             try:
-                with _own_signals(), _loopback():
+                with own_signals(), loopback():
                     ray._private.worker._worker_logs_enabled = False  # it prints lost workers and nodes; we tell them
                     ray.init(**arguments, log_to_driver=False, logging_level="CRITICAL")
             except (
                 Exception
             ) as error:  # Ray documents no classes: of ValueError, RuntimeError, ConnectionError, RayError
-                raise InputError(f"{self._where}: Ray cannot be used: {_line(error)}") from error
+                raise InputError(f"{self._where}: Ray cannot be used: {one_line(error)}") from error
             self._ray = ray
+            self._head = host_and_port(ray.get_runtime_context().gcs_address)
             if not self.slots:
                 raise InputError(f"{self._where}: {self._too_little()}")
             self.reporter.say(f"{self._where}: {len(self._nodes())} nodes, {self.slots} tasks at once")
@@ -141,14 +141,20 @@ class RayExecutor:
     def _next(self, pending: dict[Any, int], ordered: bool) -> tuple[int, Any]:
         """Take the first task, or the first one that is done, out of `pending`. Returns its number and result."""
         wanted = [next(iter(pending))] if ordered else list(pending)
-        lacking = None
+        looked = able = time.monotonic()
         while True:
             done, _ = self._ray.wait(wanted, num_returns=1, timeout=POLL, fetch_local=False)
             if done:
                 break
-            now = time.monotonic()
-            lacking = None if self.slots else lacking or now
-            if lacking is not None and now - lacking > PATIENCE:
+            if (now := time.monotonic()) < looked + 1:
+                continue
+            looked = now
+            if not self._answers():
+                self._lost = True
+                raise OutsideError(f"{self._where}: the cluster's head was lost; call again when there is one.")
+            if self.slots:
+                able = now
+            elif now > able + PATIENCE:
                 raise OutsideError(f"{self._where}: {self._too_little()}; call again when there is one.")
         number = pending.pop(done[0])
         try:
@@ -158,12 +164,22 @@ class RayExecutor:
 
     def _end(self, pending: dict[Any, int]) -> None:
         """Interrupt what is left and wait for its end: afterwards nothing is written any more."""
+        if self._lost:
+            return
         with contextlib.suppress(self._ray.exceptions.RayError):
             for task in pending:
                 self._ray.cancel(task, force=False)
             waiting = list(pending)
             while waiting and self.slots:
                 _, waiting = self._ray.wait(waiting, timeout=POLL, fetch_local=False)
+
+    def _answers(self) -> bool:
+        """Return whether the head is there: without it, Ray ends this process after a minute, with lines of its own."""
+        for _ in range(3):
+            with contextlib.suppress(OSError), socket.create_connection(self._head, REACH):
+                return True
+            time.sleep(1)
+        return False
 
     def _nodes(self) -> list[dict[str, float]]:
         return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
@@ -192,7 +208,9 @@ class RayExecutor:
             return OutsideError(f"{self._where}: a task's {lost} was lost {again}; call again to go on.")
         if isinstance(cause, ModuleNotFoundError):
             return OutsideError(f"{self._where}: {cause} on a node: install the same Duckling on each node.")
-        return OutsideError(f"{self._where}: a task failed: {type(cause or error).__name__}: {_line(cause or error)}")
+        return OutsideError(
+            f"{self._where}: a task failed: {type(cause or error).__name__}: {one_line(cause or error)}"
+        )
 
 
 def worker_environment(cpus: float) -> dict[str, str]:
@@ -205,75 +223,3 @@ def worker_environment(cpus: float) -> dict[str, str]:
 def _call(function: Callable[[T], R], item: T) -> R:
     """Run in a worker."""
     return function(item)
-
-
-def _line(error: BaseException) -> str:
-    """Return an exception's text as one line of bounded length."""
-    return " ".join(str(error).split())[:500]
-
-
-def _reached(address: str) -> str:
-    """Return the address if something listens there: Ray itself waits for minutes. Raises InputError otherwise."""
-    from ray._private import services
-
-    found = address
-    if "://" not in address:
-        try:
-            with _loopback():
-                found = services.canonicalize_bootstrap_address(address, None) or address
-        except (ConnectionError, ValueError) as error:
-            raise InputError(f"Ray at {address}: no cluster found: {_line(error)}") from error
-    host, _, port = found.rpartition("://")[2].partition("/")[0].rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), REACH).close()
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"Ray at {address}: no cluster answers ({error}); start one, or give another address."
-        ) from error
-    return found
-
-
-@contextlib.contextmanager
-def _local_cluster() -> Iterator[dict[str, Any]]:
-    """Yield the arguments of `ray.init` for a cluster on this machine, in a temporary folder of its own."""
-    with contextlib.suppress(FileNotFoundError):  # macOS has none, and Ray does not want it there
-        if (free := shutil.disk_usage(SHARED_MEMORY).free) < STORE:
-            raise InputError(
-                f"{SHARED_MEMORY}: {free / 1e6:.0f} MB are free; expected {STORE / 1e6:.0f} MB for Ray's object store; "
-                "free some, or give the container more (docker run --shm-size=1g)."
-            )
-    # Who can reach a cluster can run code in it. Without a token Ray would write one into the home folder.
-    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    usual = tempfile.gettempdir()
-    folder = tempfile.mkdtemp(prefix="duckling-ray-", dir=usual if len(usual) < TEMPORARY_LIMIT - 21 else "/tmp")
-    try:
-        yield {
-            "address": "local", "num_cpus": default_workers(), "include_dashboard": False,
-            "object_store_memory": STORE, "_temp_dir": folder,
-        }  # fmt: skip
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _loopback() -> Iterator[None]:
-    """Have Ray take 127.0.0.1 for what it is: it would use this machine's outer address instead, open to others."""
-    from ray._private import ray_constants
-
-    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-
-
-@contextlib.contextmanager
-def _own_signals() -> Iterator[None]:
-    """Restore the handler of SIGTERM, which Ray replaces by its own."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 STORE = 76 * 2**20
 """Bytes of each node's object store; Ray's minimum is 75 MiB."""
@@ -36,8 +37,6 @@ class Nodes:
 def nodes(count: int, cpus: float = 1, gpus: float = 0) -> Iterator[Nodes]:
     """Yield a cluster of `count` nodes with so many CPUs and (claimed) GPUs each."""
     folder = tempfile.mkdtemp(prefix="rc-", dir="/tmp")  # sockets lie in it: a short path
-    os.environ["RAY_TMPDIR"] = folder  # not beside the users' clusters, which "auto" finds
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster
 
     cluster = Cluster()
@@ -45,9 +44,12 @@ def nodes(count: int, cpus: float = 1, gpus: float = 0) -> Iterator[Nodes]:
         "node_ip_address": "127.0.0.1", "num_cpus": cpus, "num_gpus": gpus, "object_store_memory": STORE,
         "include_dashboard": False, "include_log_monitor": False,
     }  # fmt: skip
+    # RAY_TMPDIR: not beside the users' clusters, which "auto" finds.
+    environment = mock.patch.dict(os.environ, RAY_TMPDIR=folder, RAY_USAGE_STATS_ENABLED="0")
+    environment.start()
     try:
         yield Nodes(cluster, [cluster.add_node(**node) for _ in range(count)])
     finally:
         cluster.shutdown()
-        del os.environ["RAY_TMPDIR"]
+        environment.stop()
         shutil.rmtree(folder, ignore_errors=True)
