@@ -161,6 +161,22 @@ def verify(
 
 
 @cli.command()
+@click.argument("place", metavar="PATH|URL")
+@options(WORKSPACE, WORKERS, QUIET, DEBUG)
+def publish(place: str, workspace: Path, workers: int | None, quiet: bool) -> None:
+    """Copy what was made to a folder or a store.
+
+    The mapping, counts, rows and report of a finished workspace go to a path, s3://, gs:// or hf://: compared with the
+    manifest before, and there afterwards. manifest.json comes last. What is there already is not sent again.
+    """
+    from duckling_data.base.executor import default_workers
+    from duckling_data.base.progress import Reporter
+    from duckling_data.publish import publish as copy_artifacts
+
+    copy_artifacts(workspace, place, workers or default_workers(), Reporter(quiet))
+
+
+@cli.command()
 @options(WORKSPACE)
 @option("--row", type=int, default=0, help="The first row to decode.")
 @option("--rows", type=click.IntRange(1), metavar="INTEGER", default=1, help="How many rows.")

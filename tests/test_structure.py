@@ -14,7 +14,7 @@ PACKAGES = ("duckling_data", "duckling_train")
 ORDER = {
     "duckling_data": [
         *("base", "workspace", "rows", "corpus", "tokens", "stages"),
-        *("verify", "inspect", "status", "pipeline", "options", "cli", "__main__"),
+        *("verify", "inspect", "status", "publish", "pipeline", "options", "cli", "__main__"),
     ],
     "duckling_train": [
         *("ids", "config", "settings", "processes", "data", "precision", "optimizers", "model", "gpt2", "plot"),

@@ -61,14 +61,14 @@ def wanted_source(
         raise InputError("--validation and --validation-share exclude each other: the stories are given or divided.")
     if share is not None and not 0 <= share < 1:
         raise InputError(f"--validation-share {share}: expected a share from 0 (none) to less than 1, such as 0.01.")
-    named = [_absolute(source, "--source") for source in sources] or remembered.sources or [DEFAULT_SOURCE]
+    named = [absolute(source, "--source") for source in sources] or remembered.sources or [DEFAULT_SOURCE]
     wanted = SourceRecord(1, named, text_field or remembered.text_field or DEFAULT_TEXT_FIELD, {})
     same = named == remembered.sources
     wanted.newline = newline or (remembered.newline if same else ReadOptions.newline)
     wanted.on_bad_line = on_bad_line or (remembered.on_bad_line if same else ReadOptions.on_bad_line)
     wanted.remote = remembered.remote
     if validation or share is not None:
-        wanted.validation = [_absolute(path, "--validation") for path in validation]
+        wanted.validation = [absolute(path, "--validation") for path in validation]
         wanted.validation_share = share or 0.0
     elif same:
         wanted.validation, wanted.validation_share = remembered.validation, remembered.validation_share
@@ -77,7 +77,7 @@ def wanted_source(
     return wanted
 
 
-def _absolute(path: str, option: str) -> str:
+def absolute(path: str, option: str) -> str:
     """Return a path made absolute, or a URL as it is; `file://` leads to a path."""
     if kind_of(path) and not Path(path).exists():
         if not (local := FILE_URL.fullmatch(path)):

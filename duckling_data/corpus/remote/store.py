@@ -275,7 +275,7 @@ def _explained(error: Exception, url: str, what: str) -> DucklingError:
         return SourceMissing(f"{url}: no such file or folder; expected one that is there; correct the URL.")
     if status in (401, 403) or names & REFUSED:
         return InputError(
-            f"{url}: access is refused ({_reason(error)}); expected credentials in the environment; "
+            f"{url}: access is refused ({_reason(error)}); expected a right to it; "
             f"check {CREDENTIALS.get(kind, '~/.netrc')}."
         )
     if names & (UNUSABLE | PERMANENT):
