@@ -42,10 +42,11 @@ WORKERS = option("--workers", type=click.IntRange(1, 1024), metavar="INTEGER", d
 COMMON = (
     WORKSPACE,
     option("--source", multiple=True, default=(), metavar="SOURCE", default_is="the workspace's own, else tinystories",
-           help="tinystories (the hub), demo[:STORIES] (built in, no network), or a path: .parquet, .jsonl, .ndjson, "
-           ".json (a list), .csv, .tsv, .txt, each also .gz/.zst/.xz; .arrow; or a folder of them. Paths may repeat."),
+           help="tinystories (the hub), demo[:STORIES] (built in, no network), or a path or URL (s3://, gs://, hf://, "
+           "https://): .parquet, .jsonl, .ndjson, .json (a list), .csv, .tsv, .txt, each also .gz/.zst/.xz; .arrow; or "
+           "a folder of them. May be repeated."),
     option("--validation", multiple=True, default=(), metavar="PATH", default_is="the files so named",
-           help="A file or folder of validation stories. May be repeated."),
+           help="A file or folder of validation stories, or its URL. May be repeated."),
     option("--validation-share", type=float, metavar="SHARE", default_is="none",
            help="The share of the stories, such as 0.01, that is validation: a hash of each story decides."),
     option("--text-field", default_is="text", metavar="NAME", help="The column or field that holds a story."),

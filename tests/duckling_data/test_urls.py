@@ -2,53 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
 
-from duckling_data.base.errors import OutsideError, SourceChanged
+from duckling_data.base.errors import OutsideError
 from duckling_data.corpus.demo import demo_stories
-from duckling_data.corpus.files import CorpusFile
-from duckling_data.corpus.readers.blocks import ReadOptions
 from duckling_data.corpus.remote import cache, store
-from duckling_data.corpus.remote.cache import hold
-from duckling_data.corpus.remote.store import Remote, RemoteState, described, state_of
 from duckling_data.workspace.manifest import Manifest
 from duckling_data.workspace.source_record import SOURCE_RECORD
 from tests.support.data import SMALL, Cli, found, read_json, snapshot, verified, write_jsonl
-from tests.support.hub.case import parquet
-from tests.support.hub.server import CLOSE, CUT, RESET, SHORT, WRONG, HubServer
+from tests.support.hub.case import BODIES, REPO, REVISION, parquet
+from tests.support.hub.server import CLOSE, CUT, SHORT, HubServer
+from tests.support.stores import KEY, fetched, quick_stores, url_of, web
 
-KEY = "a/b/resolve/main/stories.parquet"
-HOW = ReadOptions()
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No wait between tries, and a cache of this test's own."""
-    monkeypatch.setattr(store, "WAITS", (0.0, 0.0))
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    monkeypatch.setattr(cache, "_caches", {})
-    yield
-    fsspec.filesystem("memory").rm("/", recursive=True)
-
-
-@pytest.fixture
-def web() -> Iterator[HubServer]:
-    with HubServer({KEY: parquet(0, 60)}, large=False) as running:
-        yield running
-
-
-def url_of(server: HubServer, key: str = KEY) -> str:
-    return f"{server.endpoint}/datasets/{key}"
+__all__ = ["quick_stores", "web"]
 
 
 def upload(folder: Path, url: str) -> None:
@@ -58,14 +29,6 @@ def upload(folder: Path, url: str) -> None:
 def made(workspace: Path) -> dict[str, str]:
     """The workspace's files but for what names places on this machine."""
     return {name: digest for name, digest in snapshot(workspace).items() if name != SOURCE_RECORD}
-
-
-def fetched() -> list[Path]:
-    return [path for path in Path(tempfile.gettempdir()).rglob("*") if path.is_file()]
-
-
-def remote(server: HubServer) -> Remote:
-    return Remote(url_of(server), state_of(url_of(server), described(url_of(server))))
 
 
 def test_a_folder_by_url_gives_the_same_bytes_as_by_path(cli: Cli, tmp_path: Path) -> None:
@@ -125,16 +88,6 @@ def test_a_file_that_its_store_says_is_the_same_is_not_fetched_again(
     assert read_json(work / SOURCE_RECORD)["remote"].keys() == {url_of(web)}
 
 
-@pytest.mark.parametrize("fault", [CUT, SHORT, CLOSE, RESET, 500, 503, 429])
-def test_what_may_pass_is_tried_again(tmp_path: Path, web: HubServer, fault: int | str) -> None:
-    file = remote(web)
-    web.fail("GET", fault, 2)
-    came = [0]
-    held = hold(file, lambda size: came.append(size))
-    assert held.path.read_bytes() == web.files[KEY]
-    assert sum(came) == len(web.files[KEY])
-
-
 @pytest.mark.parametrize(
     ("fault", "status", "says"),
     [
@@ -166,61 +119,6 @@ def test_a_server_that_is_not_there_is_one_line(cli: Cli, tmp_path: Path, web: H
     assert "could not be listed" in result.stderr.splitlines()[-1]
 
 
-def test_a_file_that_changes_between_two_stages_is_refused(web: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "KEPT", 0)
-    place = remote(web)
-    file = CorpusFile(place, place.name, hold(place).sha256, 60, place.state)
-    assert sum(block.stories for block in file.blocks(HOW)) == 60
-    web.fail("GET", WRONG, 1)  # other bytes under the old ETag
-    with pytest.raises(SourceChanged, match=f"{place}: has SHA-256"):
-        list(file.blocks(HOW))
-    web.files[KEY] = parquet(60, 60)
-    with pytest.raises(SourceChanged, match="changed since it was listed"):
-        list(file.blocks(HOW))
-
-
-def test_a_copy_stays_while_a_block_of_it_is_there_and_no_longer(
-    web: HubServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cache, "KEPT", 0)
-    place = remote(web)
-    file = pickle.loads(pickle.dumps(CorpusFile(place, place.name, hold(place).sha256, 60, place.state)))
-    assert fetched() == []
-    blocks = list(file.blocks(HOW))
-    assert [path.suffix for path in fetched()] == [".parquet"]
-    assert blocks[0].parse()[0].as_py() == demo_stories(0, 1)[0].as_py()
-    del blocks
-    assert fetched() == []
-
-
-def test_copies_that_nobody_holds_take_no_more_than_they_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "KEPT", 250)
-    for number in range(5):
-        fsspec.filesystem("memory").pipe_file(f"/bucket/{number}.txt", bytes(100))
-        hold(Remote(f"memory://bucket/{number}.txt", RemoteState(100, "")))
-        assert len(fetched()) <= 2
-    assert sorted(path.name for path in fetched()) == ["3.txt", "4.txt"]
-
-
-def test_what_a_killed_process_left_is_removed_and_a_live_one_s_is_not(tmp_path: Path) -> None:
-    fsspec.filesystem("memory").pipe_file("/a.txt", b"once")
-    file = Remote("memory://a.txt", RemoteState(4, ""))
-    killed = Path(tempfile.mkdtemp(cache.SUFFIX, cache.PREFIX))
-    (killed / "0.txt").write_bytes(b"half")
-    held = hold(file)
-    assert not killed.exists()
-    program = (
-        "import fsspec, os, tempfile; from duckling_data.corpus.remote import cache, store\n"
-        "fsspec.filesystem('memory').pipe_file('/a.txt', b'once')\n"
-        "held = cache.hold(store.Remote('memory://a.txt', store.RemoteState(4, '')))\n"
-        "print(held.path)\n"
-    )
-    environment = os.environ | {"TMPDIR": tempfile.gettempdir()}
-    other = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert held.path.read_bytes() == b"once"
-    assert not Path(other.stdout.strip()).parent.exists()
-
-
 def test_verify_fetches_again_and_names_what_differs(cli: Cli, tmp_path: Path, web: HubServer) -> None:
     work = tmp_path / "w"
     assert cli("pack", "-w", work, "--source", url_of(web), *SMALL).exit_code == 0
@@ -249,6 +147,24 @@ def test_offline_refuses_a_url_and_a_dry_run_fetches_nothing(cli: Cli, tmp_path:
     assert "up to date" in again.stderr
     assert len(web.asked("GET")) == before
     assert url_of(web) in cli("status", "-w", tmp_path / "w").stdout
+
+
+def test_a_folder_of_the_hub_by_url(cli: Cli, tmp_path: Path, server: HubServer) -> None:
+    """The hub is another server of this machine's; the files are in a store, to which it redirects."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name, body in BODIES.items():
+        (folder / Path(name).name).write_bytes(body)
+    for name, source in {"path": folder, "url": f"hf://datasets/{REPO}@{REVISION}/data"}.items():
+        result = cli("count", "-w", tmp_path / name, "--source", source, "--sample", "all")
+        assert result.exit_code == 0, result.stderr
+    assert made(tmp_path / "url") == made(tmp_path / "path")
+    asked = len(server.asked("GET"))
+    assert asked == len(BODIES)
+    assert "up to date" in cli("count", "-w", tmp_path / "url").stderr
+    assert len(server.asked("GET")) == asked
+    gone = cli("count", "-w", tmp_path / "w", "--source", f"hf://datasets/{REPO}@{REVISION}/nothing.parquet")
+    assert (gone.exit_code, "no such file or folder" in gone.stderr) == (2, True), gone.stderr
 
 
 def test_a_file_url_is_a_path(cli: Cli, tmp_path: Path, stories: Path) -> None:

@@ -111,17 +111,20 @@ def check_url(url: str, what: str) -> None:
         raise InputError(f"{url}: not the address of a file or folder; expected {kind}://PLACE/PATH; correct it.")
 
 
-_opened: dict[tuple[str, int], Any] = {}
+PINNED = re.compile(r"hf://.*@[0-9a-f]{40}(/.*)?", re.DOTALL)
+"""A commit on the hub, in which nothing changes."""
+_opened: dict[tuple[str, int, int], Any] = {}
 _lock = threading.Lock()
 
 
 def opened(url: str) -> tuple[Any, str]:
-    """Return fsspec's file system for a URL, one a process, and the path in it. Raises InputError where none is."""
+    """Return fsspec's file system for a URL and the path in it. Raises InputError where none is."""
     kind = kind_of(url) or "file"
     if kind != "file":
         check_url(url, "the URL")
     with _lock:
-        key = (kind, os.getpid())  # a forked child cannot use its parent's connections
+        # A forked child cannot use its parent's connections, nor a thread another's HfFileSystem.
+        key = (kind, os.getpid(), threading.get_ident() if kind == "hf" else 0)
         if key not in _opened:
             _opened[key] = _made(kind)
         store = _opened[key]
@@ -153,7 +156,8 @@ def _made(kind: str) -> Any:
 def described(url: str) -> dict[str, Any]:
     """Return what the store says of a file or folder now, as fsspec's `info`. Raises whatever the store does."""
     store, path = opened(url)
-    store.invalidate_cache()
+    if not PINNED.fullmatch(url):
+        store.invalidate_cache()
     return dict(store.info(path))
 
 

@@ -8,6 +8,7 @@ written down.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import socket
 import struct
@@ -198,6 +199,9 @@ class _Hub(_Handler):
         self._answer()
 
     def _answer(self) -> None:
+        if self.path.startswith("/api/datasets/"):
+            self._list()
+            return
         key = self.path.removeprefix("/datasets/")
         if "/resolve/" not in key:  # the client also asks the hub about other things, for itself
             self.refuse(404)
@@ -213,6 +217,31 @@ class _Hub(_Handler):
             self.send_file(body, start, fault)
         else:
             self._describe(key, body, fault)
+
+    def _list(self) -> None:
+        """Say that a revision is there, or which files it has in a folder and below, as HfFileSystem asks."""
+        path = self.path.removeprefix("/api/datasets/").partition("?")[0]
+        answer: Any = {"id": path.partition("/revision/")[0], "sha": path.rpartition("/")[2]}
+        if "/tree/" in path:
+            repo, _, (revision, *below) = *path.partition("/tree/")[:2], path.partition("/tree/")[2].split("/")
+            root, answer = f"{repo}/resolve/{revision}/", []
+            files = {key.removeprefix(root): body for key, body in self.hub.files.items() if key.startswith(root)}
+            folders = {"/".join(name.split("/")[:-1]) for name in files} - {""}
+            answer += [{"type": "directory", "path": name, "oid": "0" * 40} for name in folders]
+            for name, body in files.items():
+                oid = hashlib.sha256(body).hexdigest()
+                lfs = {"oid": oid, "size": len(body), "pointerSize": 100}
+                answer.append({"type": "file", "path": name, "size": len(body), "oid": oid[:40], "lfs": lfs})
+            inside = "/".join(below)
+            deep = "recursive=True" in self.path
+            answer = [one for one in answer if one["path"].startswith(f"{inside}/" if inside else "")]
+            answer = [one for one in answer if deep or "/" not in one["path"][len(inside) :].strip("/")]
+        body = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def _describe(self, key: str, body: bytes, fault: int | str | None) -> None:
         """Send the headers that describe a file, and the way to the store if it is there."""
