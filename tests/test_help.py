@@ -30,7 +30,7 @@ def test_every_setting_is_under_exactly_one_heading() -> None:
 
 
 def test_what_has_many_options_has_headings() -> None:
-    names = ["download", "count", "build-vocab", "pack", "run", "report", "sweep", ""]
+    names = ["download", "count", "build-vocab", "pack", "merge", "run", "report", "sweep", ""]
     assert [name for name, _ in GROUPED] == names
 
 

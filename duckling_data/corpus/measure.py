@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.executor import Executor, LocalExecutor
@@ -15,7 +14,7 @@ from duckling_data.corpus.folders import Files
 from duckling_data.corpus.readers import file_format
 from duckling_data.corpus.readers.blocks import Block, ReadOptions
 from duckling_data.corpus.remote.cache import hold
-from duckling_data.corpus.remote.store import Place, Remote
+from duckling_data.corpus.remote.store import Place, Remote, RemoteState
 from duckling_data.corpus.splits import FileSplit, Part
 from duckling_data.workspace.source_record import Findings, RemoteFile, SourceRecord
 
@@ -48,7 +47,9 @@ class _Measure:
 
     def __call__(self, named: tuple[Place, str]) -> CorpusFile:
         path, name = named
-        if isinstance(path, Remote):
+        if self.recorded and isinstance(path, Remote):
+            file = CorpusFile(path, name, self._known(path, path.state), 0, path.state)
+        elif isinstance(path, Remote):
             known = seen(path, self.wanted) or hold(path, self.done, self.reporter)  # held until it is counted
             file = CorpusFile(path, name, known.sha256, 0, path.state)
         else:
@@ -71,10 +72,15 @@ class _Measure:
             raise InputError(f"{path}: empty, it holds no story. Leave it out, or check how it was made.")
         return replace(file, stories=stories, found=found)
 
-    def _known(self, path: Path, state: FileState) -> str:
-        """Return the SHA-256 that the file had when it was hashed. Raises InputError where it is another file now."""
-        known = self.record.measured.get(str(path))
-        if known is None or (known.bytes, known.modified) != state[:2]:
+    def _known(self, path: Place, state: FileState | RemoteState) -> str:
+        """Return the SHA-256 that the file had when it was hashed. Raises InputError where it is another file now.
+
+        A store that calls no content by a name is believed: what is read is hashed and compared anyway.
+        """
+        remote, local = self.record.remote.get(str(path)), self.record.measured.get(str(path))
+        known = remote or local
+        was = (remote.bytes, remote.tag) if remote else (local.bytes, local.modified) if local else None
+        if known is None or was != state[:2]:
             raise InputError(
                 f"{path}: {'not hashed yet' if known is None else 'changed since it was hashed'}; run `duckling-data "
                 "download` with the same options first: it hashes and counts the stories once for all."

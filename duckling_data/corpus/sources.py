@@ -179,7 +179,7 @@ def remember_source(workspace: Path, wanted: SourceRecord, corpus: Corpus) -> No
     for file in corpus.files():
         if isinstance(file.state, FileState):
             measured[str(file.path)] = Measured(file.bytes, file.state.modified, file.sha256)
-        elif isinstance(file.path, Remote) and file.state.tag:
+        elif isinstance(file.path, Remote):
             remote[file.path.url] = RemoteFile(*file.state, file.sha256)
     record = msgspec.structs.replace(
         wanted, counted=counted_stories(corpus), hub=hashes, found=found, remote=remote, measured=measured

@@ -19,7 +19,9 @@ from duckling_data.workspace.settings import resolve
 from tests.support import HANG
 from tests.support.data import SMALL, Cli, snapshot
 
-COMMANDS = ["build-vocab", "count", "download", "inspect", "pack", "publish", "report", "run", "status", "verify"]
+COMMANDS = [
+    *("build-vocab", "count", "download", "inspect", "merge", "pack", "publish", "report", "run", "status", "verify"),
+]
 HEAVY = {"numpy", "pyarrow", "gigatoken", "tokenizers", "torch", "transformers", "datasets", "matplotlib", "tqdm"}
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -19,6 +20,7 @@ from duckling_data.corpus.readers.blocks import ReadOptions
 from duckling_data.corpus.remote import cache
 from duckling_data.corpus.remote.cache import hold
 from duckling_data.corpus.remote.store import Remote, RemoteState, described, state_of
+from tests.support.data import Cli, write_jsonl
 from tests.support.hub.case import parquet
 from tests.support.hub.server import CLOSE, CUT, RESET, SHORT, WRONG, HubServer
 from tests.support.stores import KEY, fetched, quick_stores, url_of, web
@@ -94,3 +96,38 @@ def test_what_a_killed_process_left_is_removed_and_a_live_one_s_is_not(tmp_path:
     other = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert held.path.read_bytes() == b"once"
     assert not Path(other.stdout.strip()).parent.exists()
+
+
+def test_a_task_of_an_array_fetches_only_the_files_of_its_shard(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also from a store that gives no checksum: what was recorded is compared with what is read."""
+    memory = fsspec.filesystem("memory")
+    for name, first in {"a.jsonl": 0, "b.jsonl": 20}.items():
+        write_jsonl(tmp_path / name, demo_stories(first, first + 20).to_pylist())
+        memory.put_file(str(tmp_path / name), f"/bucket/{name}")
+    options = ("--sample", "all", "--seed", "1")
+    assert cli("count", "-w", tmp_path / "whole", "--source", "memory://bucket", *options).exit_code == 0
+    work = tmp_path / "w"
+    assert cli("download", "-w", work, "--source", "memory://bucket").exit_code == 0
+    fetches: list[str] = []
+    get_file = type(memory).get_file
+
+    def noted(self: Any, path: str, *given: Any, **named: Any) -> None:
+        fetches.append(path)
+        get_file(self, path, *given, **named)
+
+    monkeypatch.setattr(type(memory), "get_file", noted)
+    for number, name in enumerate(("a.jsonl", "b.jsonl")):
+        monkeypatch.setattr(cache, "_caches", {})  # another process
+        fetches.clear()
+        assert cli("count", "-w", work, "--shard", f"{number}/2", *options).exit_code == 0
+        assert fetches == [f"/bucket/{name}"]
+    assert cli("merge", "count", "-w", work).exit_code == 0
+    counts = [(folder / "token_counts.parquet").read_bytes() for folder in (work, tmp_path / "whole")]
+    assert counts[0] == counts[1]
+    memory.pipe_file("/bucket/b.jsonl", memory.cat_file("/bucket/b.jsonl").replace(b"the ", b"tho "))
+    monkeypatch.setattr(cache, "_caches", {})
+    (work / "token_counts.parquet").unlink()
+    changed = cli("count", "-w", work, "--shard", "1/2", *options)
+    assert (changed.exit_code, "memory://bucket/b.jsonl: has SHA-256" in changed.stderr) == (2, True), changed.stderr
