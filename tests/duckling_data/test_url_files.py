@@ -16,6 +16,7 @@ import pytest
 from duckling_data.base.errors import SourceChanged
 from duckling_data.corpus.demo import demo_stories
 from duckling_data.corpus.files import CorpusFile
+from duckling_data.corpus.hub.errors import redacted
 from duckling_data.corpus.readers.blocks import ReadOptions
 from duckling_data.corpus.remote import cache
 from duckling_data.corpus.remote.cache import hold
@@ -131,3 +132,9 @@ def test_a_task_of_an_array_fetches_only_the_files_of_its_shard(
     (work / "token_counts.parquet").unlink()
     changed = cli("count", "-w", work, "--shard", "1/2", *options)
     assert (changed.exit_code, "memory://bucket/b.jsonl: has SHA-256" in changed.stderr) == (2, True), changed.stderr
+
+
+def test_a_secret_of_the_environment_is_in_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, f"correct-horse-{name}")
+        assert redacted(f"signed with correct-horse-{name}, refused") == "signed with ***, refused"

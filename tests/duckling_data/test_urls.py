@@ -16,7 +16,7 @@ from duckling_data.workspace.manifest import Manifest
 from duckling_data.workspace.source_record import SOURCE_RECORD
 from tests.support.data import SMALL, Cli, found, read_json, snapshot, verified, write_jsonl
 from tests.support.hub.case import BODIES, REPO, REVISION, parquet
-from tests.support.hub.server import CLOSE, CUT, SHORT, HubServer
+from tests.support.hub.server import CLOSE, CUT, LONG, SHORT, HubServer
 from tests.support.stores import KEY, fetched, quick_stores, url_of, web
 
 __all__ = ["quick_stores", "web"]
@@ -93,6 +93,7 @@ def test_a_file_that_its_store_says_is_the_same_is_not_fetched_again(
     [
         (CUT, 3, "could not be read"),
         (SHORT, 3, "bytes came"),
+        (LONG, 3, "more bytes came than the"),
         (500, 3, "the server answered 500"),
         (404, 2, "no such file"),
         (403, 2, "access is refused (the server answered 403)"),

@@ -23,6 +23,8 @@ PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"
 TIMEOUTS = ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT")
 SETTINGS = ("HF_ENDPOINT", "HF_TOKEN", *TIMEOUTS, "SSL_CERT_FILE", "SSL_CERT_DIR", *PROXIES, "NO_PROXY", "no_proxy")
 """The variables that decide how the client works."""
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+"""Those that hold a secret, of the hub and of S3."""
 UNUSABLE = {"UnsupportedProtocol", "LocalProtocolError", "InvalidURL", "ValueError", "ImportError"}
 """What the client raises before it sends a request: an address, a token or a proxy that cannot be used."""
 _ADDRESS = re.compile(
@@ -140,7 +142,7 @@ def presentable(error: BaseException) -> BaseException | None:
 
 def _secrets() -> list[str]:
     """Return the secrets of the environment, the longest first."""
-    found = {os.environ.get(name, "").strip() for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")}
+    found = {os.environ.get(name, "").strip() for name in TOKENS}
     for name in ("HF_ENDPOINT", *PROXIES):
         # Not by urlsplit: a password may hold what no address should, and the client then quotes a part of it.
         login, _, _ = os.environ.get(name, "").partition("://")[2].rpartition("@")

@@ -192,6 +192,8 @@ def get(remote: Remote, path: Path, done: Callable[[int], object] = nothing, rep
                 nonlocal came
                 came += inc
                 done(inc)
+                if came > state.size:  # of a body without an end
+                    raise CutShort(f"more bytes came than the {state.size:,} that were listed")
 
         came = 0
         store, place = opened(url)
@@ -200,19 +202,26 @@ def get(remote: Remote, path: Path, done: Callable[[int], object] = nothing, rep
                 store.get_file(place, str(path))
             else:
                 store.get_file(place, str(path), callback=Told())
-            if state_of(url, described(url)) != state:
-                raise SourceChanged(
-                    f"{url}: changed since it was listed; expected it to stay as it is until the command ends; "
-                    "run the command again."
-                )
+            _refuse_changed(remote)
             if (size := path.stat().st_size) != state.size:
                 raise CutShort(f"{size:,} of {state.size:,} bytes came")
             done(state.size - came)
-        except BaseException:
+        except BaseException as error:
             done(-came)
+            if isinstance(error, CutShort):
+                _refuse_changed(remote)
             raise
 
     retried(work, url, "read", reporter, path)
+
+
+def _refuse_changed(remote: Remote) -> None:
+    """Raise SourceChanged where a file is not as it was listed."""
+    if state_of(remote.url, described(remote.url)) != remote.state:
+        raise SourceChanged(
+            f"{remote}: changed since it was listed; expected it to stay as it is until the command ends; "
+            "run the command again."
+        )
 
 
 def retried(
