@@ -23,7 +23,8 @@ from duckling_data.base.records import FileRecord, describe, file_fault, file_fa
 from duckling_data.corpus.folders import listed
 from duckling_data.corpus.hub.errors import CutShort
 from duckling_data.corpus.remote.listing import listing
-from duckling_data.corpus.remote.store import PART, described, kind_of, opened, retried
+from duckling_data.corpus.remote.store import PART, described, kind_of, opened
+from duckling_data.corpus.remote.tries import retried
 from duckling_data.corpus.sources import absolute
 from duckling_data.stages import NAMES, STAGES
 from duckling_data.stages.pack import PACK

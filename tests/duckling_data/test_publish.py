@@ -11,7 +11,7 @@ import pytest
 
 from duckling_data.base.progress import SILENT
 from duckling_data.base.records import FileRecord, describe
-from duckling_data.corpus.remote import store
+from duckling_data.corpus.remote import tries
 from duckling_data.publish import Store, _checksum_holds, _md5s
 from duckling_data.workspace.manifest import MANIFEST_NAME, SUMS_NAME, Manifest
 from tests.support.data import Cli, rows_of, snapshot
@@ -21,7 +21,7 @@ URL = "memory://bucket/published"
 
 @pytest.fixture(autouse=True)
 def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setattr(store, "WAITS", (0.0, 0.0))
+    monkeypatch.setattr(tries, "WAITS", (0.0, 0.0))
     files = fsspec.filesystem("memory")
     yield files
     files.rm("/", recursive=True)
@@ -77,11 +77,11 @@ def test_the_old_manifest_goes_first_and_the_new_one_comes_last(
         self.pipe_file(path, Path(local).read_bytes())
 
     monkeypatch.setattr(type(memory), "put_file", put_file)
-    monkeypatch.setattr(store, "WAITS", ())
+    monkeypatch.setattr(tries, "WAITS", ())
     failed = cli("publish", URL, "-w", demo, "--workers", 1)
     assert (failed.exit_code, memory.exists(f"/bucket/published/{MANIFEST_NAME}")) == (3, False)
     assert f"{URL}/token_mapping.json: could not be written" in failed.stderr.splitlines()[-1]
-    monkeypatch.setattr(store, "WAITS", (0.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr(tries, "WAITS", (0.0, 0.0, 0.0, 0.0))
     assert cli("publish", URL, "-w", demo).exit_code == 0
     assert [Path(path).name for path in seen[-2:]] == [SUMS_NAME, MANIFEST_NAME]
     assert memory.cat_file(f"/bucket/published/{MANIFEST_NAME}") == (demo / MANIFEST_NAME).read_bytes()

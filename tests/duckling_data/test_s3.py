@@ -13,7 +13,7 @@ import pytest
 
 from duckling_data import publish
 from duckling_data.corpus.demo import demo_stories
-from duckling_data.corpus.remote import cache, store
+from duckling_data.corpus.remote import cache, store, tries
 from duckling_data.workspace.source_record import SOURCE_RECORD
 from tests.support.data import SMALL, Cli, read_json, rows_of, snapshot, verified, write_jsonl
 
@@ -30,7 +30,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "correct-horse")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setattr(store, "WAITS", (0.0,))
+    monkeypatch.setattr(tries, "WAITS", (0.0,))
     monkeypatch.setattr(store, "_opened", {})
     monkeypatch.setattr(cache, "_caches", {})
     files = s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)

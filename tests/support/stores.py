@@ -9,7 +9,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from duckling_data.corpus.remote import cache, store
+from duckling_data.corpus.remote import cache, store, tries
 from tests.support.hub.case import parquet
 from tests.support.hub.server import HubServer
 
@@ -19,7 +19,7 @@ KEY = "a/b/resolve/main/stories.parquet"
 @pytest.fixture(autouse=True)
 def quick_stores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No wait between tries, and a cache of this test's own."""
-    monkeypatch.setattr(store, "WAITS", (0.0, 0.0))
+    monkeypatch.setattr(tries, "WAITS", (0.0, 0.0))
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.setattr(cache, "_caches", {})

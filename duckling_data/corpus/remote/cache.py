@@ -118,7 +118,7 @@ _making = threading.Lock()
 def hold(remote: Remote, done: Callable[[int], object] = nothing, reporter: Reporter = SILENT) -> Held:
     """Return a file of a store, fetched to this machine and hashed, unless it is there already.
 
-    Raises SourceChanged where the store has another file by now, and as `store.retried` does.
+    Raises SourceChanged where the store has another file by now, and as `tries.retried` does.
     """
     with _making:
         if (cache := _caches.get(os.getpid())) is None:

@@ -15,7 +15,8 @@ from duckling_data.base.progress import Reporter
 from duckling_data.base.strict_json import JSON_LIMIT
 from duckling_data.corpus.folders import UNFINISHED, Files, Found, finished, listed
 from duckling_data.corpus.readers import READABLE, file_format
-from duckling_data.corpus.remote.store import Remote, described, get, opened, retried, state_of
+from duckling_data.corpus.remote.store import Remote, described, get, opened, state_of
+from duckling_data.corpus.remote.tries import retried
 from duckling_data.workspace.source_record import SOURCE_RECORD
 
 SPLITS_FILE, STATE_FILES = "dataset_dict.json", ("state.json", "dataset_info.json")
@@ -25,7 +26,7 @@ def remote_files(url: str, left_out: tuple[str, ...], reporter: Reporter) -> tup
     """Return the files at a URL, and whether they are a folder's whose names may tell splits.
 
     `left_out` are URLs of files and folders that are not read. Raises InputError for a place that holds no stories,
-    and as `store.retried` does.
+    and as `tries.retried` does.
     """
     info = retried(lambda: described(url), url, "listed", reporter)
     if info["type"] != "directory":
