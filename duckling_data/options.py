@@ -59,7 +59,7 @@ COMMON = (
     option("--executor", **choice(["local", "ray"]), default="local", help="Who does the work: this process, or the "
            "tasks of a Ray cluster (duckling[ray]), whose machines share the workspace; changes no byte."),
     option("--ray-address", metavar="ADDRESS", default_is="a cluster on this machine, for this command",
-           help="The Ray cluster, as ray.init takes it: auto, HOST:PORT, or ray://HOST:PORT."),
+           help="The Ray cluster, which this machine is a node of: auto, or HOST:PORT."),
     option("--shards", type=click.IntRange(1, 99_999), metavar="N", default_is="one for each 128 MB of text on Ray",
            help="Parts of the stories, each done by one task; a stopped stage goes on with those not done."),
     flag("--offline", help="Use what is on this machine, download nothing."),
