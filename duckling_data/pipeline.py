@@ -136,6 +136,9 @@ class Pipeline:
                 raise InputError(f"{need.name}: {reason}; run `duckling-data {need.name}` first, then the shards.")
         resolved = self._resolved[name]
         inputs = stage.inputs(context, resolved.value)
+        if self.manifest.stale(name, resolved.to_json(), inputs) is None:
+            self.reporter.say(f"{name:<12} up to date")  # joined already
+            return
         self._threads = self.request.workers
         sharding = self._sharding(stage, context, resolved, inputs)
         sharded = replace(context, sharding=sharding)

@@ -10,24 +10,25 @@ from duckling_data.base.errors import InputError
 from duckling_data.base.records import file_faults
 from duckling_data.stages import STAGES
 from duckling_data.stages.base import Stage
+from duckling_data.stages.shards import SHARDS, shards_made
 from duckling_data.stages.vocab import VOCAB, given_mapping, is_given
 from duckling_data.workspace.manifest import MANIFEST_NAME, Manifest
 from duckling_data.workspace.source_record import read_source
 
 
 def workspace_status(workspace: Path) -> dict[str, Any]:
-    """Return `{"source": [...], "stages": {name: {"state": ..., ...}}}`, as `status --json` prints it.
+    """Return `{"source": [...], "stages": {name: {"state": ..., "shards": ..., ...}}}`, as `status --json` prints it.
 
-    A stage is "made", "incomplete" (a file is missing or has another size), "interrupted" or "not made". Files are not
-    hashed, as `verify` does. Raises InputError where there is no workspace, and for a damaged record.
+    A stage is "made", "incomplete" (a file is missing or has another size), "interrupted" or "not made"; while it is
+    being made in shards, "shards" lists how many are made. Files are not hashed, as `verify` does. Raises InputError where there is no workspace, and for a damaged record.
     """
-    if not (workspace / MANIFEST_NAME).exists():
+    if not (workspace / MANIFEST_NAME).exists() and not (workspace / SHARDS).exists():
         raise InputError(f"{workspace}: no {MANIFEST_NAME}; expected a workspace; make one with `duckling-data run`.")
-    manifest = Manifest(workspace)
-    return {
-        "source": read_source(workspace).sources,
-        "stages": {stage.name: _stage_status(manifest, stage) for stage in STAGES},
-    }
+    manifest, stages = Manifest(workspace), {}
+    for stage in STAGES:
+        shards = [{"made": made, "of": count} for made, count in shards_made(workspace, stage.name)]
+        stages[stage.name] = _stage_status(manifest, stage) | {"shards": shards}
+    return {"source": read_source(workspace).sources, "stages": stages}
 
 
 def _stage_status(manifest: Manifest, stage: Stage[Any, Any]) -> dict[str, Any]:
@@ -54,5 +55,6 @@ def status_lines(found: dict[str, Any]) -> Iterator[str]:
         line = f"{name:<12} {stage['state']}"
         if "files" in stage:
             line += f": {stage['summary']} [{stage['files']:,} files, {stage['bytes'] / 1e6:,.1f} MB]"
-        yield line
+        shards = ", ".join(f"{shard['made']:,} of {shard['of']:,} shards made" for shard in stage["shards"])
+        yield f"{line}; {shards}" if shards else line
         yield from (f"{'':<12} {fault}" for fault in stage.get("faults", ()))

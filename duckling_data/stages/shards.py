@@ -9,6 +9,7 @@ order, on any machine that shares the folder. The folder goes when the stage is 
 from __future__ import annotations
 
 import contextlib
+import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,8 @@ SETTINGS = "settings.json"
 """The stage's settings, among its shards."""
 SHARD_BYTES = 128 << 20
 """Text of a shard, about, where the number of shards is not given."""
+RECORD = re.compile(r"[a-z]+-\d{5}-of-\d{5}")
+"""The name of a shard's record; what else a task makes has a longer one."""
 RECORD_LIMIT = 1 << 28
 """Bytes of the largest record that is read."""
 
@@ -178,6 +181,16 @@ def shard_settings(workspace: Path, stage: str) -> dict[str, Any]:
         )
     settings: dict[str, Any] = found[0] if found else {}
     return settings
+
+
+def shards_made(workspace: Path, stage: str) -> list[tuple[int, int]]:
+    """Return how many of a stage's shards are made, and how many there will be, for each division of it begun."""
+    found = []
+    for folder in sorted((workspace / SHARDS).glob(f"{stage}-*-of-*")):
+        with contextlib.suppress(FileNotFoundError):  # they were just joined
+            made = sum(RECORD.fullmatch(path.name) is not None for path in folder.iterdir())
+            found.append((made, int(folder.name.rsplit("-", 1)[1])))
+    return found
 
 
 class OnRay:

@@ -145,6 +145,16 @@ def test_a_shard_is_refused_before_what_it_needs_is_there(cli: Cli, files: list[
         assert cli("count", "-w", workspace, "--shard", wrong).exit_code == 2
 
 
+def test_a_task_that_comes_after_the_merge_has_nothing_to_do(cli: Cli, files: list[object], tmp_path: Path) -> None:
+    workspace = tmp_path / "w"
+    in_array_tasks(cli, workspace, 2, files, SMALL)
+    before = snapshot(workspace)
+    for stage, options in (("count", SMALL[:2]), ("pack", SMALL)):
+        assert f"{stage:<12} up to date" in run(cli, stage, "-w", workspace, "--shard", "1/2", *options).stderr
+        run(cli, "merge", stage, "-w", workspace)
+    assert snapshot(workspace) == before
+
+
 def test_a_killed_command_goes_on_with_the_shards_that_are_not_made(
     cli: Cli, files: list[object], tmp_path: Path
 ) -> None:
