@@ -19,8 +19,9 @@ from duckling_data.workspace.source_record import read_source
 def workspace_status(workspace: Path) -> dict[str, Any]:
     """Return `{"source": [...], "stages": {name: {"state": ..., "shards": ..., ...}}}`, as `status --json` prints it.
 
-    A stage is "made", "incomplete" (a file is missing or has another size), "interrupted" or "not made"; while it is
-    being made in shards, "shards" lists how many are made. Files are not hashed, as `verify` does. Raises InputError where there is no workspace, and for a damaged record.
+    A stage is "made", "incomplete" (a file is missing or has another size), "interrupted" or "not made". While it is
+    being made in shards, "shards" says how many are made; else it is empty. Files are not hashed, as `verify` does.
+    Raises InputError where there is no workspace, and for a damaged record.
     """
     if not (workspace / MANIFEST_NAME).exists() and not (workspace / SHARDS).exists():
         raise InputError(f"{workspace}: no {MANIFEST_NAME}; expected a workspace; make one with `duckling-data run`.")
