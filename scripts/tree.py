@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- tree: begin (make tree) -->\n", "<!-- tree: end -->"
 FOLDERS = ("duckling_data", "duckling_train", "scripts")
-SHOWN = (".py", ".txt", ".json", ".ipynb", ".html")
+SHOWN = (".py", ".sh", ".txt", ".json", ".ipynb", ".html")
 
 
 def summary(path: Path) -> str:
