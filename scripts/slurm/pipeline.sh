@@ -22,7 +22,8 @@ export VOCAB_OPTIONS=${VOCAB_OPTIONS:---live 6144 --dead 2048}
 export PACK_OPTIONS=${PACK_OPTIONS:---ctx 512}
 
 submit() { # STEP [SBATCH-OPTION...]: after the job $last, if there is one
-    last=$(sbatch --parsable ${last:+--dependency="afterok:$last" --kill-on-invalid-dep=yes} "${@:2}" "$0" "$1")
+    last=$(sbatch --parsable --job-name="duckling-$1" ${last:+--dependency="afterok:$last" --kill-on-invalid-dep=yes} \
+        "${@:2}" "$0" "$1")
     last=${last%%;*} # the job's number; the cluster's name may follow
     echo "$1: job $last"
 }

@@ -20,6 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--parsable", action="store_true", required=True)
     parser.add_argument("--kill-on-invalid-dep", choices=["yes"])
+    parser.add_argument("--job-name")
     for name, form in (("dependency", r"afterok:(\d+)"), ("array", r"0-(\d+)")):
         parser.add_argument(f"--{name}", type=re.compile(form).fullmatch)
     parser.add_argument("script")
