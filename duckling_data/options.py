@@ -62,6 +62,8 @@ COMMON = (
            help="The Ray cluster, which this machine is a node of: auto, or HOST:PORT."),
     option("--shards", type=click.IntRange(1, 99_999), metavar="N", default_is="one for each 128 MB of text on Ray",
            help="Parts of the stories, each done by one task; a stopped stage goes on with those not done."),
+    option("--keep-tokens/--no-keep-tokens", is_flag=True, default_is="keep-tokens",
+           help="Keep the stories' tokens in the workspace for later commands, 2 bytes each; no: remove them."),
     flag("--offline", help="Use what is on this machine, download nothing."),
     flag("-n", "--dry-run", help="Print the settings and what would be made."),
     QUIET, DEBUG,
@@ -113,7 +115,7 @@ HEADINGS = {
     "Counts": ("sample", "seed"),
     "Vocabulary": ("live", "dead", "unk", "eos"),
     "Rows": ("ctx", "group", "separator", "positions", "mapping"),
-    "Where it runs": ("workers", "encoder", "executor", "ray_address", "shards", "shard", "offline"),
+    "Where it runs": ("workers", "encoder", "executor", "ray_address", "shards", "shard", "keep_tokens", "offline"),
     "Run": ("workspace", "dry_run", "quiet", "debug"),
 }
 """The options of the commands that make something, as their `--help` shows them."""

@@ -29,8 +29,9 @@ from duckling_data.stages.pack import PACK
 from duckling_data.stages.packer import DATASET_NAMES
 from duckling_data.stages.shards import OnRay, Sharding, do, remove_shards, shard_settings
 from duckling_data.stages.vocab import VOCAB, given_mapping, is_given
-from duckling_data.tokens.encoding import EncodedSplit, EncoderPool
+from duckling_data.tokens.encoding import EncoderPool, encoded_splits
 from duckling_data.tokens.mapping import MAPPING_FILE
+from duckling_data.tokens.store import KEPT_FOLDERS, keep_only
 from duckling_data.workspace.manifest import MANIFEST_NAME, SUMS_NAME, Manifest, StageRecord
 from duckling_data.workspace.settings import Resolved, resolve
 from duckling_data.workspace.source_record import SOURCE_RECORD, Newline, OnBadLine, read_source
@@ -61,6 +62,8 @@ class Request:
     """The Ray cluster; None for one on this machine, as long as the command runs."""
     shards: int | None = None
     """Parts of a split, each done by one task; None for as many as its size asks for."""
+    keep_tokens: bool = True
+    """Whether tokens are kept in the workspace; where not, those that are there are removed."""
     offline: bool = False
     dry_run: bool = False
 
@@ -117,7 +120,7 @@ class Pipeline:
         make_directory(workspace)
         with held(workspace / LOCK, workspace, waiting=self.reporter.say), self._closing:
             written = (MANIFEST_NAME, SUMS_NAME, SOURCE_RECORD, *(name for stage in STAGES for name in stage.outputs))
-            remove_leftovers(workspace, written)
+            remove_leftovers(workspace, (*written, *KEPT_FOLDERS))
             self._read()  # again: another process may have been at work until now
             return self._make(targets)
 
@@ -188,6 +191,7 @@ class Pipeline:
         if not self.request.dry_run:
             self._adopt_corpus(context)
             self.manifest.write_sums()
+            keep_only(self.request.workspace, context.encoded)
         if PACK.name not in needed:
             self._warn_of_old_rows(context)
         return self.manifest
@@ -196,17 +200,18 @@ class Pipeline:
         """Open and hash the corpus. Returns what the stages work with; a split is encoded where a stage asks for it."""
         request = self.request
         if not self.manifest.stages and not request.dry_run and not self._is_divided:
-            self._pool.warm(request.workers)  # everything will be made: load them while the source is hashed
+            self._pool.warm()  # everything will be made: load one while the source is hashed
         corpus = self._open_corpus()
-        # Where counting is followed by packing, what is encoded for the one is kept for the other.
-        keep = {COUNT.name, PACK.name} <= needed and not request.dry_run and not self._is_divided
-        kept = {"train": request.workspace} if keep else {}
         splits = corpus.splits() if corpus else {}
-        encoded = {n: EncodedSplit(split, self._pool, request.workers, kept.get(n)) for n, split in splits.items()}
+        digests = corpus.digests() if corpus else dict.fromkeys(DATASET_NAMES, "(not downloaded)")
+        encoded = {} if request.dry_run else encoded_splits(
+            splits, digests, self._pool, request.workers, request.workspace, say=self.reporter.say,
+            keep=request.keep_tokens, passes=0 if self._is_divided else len({COUNT.name, PACK.name} & needed),
+        )  # fmt: skip
         return Context(
             manifest=self.manifest,
             corpus=corpus.describe() if corpus else None,
-            digests=corpus.digests() if corpus else dict.fromkeys(DATASET_NAMES, "(not downloaded)"),
+            digests=digests,
             encoded=encoded,
             reporter=self.reporter,
             splits=splits,

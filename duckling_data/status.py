@@ -12,12 +12,13 @@ from duckling_data.stages import STAGES
 from duckling_data.stages.base import Stage
 from duckling_data.stages.shards import SHARDS, shards_made
 from duckling_data.stages.vocab import VOCAB, given_mapping, is_given
+from duckling_data.tokens.store import KEPT, kept_bytes
 from duckling_data.workspace.manifest import MANIFEST_NAME, Manifest
 from duckling_data.workspace.source_record import read_source
 
 
 def workspace_status(workspace: Path) -> dict[str, Any]:
-    """Return `{"source": [...], "stages": {name: {"state": ..., "shards": ..., ...}}}`, as `status --json` prints it.
+    """Return `{"source": [...], "stages": {name: {"state": ..., "shards": ..., ...}}, "kept_tokens": {split: bytes}}`.
 
     A stage is "made", "incomplete" (a file is missing or has another size), "interrupted" or "not made". While it is
     being made in shards, "shards" says how many are made; else it is empty. Files are not hashed, as `verify` does.
@@ -29,7 +30,7 @@ def workspace_status(workspace: Path) -> dict[str, Any]:
     for stage in STAGES:
         shards = [{"made": made, "of": count} for made, count in shards_made(workspace, stage.name)]
         stages[stage.name] = _stage_status(manifest, stage) | {"shards": shards}
-    return {"source": read_source(workspace).sources, "stages": stages}
+    return {"source": read_source(workspace).sources, "stages": stages, "kept_tokens": kept_bytes(workspace)}
 
 
 def _stage_status(manifest: Manifest, stage: Stage[Any, Any]) -> dict[str, Any]:
@@ -59,3 +60,5 @@ def status_lines(found: dict[str, Any]) -> Iterator[str]:
         shards = ", ".join(f"{shard['made']:,} of {shard['of']:,} shards made" for shard in stage["shards"])
         yield f"{line}; {shards}" if shards else line
         yield from (f"{'':<12} {fault}" for fault in stage.get("faults", ()))
+    if kept := found["kept_tokens"]:
+        yield f"{'tokens':<12} kept: {', '.join(kept)} [{sum(kept.values()) / 1e6:,.1f} MB, {KEPT}/, removable]"

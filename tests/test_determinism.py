@@ -115,7 +115,7 @@ def test_neither_workers_nor_the_order_in_which_the_files_were_made_move_a_byte(
     build(tmp_path / "w", tmp_path / "stories", workers=workers, sample="all", live=300, dead=20, ctx=32)
     expected = digests(undisturbed[0] / "w")
     rows = {name: digest for name, digest in digests(tmp_path / "w").items() if name != "manifest.json"}
-    assert len(rows) == 6
+    assert len(rows) == 8
     assert all(expected[name] == digest for name, digest in rows.items() if name != "SHA256SUMS")
 
 

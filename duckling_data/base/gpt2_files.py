@@ -7,9 +7,10 @@ SHA-256 is checked whenever they are loaded.
 from __future__ import annotations
 
 import hashlib
-import json
 from importlib.util import find_spec
 from pathlib import Path
+
+import orjson
 
 from duckling_data.base.errors import InputError
 
@@ -45,7 +46,7 @@ def read_checked(folder: Path, name: str) -> str:
 
 def gpt2_vocabulary(folder: Path | None = None) -> dict[str, int]:
     """Return GPT-2's 50,257 tokens, in its printable byte alphabet, with their ids; errors as `read_checked`."""
-    vocabulary: dict[str, int] = json.loads(read_checked(folder or gpt2_folder(), VOCABULARY_FILE))
+    vocabulary: dict[str, int] = orjson.loads(read_checked(folder or gpt2_folder(), VOCABULARY_FILE))
     return vocabulary
 
 

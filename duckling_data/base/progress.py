@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
 """How a bar looks; a unit that is a word begins with a space."""
@@ -12,6 +12,21 @@ BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit} [{elapsed}<{re
 
 def nothing(_amount: int) -> None:
     """Show no progress: what a reader of much takes as `done` unless it is given a bar's `update`."""
+
+
+class NoBar:
+    """A bar that is not shown. tqdm's own would be imported for nothing."""
+
+    n = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        pass
+
+    def update(self, _amount: int = 1) -> None:
+        """Show nothing."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +46,13 @@ class Reporter:
 
         `unit` is "B", shown as MB, or a word.
         """
+        if self.quiet or not sys.stderr.isatty():
+            return NoBar()
         from tqdm import tqdm
 
-        off = True if self.quiet else None  # None: off where standard error is no terminal
         look = {"bar_format": BAR, "unit": unit if unit == "B" else f" {unit}", "unit_scale": True}
         look |= {"delay": 0.5, "leave": False, "dynamic_ncols": True}
-        return tqdm(total=total, desc=what, file=sys.stderr, disable=off, **look)
+        return tqdm(total=total, desc=what, file=sys.stderr, **look)
 
 
 SILENT = Reporter(quiet=True)

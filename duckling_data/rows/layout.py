@@ -49,6 +49,13 @@ def column_dtypes(total_vocab: int = MAX_VOCAB, *, positions: bool = False) -> d
     return {COLUMN: row_dtype(total_vocab)} | ({POSITION: np.dtype(np.uint32)} if positions else {})
 
 
+def arrow_array(values: npt.NDArray[Any]) -> pa.Array:
+    """Return a contiguous array of numbers as Arrow's, over the same memory. `pyarrow.array` would import pandas."""
+    import pyarrow as pa
+
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), values.size, [None, pa.py_buffer(values)])
+
+
 def schema(ctx: int, total_vocab: int = MAX_VOCAB, *, positions: bool = False) -> pa.Schema:
     """Return the Arrow schema of the rows: each column a `fixed_size_list<dtype>[ctx]`, with datasets' metadata."""
     import pyarrow as pa

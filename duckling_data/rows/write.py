@@ -75,7 +75,7 @@ class DataFile:
     def _write_batch(self, columns: Columns) -> None:
         import pyarrow as pa
 
-        lists = [pa.FixedSizeListArray.from_arrays(pa.array(column.reshape(-1)), self._ctx) for column in columns]
+        lists = [pa.FixedSizeListArray.from_arrays(layout.arrow_array(column), self._ctx) for column in columns]
         self._stream.write_batch(pa.record_batch(lists, schema=self._schema))
         self.rows += len(columns[0])
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import open_regular, replacing
+from duckling_data.rows.layout import arrow_array
 from duckling_data.tokens.gpt2 import GPT2
 
 COUNTS_NAME = "token_counts.parquet"
@@ -57,7 +58,7 @@ def write_counts(path: Path, counts: TokenCounts) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.table({name: pa.array(getattr(counts, name).astype(kind)) for name, kind in COLUMNS.items()})
+    table = pa.table({name: arrow_array(getattr(counts, name).astype(kind)) for name, kind in COLUMNS.items()})
     with replacing(path) as file:
         pq.write_table(table, file, compression="zstd")
 
@@ -69,13 +70,14 @@ def read_counts(path: Path) -> TokenCounts:
 
     try:
         open_regular(path).close()
-        found = [(column.name, str(column.type)) for column in pq.read_schema(str(path))]
-        if found != list(COLUMNS.items()):
-            raise ValueError(f"its columns are {str(found)[:100]}, expected {COLUMNS}")
-        table = pq.read_table(str(path), columns=list(COLUMNS))
+        with pq.ParquetFile(str(path)) as file:  # not `read_table`, which would import pyarrow.dataset
+            found = [(column.name, str(column.type)) for column in file.schema_arrow]
+            if found != list(COLUMNS.items()):
+                raise ValueError(f"its columns are {str(found)[:100]}, expected {COLUMNS}")
+            table = file.read(columns=list(COLUMNS))
         if any(column.null_count for column in table.columns):
             raise ValueError("it has nulls")
-        counts = TokenCounts(*(column.to_numpy().astype(np.int64) for column in table.columns))
+        counts = TokenCounts(*(np.from_dlpack(column.combine_chunks()).astype(np.int64) for column in table.columns))
         if counts.gpt2_id.max(initial=0) >= GPT2.vocab_size:
             raise ValueError(f"it has the id {counts.gpt2_id.max()}, expected GPT-2's, below {GPT2.vocab_size}")
         return counts

@@ -56,7 +56,7 @@ def _inputs(context: Context, settings: PackSettings) -> dict[str, str]:
 
 
 def _check_room(context: Context, settings: PackSettings) -> None:
-    """Raise OutsideError where the disk has no room for the rows: 2 bytes a token, less the tokens kept there.
+    """Raise OutsideError where the disk has no room for the rows, 2 bytes a token, and for the tokens that are kept.
 
     A token's position takes 4 bytes more.
     """
@@ -65,7 +65,7 @@ def _check_room(context: Context, settings: PackSettings) -> None:
         return
     a_token = sum(dtype.itemsize for dtype in column_dtypes(positions=settings.positions).values())
     a_story = a_token * counted.tokens // counted.stories_counted
-    needed = sum(max(0, a_story * split.split.stories - split.kept_bytes) for split in context.encoded.values())
+    needed = sum(split.room(a_story * split.split.stories) for split in context.encoded.values())
     needed *= 1 if context.sharding is None else 2  # in shards there are the streams of tokens and the rows
     check_room(context.workspace, min(needed, 1 << 62), "the packed rows")
 

@@ -10,6 +10,7 @@ import os
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -126,6 +127,12 @@ Encoder = _GigatokenEncoder | _TokenizersEncoder
 
 One encoder serves one thread: threads that share one wait for each other. `encode` raises InputError for a text that
 holds half of a surrogate pair: such a text, often bytes that are no UTF-8, has no tokens."""
+
+
+def encoder_version(kind: str) -> str:
+    """Return the encoder's name with the version of all that decides its tokens."""
+    packages = ENCODERS if kind == "gigatoken" else ("tokenizers",)  # what gigatoken does not know, tokenizers encodes
+    return f"{kind}: " + ", ".join(f"{package} {version(package)}" for package in packages)
 
 
 def load_encoder(kind: str = "gigatoken") -> Encoder:

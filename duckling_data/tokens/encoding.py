@@ -1,55 +1,38 @@
-"""A split's GPT-2 tokens: encoded side by side, in order, and at most once in a command.
+"""A split's GPT-2 tokens: encoded side by side, in order, and at most once while source and encoder are the same.
 
-A command that counts and packs encodes once: the counting pass keeps the tokens in unnamed temporary files, 2 bytes a
-token, which the packing pass reads. Each of these segments is given back to the disk as soon as it was read for the
-last time, so tokens and rows together take little more room than the rows alone. All end with the process.
+The first pass keeps the tokens in the workspace, 2 bytes a token, for the packing pass and for later commands. With
+`--no-keep-tokens` a command that counts and packs keeps them in unnamed temporary files, each given back to the disk as
+soon as it was read for the last time, so tokens and rows together take little more room than the rows alone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import IO, NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from duckling_data.base.disk import check_room, disk_errors
+from duckling_data.base.disk import check_room
 from duckling_data.base.executor import LocalExecutor
-from duckling_data.base.files import write_all
 from duckling_data.corpus.readers.blocks import Block
 from duckling_data.corpus.splits import Split, Stretch, numbered_blocks
-from duckling_data.rows.layout import TokenIds
-from duckling_data.tokens.encoders import Encoder, load_encoder
+from duckling_data.rows.layout import arrow_array, row_dtype
+from duckling_data.tokens.encoders import Encoder, encoder_version, load_encoder
 from duckling_data.tokens.gpt2 import GPT2
+from duckling_data.tokens.kept import NOT_KEPT, DamagedTokens, KeptTokens
+from duckling_data.tokens.kept import EncodedBatch as EncodedBatch
+from duckling_data.tokens.store import TokenStore, keep_only
 
 R = TypeVar("R")
 
 TEXT_BYTES = 4
 """Bytes of English text that a token stands for, about."""
-
-
-@dataclass(frozen=True)
-class EncodedBatch:
-    """Some stories of a split, encoded."""
-
-    stories: npt.NDArray[np.int64]
-    """(n,) the index of each story in the split, ascending."""
-    tokens: TokenIds
-    """The GPT-2 ids of the stories, one after the other."""
-    lengths: npt.NDArray[np.int64]
-    """(n,) tokens in each story."""
-    read: int
-    """How many stories were read for this batch: more than n where only some are wanted."""
-    nulls: int
-    """How many of the stories read were null, and are empty here."""
 
 
 class EncoderPool:
@@ -58,28 +41,38 @@ class EncoderPool:
     def __init__(self, kind: str) -> None:
         self._kind = kind
         self._idle: queue.SimpleQueue[Encoder] = queue.SimpleQueue()
+        self._loading = threading.Lock()
+        self.vocab_size = GPT2.vocab_size
 
-    def warm(self, encoders: int) -> None:
-        """Begin to load encoders in the background."""
+    def made_from(self) -> dict[str, str]:
+        """Return what decides the tokens of a text: the encoder with its version, and the base tokenizer."""
+        return {"encoder": encoder_version(self._kind), "base": "gpt2"}  # its files are checked when they are loaded
+
+    def warm(self) -> None:
+        """Begin to load an encoder in the background."""
 
         def load() -> None:
-            with contextlib.suppress(Exception):  # raised again where an encoder is borrowed
-                for _ in range(encoders):
-                    self._idle.put(load_encoder(self._kind))
+            with contextlib.suppress(Exception), self._loading:  # raised again where an encoder is borrowed
+                self._idle.put(load_encoder(self._kind))
 
         threading.Thread(target=load, daemon=True).start()
 
     @contextlib.contextmanager
     def borrow(self) -> Iterator[Encoder]:
         """Lend an encoder that nobody else uses, loading one more if all are in use."""
-        try:
-            encoder = self._idle.get_nowait()
-        except queue.Empty:
-            encoder = load_encoder(self._kind)
+        encoder = self._waiting()
+        if encoder is None:
+            with self._loading:  # one at a time: another thread may be loading what is wanted here
+                encoder = self._waiting() or load_encoder(self._kind)
         try:
             yield encoder
         finally:
             self._idle.put(encoder)
+
+    def _waiting(self) -> Encoder | None:
+        with contextlib.suppress(queue.Empty):
+            return self._idle.get_nowait()
+        return None
 
 
 @cache
@@ -89,19 +82,35 @@ def shared_pool(kind: str) -> EncoderPool:
 
 
 class EncodedSplit:
-    """A split's tokens, for one pass or several; the first one's are kept in the folder `keep_in`, if there is one."""
+    """A split's tokens, for one pass or several.
 
-    def __init__(self, split: Split | Stretch, pool: EncoderPool, workers: int, keep_in: Path | None = None) -> None:
+    The first pass keeps them: in `store`, for other commands, too; without one in the folder `keep_in`, if that is
+    given, in unnamed temporary files. What an earlier command kept is read, and no story is encoded.
+    """
+
+    def __init__(
+        self, split: Split | Stretch, pool: EncoderPool, workers: int, keep_in: Path | None = None,
+        store: TokenStore | None = None,
+    ) -> None:  # fmt: skip
         self.split = split
         self._pool = pool
         self._executor = LocalExecutor(workers)
         self._keep_in = keep_in
-        self._kept: _KeptTokens | None = None
+        self._store = store
+        self._kept: KeptTokens | None = None
+
+    def room(self, rows: int) -> int:
+        """Return the bytes of the disk that the last pass takes to write `rows` bytes.
+
+        Tokens that it keeps besides are added; those that it gives back are not needed twice.
+        """
+        kept = self._find()
+        return rows + (0 if self._store is None else self._token_bytes) if kept is None else max(0, rows - kept.freed)
 
     @property
-    def kept_bytes(self) -> int:
-        """Bytes of the kept tokens on the disk, which the last pass gives back."""
-        return self._kept.bytes if self._kept else 0
+    def _token_bytes(self) -> int:
+        """About how many bytes all tokens take."""
+        return self.split.text_bytes // TEXT_BYTES * row_dtype(self._pool.vocab_size).itemsize
 
     def map(
         self, fn: Callable[[EncodedBatch], R], wanted: npt.NDArray[np.bool_] | None = None, *, last: bool = False
@@ -109,94 +118,100 @@ class EncodedSplit:
         """Yield `fn(batch)` for all stories, in order, computed by threads.
 
         `wanted` (one bool a story) says that the others are not needed; they may come all the same. After the `last`
-        pass there is no other: nothing is kept, and what was kept is given up.
+        pass there is no other: nothing is kept but in the store, and what else was kept is given up.
         """
-        if (kept := self._kept) is not None:
-            for index, result in self._executor.map(lambda index: fn(kept.read(index)), range(len(kept)), ordered=True):
-                if last:
-                    kept.give_up(index)
+        done = 0
+        if (kept := self._find()) is not None:
+            reading = self._executor.map(lambda index: fn(kept.read(index)), range(len(kept)), ordered=True)
+            try:
+                for index, result in reading:
+                    done = kept.end(index)
+                    if last:
+                        kept.give_up(index)
+                    yield result
+            except DamagedTokens as damage:
+                self._forget(damage)
+            if done == self.split.stories:
+                self._kept = None if last else self._kept
+                return
+        yield from self._encoded(fn, wanted, done, last=last)
+
+    def _encoded(
+        self, fn: Callable[[EncodedBatch], R], wanted: npt.NDArray[np.bool_] | None, done: int, *, last: bool
+    ) -> Iterator[R]:
+        """Yield as `map`, from the story `done` on; kept is only the whole."""
+        with contextlib.ExitStack() as stack:
+            keep = None if done else self._begin_to_keep(stack, last=last)
+
+            def work(numbered: tuple[int, Block]) -> tuple[EncodedBatch, bytes, R]:
+                # Parsed and encoded in one go, while the text is still in the core's cache.
+                encoded = self._encode(*numbered, wanted if keep is None else None)
+                return encoded, encoded.to_bytes() if keep is not None else b"", fn(encoded)
+
+            split = self.split
+            if done and not isinstance(split, Stretch):
+                split = Stretch(split, 0, done, split.stories)
+            for _, (encoded, data, result) in self._executor.map(work, numbered_blocks(split), ordered=True):
+                if keep is not None:
+                    keep.append(encoded, data)
                 yield result
-            if last:
-                self._kept = None
-            return
-        keep = None
-        if self._keep_in is not None and not last:
-            check_room(self._keep_in, self.split.text_bytes // TEXT_BYTES * 2, "the tokens and, after them, the rows")
-            keep = _KeptTokens(self._keep_in)
-
-        def work(numbered: tuple[int, Block]) -> tuple[EncodedBatch, R]:
-            # Parsed and encoded in one go, while the text is still in the core's cache.
-            encoded = self._encode(*numbered, wanted if keep is None else None)
-            return encoded, fn(encoded)
-
-        for _, (encoded, result) in self._executor.map(work, numbered_blocks(self.split), ordered=True):
-            if keep is not None:
-                keep.append(encoded)
-            yield result
         self._kept = keep
 
-    def _encode(self, first: int, block: Block, wanted: npt.NDArray[np.bool_] | None) -> EncodedBatch:
-        import pyarrow as pa
+    def _begin_to_keep(self, stack: contextlib.ExitStack, *, last: bool) -> KeptTokens | None:
+        """Return what is to be appended to, if anything. Raises OutsideError where the disk has no room."""
+        if self._store is not None:
+            check_room(self._store.workspace, self._token_bytes, "the tokens that are kept", NOT_KEPT)
+            return stack.enter_context(self._store.keeping())
+        if self._keep_in is None or last:
+            return None
+        check_room(self._keep_in, self._token_bytes, "the tokens and, after them, the rows")
+        return KeptTokens(self._keep_in, self._pool.vocab_size, [], named=False)
 
+    def _find(self) -> KeptTokens | None:
+        """Return the tokens that are kept, also by an earlier command."""
+        if self._kept is None and self._store is not None:
+            try:
+                self._kept = self._store.find(self.split.stories)
+            except DamagedTokens as damage:
+                self._forget(damage)
+        return self._kept
+
+    def _forget(self, damage: DamagedTokens) -> None:
+        """Say what is damaged, and remove it: its stories are encoded again."""
+        assert self._store is not None
+        self._store.say(f"tokens       {damage}: not as it was written; removed, and the stories encoded again")
+        self._store.remove()
+        self._kept = None
+
+    def _encode(self, first: int, block: Block, wanted: npt.NDArray[np.bool_] | None) -> EncodedBatch:
         texts = block.parse()
         read, nulls = len(texts), texts.null_count
         chosen = np.arange(read)
         if wanted is not None:
             chosen = np.flatnonzero(wanted[first : first + read])
-            texts = texts.take(pa.array(chosen))
+            texts = texts.take(arrow_array(chosen))
         with self._pool.borrow() as encoder:
             encoded = encoder.encode_batch(texts.fill_null("") if nulls else texts)
         return EncodedBatch(first + chosen, encoded.tokens, encoded.lengths, read, nulls)
 
 
-SEGMENT_BYTES = 64 << 20
-"""Kept tokens in one temporary file."""
+def encoded_splits(
+    splits: Mapping[str, Split], digests: Mapping[str, str], pool: EncoderPool, workers: int, workspace: Path,
+    *, keep: bool, passes: int, say: Callable[[str], None],
+) -> dict[str, EncodedSplit]:  # fmt: skip
+    """Return the splits with where their tokens are kept; `digests` are those of their stories.
 
-
-class _Span(NamedTuple):
-    """Where a kept batch is, and what it holds."""
-
-    file: IO[bytes]
-    offset: int
-    bytes: int
-    stories: int
-    first: int
-    nulls: int
-
-
-class _KeptTokens:
-    """Batches of whole stories in unnamed temporary files: int32 lengths, then ids of the base tokenizer."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._spans: list[_Span] = []
-        self._file: IO[bytes] | None = None
-        self._end = self.bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._spans)
-
-    def append(self, batch: EncodedBatch) -> None:
-        """Keep a batch."""
-        data = batch.lengths.astype(np.int32).tobytes() + batch.tokens.tobytes()
-        with disk_errors(self._folder):
-            if self._file is None or self._end >= SEGMENT_BYTES:
-                # Without a buffer, so that what was written can be read through the file's number.
-                self._file, self._end = tempfile.TemporaryFile(dir=self._folder, buffering=0), 0  # noqa: SIM115
-            write_all(self._file, data)
-        first = int(batch.stories[0])
-        self._spans.append(_Span(self._file, self._end, len(data), len(batch.lengths), first, batch.nulls))
-        self._end, self.bytes = self._end + len(data), self.bytes + len(data)
-
-    def read(self, index: int) -> EncodedBatch:
-        """Return a batch that was kept; any number of threads may."""
-        span = self._spans[index]
-        data = os.pread(span.file.fileno(), span.bytes, span.offset)
-        lengths = np.frombuffer(data, np.int32, span.stories).astype(np.int64)
-        tokens = np.frombuffer(data, GPT2.id_dtype, offset=span.stories * 4)
-        return EncodedBatch(span.first + np.arange(span.stories), tokens, lengths, span.stories, span.nulls)
-
-    def give_up(self, index: int) -> None:
-        """Free the batch's segment if it is the last in it: batches are given up in order."""
-        if index + 1 == len(self._spans) or self._spans[index + 1].file is not self._spans[index].file:
-            self._spans[index].file.close()
+    Unless `keep`, what the workspace keeps is removed, and training stories that this command goes through in two
+    `passes` are kept meanwhile. Where it goes through none itself, none are. To be called under the workspace's lock.
+    """
+    if not keep:
+        keep_only(workspace, ())
+    if not keep or not passes:
+        keep_in = {"train": workspace} if passes > 1 else {}
+        return {name: EncodedSplit(split, pool, workers, keep_in.get(name)) for name, split in splits.items()}
+    made_from = pool.made_from()
+    encoded = {}
+    for name, split in splits.items():
+        store = TokenStore(workspace, name, {"source": digests[name]} | made_from, pool.vocab_size, say)
+        encoded[name] = EncodedSplit(split, pool, workers, store=store)
+    return encoded

@@ -6,12 +6,12 @@ text. Everything that depends on GPT-2 asks the object `GPT2`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import orjson
 
 from duckling_data.base.gpt2_files import gpt2_merges, gpt2_vocabulary
 from duckling_data.rows.layout import row_dtype
@@ -106,7 +106,7 @@ class BaseTokenizer:
             "decoder": byte_level | {"add_prefix_space": True},
             "model": model | {"vocab": self.vocabulary, "merges": self.load_merges()},
         }
-        return json.dumps(content, ensure_ascii=False)
+        return orjson.dumps(content).decode()
 
 
 GPT2 = BaseTokenizer(50257, 50256, "<|endoftext|>", gpt2_vocabulary, gpt2_merges)

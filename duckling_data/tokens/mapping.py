@@ -6,11 +6,12 @@ last key, `unk_policy`. A mapping is checked completely whenever it is read.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
+
+import orjson
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.files import read_bytes
@@ -58,7 +59,7 @@ KEYS = tuple(TokenMapping.__annotations__)
 
 def mapping_bytes(mapping: Mapping[str, object]) -> bytes:
     """Return the mapping file's bytes: the seed's `json.dumps(..., indent=2)`, keys in the seed's order, no newline."""
-    return json.dumps({key: mapping[key] for key in KEYS if key in mapping}, indent=2).encode()
+    return orjson.dumps({key: mapping[key] for key in KEYS if key in mapping}, option=orjson.OPT_INDENT_2)
 
 
 def read_mapping(path: str | os.PathLike[str]) -> TokenMapping:

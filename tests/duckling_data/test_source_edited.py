@@ -70,8 +70,8 @@ def shorten(path: Path) -> None:
 EDITS = [edit, edit_and_put_back, replace, shorten, Path.unlink]
 
 
-def make(workspace: Path, source: Path, reporter: Reporter, **settings: Any) -> None:
-    Pipeline(Request(workspace, 2, (str(source),), settings=SMALL | settings), reporter).make("pack")
+def make(workspace: Path, source: Path, reporter: Reporter, *, keep: bool = True, **settings: Any) -> None:
+    Pipeline(Request(workspace, 2, (str(source),), settings=SMALL | settings, keep_tokens=keep), reporter).make("pack")
 
 
 @pytest.mark.parametrize("act", EDITS, ids=lambda act: act.__name__)
@@ -85,10 +85,11 @@ def test_a_source_edited_while_it_is_counted_is_refused(stories: Path, tmp_path:
 def test_a_source_edited_while_it_is_packed_or_scanned_is_refused(
     made: Path, stories: Path, bar: str, settings: dict[str, Any]
 ) -> None:
-    make(made, stories, Reporter(quiet=True), sample=20)  # counted now, so that the next stage reads the source itself
+    # Counted now, and no tokens kept, so that the next stage reads the source itself.
+    make(made, stories, Reporter(quiet=True), keep=False, sample=20)
     before = snapshot(made)
     with pytest.raises(InputError, match="changed while it was read; "):
-        make(made, stories, Listener(bar, lambda: edit_and_put_back(stories)), sample=20, **settings)
+        make(made, stories, Listener(bar, lambda: edit_and_put_back(stories)), keep=False, sample=20, **settings)
     rows = {name: digest for name, digest in before.items() if name.startswith("tokenized_dataset/")}
     assert rows.items() <= snapshot(made).items()
 

@@ -73,14 +73,15 @@ def test_a_full_disk_is_named_at_the_kept_tokens_and_at_the_rows(disk: Disk, scr
     command = ["duckling_data.cli", "pack", "-w", str(folder / "w"), "--source", str(scratch / "s.jsonl"), *SMALL[:2],
                "--live", "10", "--dead", "2", "--ctx", "64"]  # fmt: skip
     told = set()
-    for at in (6, 7, 51, 52):
+    for at, *options in ((6,), (56,), (57,), (6, "--no-keep-tokens"), (7, "--no-keep-tokens")):
         shutil.rmtree(folder / "w", ignore_errors=True)
-        done = disk.run(command, folder, at, errno.ENOSPC)
-        kept, of_rows = "(deleted)" in done.failed, "shard-" in done.failed
-        if done.failed.startswith("write") and (kept or of_rows):
-            assert re.search(rf"{folder}\S*: the disk is full{FREE}$", done.stderr, re.MULTILINE), done.stderr
-            told.add("kept" if kept else "rows")
-    assert told == {"kept", "rows"}
+        done = disk.run([*command, *map(str, options)], folder, int(at), errno.ENOSPC)
+        where = {name for name in ("kept_tokens/", "(deleted)", "shard-") if name in done.failed}
+        if done.failed.startswith("write") and where:
+            free = FREE.replace("or choose", "or give --no-keep-tokens, or choose") if "kept_tokens/" in where else FREE
+            assert re.search(rf"{folder}\S*: the disk is full{free}$", done.stderr, re.MULTILINE), done.stderr
+            told |= where
+    assert told == {"kept_tokens/", "(deleted)", "shard-"}
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def leave(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 def test_a_first_pack_that_does_not_fit_does_not_begin(cli: Cli, tmp_path: Path, leave: Callable[[int], None]) -> None:
     write_jsonl(tmp_path / "s.jsonl", demo_stories(0, 40).to_pylist())
     size = (tmp_path / "s.jsonl").stat().st_size
-    command = ("pack", "-w", tmp_path / "w", "--source", tmp_path / "s.jsonl", *SMALL)
+    command = ("pack", "-w", tmp_path / "w", "--source", tmp_path / "s.jsonl", *SMALL, "--no-keep-tokens")
     leave(size // 2 - 4)
     result = cli(*command)
     assert result.exit_code == 3
