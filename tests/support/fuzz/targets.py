@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.fuzz.kept import kept, read_kept
 from tests.support.fuzz.trainer import (
     checkpoint,
     config,
@@ -270,6 +271,7 @@ TARGETS = (
     Target("run", run, read_run, ("duckling_train.compare.table",)),
     Target("checkpoint", checkpoint, read_checkpoint, ("duckling_train.runs.checkpoint",)),
     Target("counts", lambda: {"c.parquet": _counts()}, _read_counts),
+    Target("kept", kept, read_kept, ("duckling_data.tokens.store",)),
     Target("golden", _golden, _read_golden, ("duckling_data.verify.golden",)),
     Target("record", record, read_record, ("duckling_train.recording.writer",)),
     Target("embedding", embedding, read_embedding, ("duckling_train.embedding.figures",)),

@@ -1,0 +1,34 @@
+"""The reader of a workspace's kept tokens, for the fuzzing."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from duckling_data.base.errors import InputError
+from duckling_data.tokens.kept import DamagedTokens, EncodedBatch
+from duckling_data.tokens.store import KEPT, TokenStore
+
+
+def kept() -> dict[str, bytes]:
+    """Return the files of six stories' tokens."""
+    with tempfile.TemporaryDirectory() as folder:
+        with TokenStore(Path(folder), "train", {"source": "s"}, 100, print).keeping() as keep:
+            for first in (0, 3):
+                tokens, lengths = np.arange(6, dtype=np.uint16), np.array([2, 0, 4])
+                batch = EncodedBatch(first + np.arange(3), tokens, lengths, 3, 1)
+                keep.append(batch, batch.to_bytes())
+        return {f"{KEPT}/train/{path.name}": path.read_bytes() for path in (Path(folder) / KEPT / "train").iterdir()}
+
+
+def read_kept(folder: Path, _name: str) -> None:
+    """Read them all."""
+    try:
+        found = TokenStore(folder, "train", {"source": "s"}, 100, print).find(6)
+        for index in range(len(found or ())):
+            assert found is not None
+            found.read(index)
+    except DamagedTokens as damage:  # which a command tells in such a line
+        raise InputError(f"{damage}: not as it was written") from damage
