@@ -121,6 +121,8 @@ class Pipeline:
         with held(workspace / LOCK, workspace, waiting=self.reporter.say), self._closing:
             written = (MANIFEST_NAME, SUMS_NAME, SOURCE_RECORD, *(name for stage in STAGES for name in stage.outputs))
             remove_leftovers(workspace, (*written, *KEPT_FOLDERS))
+            if not self.request.keep_tokens:
+                keep_only(workspace, ())
             self._read()  # again: another process may have been at work until now
             return self._make(targets)
 

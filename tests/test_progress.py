@@ -23,7 +23,7 @@ from duckling_train.runs.hooks import Progress
 from tests.support.data import write_jsonl
 
 
-@dataclass
+@dataclass(frozen=True)
 class Recorder(Reporter):
     """Keeps each bar with its unit."""
 

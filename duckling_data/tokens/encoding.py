@@ -27,7 +27,7 @@ from duckling_data.tokens.encoders import Encoder, encoder_version, load_encoder
 from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.kept import NOT_KEPT, DamagedTokens, KeptTokens
 from duckling_data.tokens.kept import EncodedBatch as EncodedBatch
-from duckling_data.tokens.store import TokenStore, keep_only
+from duckling_data.tokens.store import TokenStore
 
 R = TypeVar("R")
 
@@ -201,11 +201,9 @@ def encoded_splits(
 ) -> dict[str, EncodedSplit]:  # fmt: skip
     """Return the splits with where their tokens are kept; `digests` are those of their stories.
 
-    Unless `keep`, what the workspace keeps is removed, and training stories that this command goes through in two
-    `passes` are kept meanwhile. Where it goes through none itself, none are. To be called under the workspace's lock.
+    Unless `keep`, training stories that this command goes through in two `passes` are kept meanwhile; where it goes
+    through them in none, nothing is kept.
     """
-    if not keep:
-        keep_only(workspace, ())
     if not keep or not passes:
         keep_in = {"train": workspace} if passes > 1 else {}
         return {name: EncodedSplit(split, pool, workers, keep_in.get(name)) for name, split in splits.items()}

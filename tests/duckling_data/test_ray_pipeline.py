@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from duckling_data.tokens.store import KEPT
 from tests.support import HANG
 from tests.support.data import Cli, snapshot
 from tests.support.ray_cluster import Nodes, nodes
@@ -27,8 +28,8 @@ WAYS: list[tuple[object, ...]] = [
 
 
 def made(workspace: Path) -> dict[str, str]:
-    """Every file but the record of where the source is."""
-    return {name: digest for name, digest in snapshot(workspace).items() if not name.startswith("corpus/")}
+    """Every file but the record of where the source is, and the tokens that one process keeps."""
+    return {name: digest for name, digest in snapshot(workspace).items() if not name.startswith(("corpus/", KEPT))}
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from duckling_data.corpus.demo import demo_stories
+from duckling_data.tokens.store import KEPT
 from tests.support import HANG
 from tests.support.data import SMALL, Cli, Result, snapshot, write_jsonl
 
@@ -31,8 +32,8 @@ def files(tmp_path: Path) -> list[object]:
 
 
 def made(workspace: Path) -> dict[str, str]:
-    """Every file but the record of where the source is."""
-    return {name: digest for name, digest in snapshot(workspace).items() if not name.startswith("corpus/")}
+    """Every file but the record of where the source is, and the tokens that one process keeps."""
+    return {name: digest for name, digest in snapshot(workspace).items() if not name.startswith(("corpus/", KEPT))}
 
 
 def run(cli: Cli, *words: object) -> Result:

@@ -29,7 +29,7 @@ INPUT, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "float32": torch.float32}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Recorder(Reporter):
     """Keeps each bar's total and what it was moved by."""
 
