@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from duckling_data.base.disk import make_directory
-from duckling_data.base.errors import InputError
+from duckling_data.base.errors import CheckFailed, InputError
 from duckling_data.base.executor import Executor, LocalExecutor
 from duckling_data.base.locks import LOCK, held, remove_leftovers
 from duckling_data.base.progress import Reporter
@@ -34,7 +34,7 @@ from duckling_data.tokens.mapping import MAPPING_FILE
 from duckling_data.tokens.store import KEPT_FOLDERS, keep_only
 from duckling_data.workspace.manifest import MANIFEST_NAME, SUMS_NAME, Manifest, StageRecord
 from duckling_data.workspace.settings import Resolved, resolve
-from duckling_data.workspace.source_record import SOURCE_RECORD, Newline, OnBadLine, read_source
+from duckling_data.workspace.source_record import SOURCE_RECORD, Newline, OnBadLine, read_source, source_fault
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,12 @@ class Pipeline:
         self.reporter.say(f"{name:<12} shard {number} of {len(tasks)} {'was made before' if done else 'made'}")
 
     def _refuse_unrecorded(self) -> None:
-        """Raise InputError in a workspace whose source was never read: a shard does not hash all of it."""
+        """Raise InputError in a workspace whose source was never read: a shard does not hash all of it.
+
+        Raises CheckFailed where the record of that is damaged.
+        """
+        if fault := source_fault(self.request.workspace):
+            raise CheckFailed(f"{self.request.workspace / SOURCE_RECORD}: {fault}; run `duckling-data download` again.")
         if not read_source(self.request.workspace).sources:
             raise InputError(
                 f"{self.request.workspace}: no source is recorded; run `duckling-data download` with the same "

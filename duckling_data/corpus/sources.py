@@ -37,6 +37,7 @@ from duckling_data.workspace.source_record import (
     RemoteFile,
     SourceRecord,
     read_source,
+    source_fault,
     write_source,
 )
 
@@ -184,7 +185,7 @@ def remember_source(workspace: Path, wanted: SourceRecord, corpus: Corpus) -> No
     record = msgspec.structs.replace(
         wanted, counted=counted_stories(corpus), hub=hashes, found=found, remote=remote, measured=measured
     )
-    if record != remembered:
+    if record != remembered or source_fault(workspace):
         write_source(workspace, record)
 
 

@@ -30,7 +30,7 @@ from duckling_data.verify.derive import Stories, count_faults, mapping_faults, p
 from duckling_data.verify.golden import golden_differences, golden_digests, reference_lines, write_golden
 from duckling_data.workspace.manifest import MANIFEST_NAME, SUMS_NAME, CorpusRecord, Manifest, SplitRecord
 from duckling_data.workspace.settings import resolve
-from duckling_data.workspace.source_record import SOURCE_RECORD, read_source
+from duckling_data.workspace.source_record import SOURCE_RECORD, read_source, source_fault
 
 __all__ = ["VerifyRequest", "golden_digests", "verify_workspace", "write_golden"]
 
@@ -170,6 +170,8 @@ class _Check:
         for key in changed(remembered.counted if remembered.sources else counted, counted)[:1]:
             differing = True
             yield f"{SOURCE_RECORD} counts other stories under {short(key)} than its {counted.get(key, 'no')} stories"
+        if not differing and (damage := source_fault(request.workspace)):
+            yield f"{SOURCE_RECORD} {damage}; name its stories with --source, and any command writes it again"
         self._corpus = None if differing else corpus
 
     def file_faults(self, name: str) -> Iterator[str]:

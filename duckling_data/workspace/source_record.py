@@ -12,7 +12,7 @@ import msgspec
 
 from duckling_data.base.files import own_folder
 from duckling_data.base.records import Count, plain, read_record
-from duckling_data.base.strict_json import write_json
+from duckling_data.base.strict_json import digest_json, read_json, write_json
 
 DEFAULT_TEXT_FIELD = "text"
 CORPUS = "corpus"
@@ -94,6 +94,8 @@ class SourceRecord(msgspec.Struct, omit_defaults=True):
     """The files by path, for tasks that read a part of them and do not hash them all again."""
     remote: dict[str, RemoteFile] = {}
     """Files of stores, by URL. No URL holds a secret."""
+    record_sha256: str = ""
+    """In the file: the digest of all the others; earlier versions wrote none."""
 
     def known(self, revision: str) -> dict[str, str]:
         """Return the SHA-256 of the hub's files at that revision, by name."""
@@ -106,10 +108,23 @@ def read_source(workspace: Path) -> SourceRecord:
     path = workspace / SOURCE_RECORD
     if not path.exists():
         return SourceRecord(1, [], DEFAULT_TEXT_FIELD, {}, newline="lf")
-    return read_record(path, SourceRecord, "it is not a source record. Remove it and name the --source.")
+    record = read_record(path, SourceRecord, "it is not a source record. Remove it and name the --source.")
+    return msgspec.structs.replace(record, record_sha256="")
+
+
+def source_fault(workspace: Path) -> str | None:
+    """Return how the workspace's record differs from what was written, in a few words, or None."""
+    path = workspace / SOURCE_RECORD
+    written = read_json(path).get("record_sha256") if path.exists() else None
+    expected = _digest(read_source(workspace))
+    return None if written in (None, expected) else f"has the digest {written}, expected {expected} for its content"
 
 
 def write_source(workspace: Path, record: SourceRecord) -> None:
     """Write the record in one piece."""
     own_folder(workspace, CORPUS)
-    write_json(workspace / SOURCE_RECORD, plain(record))
+    write_json(workspace / SOURCE_RECORD, plain(msgspec.structs.replace(record, record_sha256=_digest(record))))
+
+
+def _digest(record: SourceRecord) -> str:
+    return digest_json(plain(record))

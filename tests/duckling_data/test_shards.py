@@ -139,6 +139,13 @@ def test_a_shard_is_refused_before_what_it_needs_is_there(cli: Cli, files: list[
     run(cli, "download", "-w", workspace, *files)
     result = cli("pack", "-w", workspace, "--shard", "0/3")
     assert (result.exit_code, "run `duckling-data build-vocab` first" in result.stderr) == (2, True)
+    record = workspace / "corpus" / "source.json"
+    sound = record.read_text()
+    record.write_text(sound.replace('"sha256": "', '"sha256": "0', 1))
+    result = cli("count", "-w", workspace, "--shard", "0/3")
+    assert (result.exit_code, "run `duckling-data download` again" in result.stderr) == (1, True)
+    run(cli, "download", "-w", workspace)
+    assert record.read_text() == sound
     Path(str(files[1])).write_text('{"text": "another"}\n')
     result = cli("count", "-w", workspace, "--shard", "0/3")
     assert (result.exit_code, "changed since it was hashed; run `duckling-data download`" in result.stderr) == (2, True)
