@@ -131,6 +131,10 @@ def run_command(
     def stop(number: int) -> str:
         return f"{STOPS[signal.Signals(number)]}; {what_is_kept() or resume}"
 
+    def interrupted(error: BaseException) -> NoReturn:
+        number = error.args[0] if isinstance(error, Stopped) else signal.SIGINT
+        fail(stop(number), SIGNALLED + number)
+
     def notice(number: int, first: str) -> None:
         if prints:
             click.echo(f"{program}: {STOPS[signal.Signals(number)]}; {first}; once more ends it at once", err=True)
@@ -147,7 +151,8 @@ def run_command(
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold what cannot be printed, as with sys.stderr
     keep("")
-    with heeding_signals(lambda number: say(stop(number)), notice):
+
+    def run() -> NoReturn:
         try:
             # Not the command's own main: it prints a usage text around errors and a blank line on Ctrl-C.
             with command.make_context(program, list(arguments)) as context:  # click empties the list it is given
@@ -155,8 +160,7 @@ def run_command(
         except click.exceptions.Exit as request:
             sys.exit(request.exit_code)
         except (KeyboardInterrupt, click.Abort) as error:
-            number = error.args[0] if isinstance(error, Stopped) else signal.SIGINT
-            fail(stop(number), SIGNALLED + number)
+            interrupted(error)
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message(), err=True)
             sys.exit(error.exit_code)
@@ -173,3 +177,9 @@ def run_command(
         except MemoryError:
             fail("the memory is full; use smaller settings, or a machine with more", OutsideError.exit_status)
         sys.exit(0)
+
+    try:
+        with heeding_signals(lambda number: say(stop(number)), notice):
+            run()
+    except KeyboardInterrupt as error:  # it came while the handlers were set, or removed
+        interrupted(error)

@@ -54,3 +54,13 @@ def test_a_first_signal_waits_for_the_program_and_a_second_does_not(
     out, err = work.communicate(timeout=HANG)
     kept = "half of it is kept" if twice else "all of it is kept"
     assert (work.returncode, out, err) == (128 + number, "", f"work: {word}; {kept}\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_handlers_are_set_ends_in_one_line(tmp_path: Path, number: signal.Signals) -> None:
+    early = (
+        f"import os, signal; made = os.pipe\ndef pipe():\n    os.kill(os.getpid(), {int(number)})\n    return made()\n"
+    )
+    program = f"{early}os.pipe = pipe\nfrom duckling_data.cli import main\nmain(['status', '-w', {str(tmp_path)!r}])"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=HANG)
+    assert (ended.returncode, ended.stderr.count("\n"), "Traceback" in ended.stderr) == (128 + number, 1, False)
