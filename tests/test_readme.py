@@ -85,6 +85,18 @@ def test_the_names_that_are_imported_are_exported() -> None:
     exec("\n".join(imports), {})
 
 
+def test_ray_takes_the_cluster_of_the_docs_and_kuberay_is_given_a_command() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    page = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    up, job = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL))
+    validate_config(prepare_config(up))
+    program, *arguments = shlex.split(job["spec"]["entrypoint"])
+    assert program == "duckling-data"
+    assert CliRunner().invoke(data_cli, [*arguments, "--help"]).exit_code == 0
+    assert job["spec"]["rayClusterSpec"]["rayVersion"].startswith("2.60.")
+
+
 def test_the_ci_recipe_passes_on_artifacts_that_come_out_the_same_and_fails_on_others(tmp_path: Path) -> None:
     workflow = yaml.safe_load(CI.split("```yaml\n")[1].split("```")[0])
     steps = [step["run"] for step in workflow["jobs"]["artifacts"]["steps"] if "run" in step]
