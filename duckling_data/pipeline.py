@@ -22,14 +22,15 @@ from duckling_data.base.progress import Reporter
 from duckling_data.base.records import plain
 from duckling_data.corpus.sources import open_corpus, refuse_urls, remember_source, to_download, wanted_source
 from duckling_data.corpus.splits import Corpus
-from duckling_data.stages import NAMES, STAGES
+from duckling_data.stages import EVERY, NAMES, STAGES
 from duckling_data.stages.base import Context, Stage
 from duckling_data.stages.count import COUNT
 from duckling_data.stages.pack import PACK
 from duckling_data.stages.packer import DATASET_NAMES
 from duckling_data.stages.shards import OnRay, Sharding, do, remove_shards, shard_settings
+from duckling_data.stages.tokenizer import choose_base, tokenizer_stages
 from duckling_data.stages.vocab import VOCAB, given_mapping, is_given
-from duckling_data.tokens.encoding import EncodedSplit, EncoderPool
+from duckling_data.tokens.encoding import EncodedSplit, EncoderPool, Encoding
 from duckling_data.tokens.mapping import MAPPING_FILE
 from duckling_data.workspace.manifest import MANIFEST_NAME, SUMS_NAME, Manifest, StageRecord
 from duckling_data.workspace.settings import Resolved, resolve
@@ -52,9 +53,12 @@ class Request:
     on_bad_line: OnBadLine | None = None
     mapping: Path | None = None
     """A mapping of the user's own, in place of counting and building one."""
+    tokenizer: str | None = None
+    """The base: `gpt2`, a tokenizer.json, or ID@REVISION of the hub; None is the workspace's own, else GPT-2."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The stages' settings that were given, by field name."""
-    encoder: str = "gigatoken"
+    encoder: str | None = None
+    """What encodes; None is gigatoken where that is exact."""
     executor: str = "local"
     """`local` or `ray`: who does the work of the stages that go through the stories."""
     ray_address: str | None = None
@@ -75,7 +79,6 @@ class Pipeline:
         self._joins = joins
         self._recorded = joins is not None
         """Whether the source's files are those that an earlier command hashed, and are not hashed again."""
-        self._pool = EncoderPool(request.encoder)
         self._closing = ExitStack()
         self._executor: Executor = LocalExecutor(request.workers)
         self._threads = 1
@@ -116,7 +119,7 @@ class Pipeline:
             self._refuse_unrecorded()
         make_directory(workspace)
         with held(workspace / LOCK, workspace, waiting=self.reporter.say), self._closing:
-            written = (MANIFEST_NAME, SUMS_NAME, SOURCE_RECORD, *(name for stage in STAGES for name in stage.outputs))
+            written = (MANIFEST_NAME, SUMS_NAME, SOURCE_RECORD, *(name for stage in EVERY for name in stage.outputs))
             remove_leftovers(workspace, written)
             self._read()  # again: another process may have been at work until now
             return self._make(targets)
@@ -129,7 +132,7 @@ class Pipeline:
         stage = next(stage for stage in self._stages if stage.name == name)
         self._refuse_unrecorded()
         self._recorded = True
-        context = self._open({name})
+        context = self._open({name}, shard=True)
         for need in (other for other in self._stages if other.name in stage.needs):
             resolved = self._resolved[need.name]
             if reason := self.manifest.stale(need.name, resolved.to_json(), need.inputs(context, resolved.value)):
@@ -169,9 +172,9 @@ class Pipeline:
         request, joins = self.request, stage.name == self._joins
         if not self._is_divided:
             return None
-        sharding = Sharding(
-            self._executor, request.workspace.absolute(), request.encoder, self._threads, request.shards, finds=joins
-        )
+        workspace = request.workspace.absolute()
+        encoding = Encoding.of(request.encoder, context.base, workspace)
+        sharding = Sharding(self._executor, workspace, encoding, self._threads, request.shards, finds=joins)
         return sharding.of_stage(stage.name, resolved.to_json(), inputs, context.splits["train"].text_bytes)
 
     def _make(self, targets: tuple[str, ...]) -> Manifest:
@@ -189,17 +192,24 @@ class Pipeline:
             self._warn_of_old_rows(context)
         return self.manifest
 
-    def _open(self, needed: set[str]) -> Context:
-        """Open and hash the corpus. Returns what the stages work with; a split is encoded where a stage asks for it."""
+    def _open(self, needed: set[str], *, shard: bool = False) -> Context:
+        """Open and hash the corpus. Returns what the stages work with; another base's own stage is added to `needed`."""
         request = self.request
+        choice = choose_base(request, self.manifest, self.reporter, shard=shard)
+        if not shard and (needed or request.tokenizer):
+            for stage in tokenizer_stages(choice, self.manifest, request.encoder, dry_run=request.dry_run):
+                self._stages.insert(0, stage)
+                self._resolved[stage.name] = choice.resolved
+                needed.add(stage.name)
+        pool = EncoderPool(request.encoder, choice.base)
         if not self.manifest.stages and not request.dry_run and not self._is_divided:
-            self._pool.warm(request.workers)  # everything will be made: load them while the source is hashed
+            pool.warm(request.workers)  # everything will be made: load them while the source is hashed
         corpus = self._open_corpus()
         # Where counting is followed by packing, what is encoded for the one is kept for the other.
         keep = {COUNT.name, PACK.name} <= needed and not request.dry_run and not self._is_divided
         kept = {"train": request.workspace} if keep else {}
         splits = corpus.splits() if corpus else {}
-        encoded = {n: EncodedSplit(split, self._pool, request.workers, kept.get(n)) for n, split in splits.items()}
+        encoded = {n: EncodedSplit(split, pool, request.workers, kept.get(n)) for n, split in splits.items()}
         return Context(
             manifest=self.manifest,
             corpus=corpus.describe() if corpus else None,
@@ -207,6 +217,7 @@ class Pipeline:
             encoded=encoded,
             reporter=self.reporter,
             splits=splits,
+            base=choice.base,
         )
 
     def _open_corpus(self) -> Corpus | None:

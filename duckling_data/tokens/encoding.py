@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +27,10 @@ from duckling_data.base.files import write_all
 from duckling_data.corpus.readers.blocks import Block
 from duckling_data.corpus.splits import Split, Stretch, numbered_blocks
 from duckling_data.rows.layout import TokenIds
+from duckling_data.tokens.base import BASE_FILE, BaseTokenizer
 from duckling_data.tokens.encoders import Encoder, load_encoder
 from duckling_data.tokens.gpt2 import GPT2
+from duckling_data.tokens.tokenizer_file import open_base
 
 R = TypeVar("R")
 
@@ -55,8 +57,9 @@ class EncodedBatch:
 class EncoderPool:
     """Encoders for threads to borrow: an encoder holds a lock while it works."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str | None, base: BaseTokenizer = GPT2) -> None:
         self._kind = kind
+        self.base = base
         self._idle: queue.SimpleQueue[Encoder] = queue.SimpleQueue()
 
     def warm(self, encoders: int) -> None:
@@ -65,7 +68,7 @@ class EncoderPool:
         def load() -> None:
             with contextlib.suppress(Exception):  # raised again where an encoder is borrowed
                 for _ in range(encoders):
-                    self._idle.put(load_encoder(self._kind))
+                    self._idle.put(load_encoder(self._kind, self.base))
 
         threading.Thread(target=load, daemon=True).start()
 
@@ -75,17 +78,33 @@ class EncoderPool:
         try:
             encoder = self._idle.get_nowait()
         except queue.Empty:
-            encoder = load_encoder(self._kind)
+            encoder = load_encoder(self._kind, self.base)
         try:
             yield encoder
         finally:
             self._idle.put(encoder)
 
 
+class Encoding(NamedTuple):
+    """What encodes, as it is told to another process."""
+
+    kind: str | None
+    """As `load_encoder` takes it."""
+    base: tuple[Path, str] | None = None
+    """The base's file and its SHA-256; None for GPT-2."""
+
+    @classmethod
+    def of(cls, kind: str | None, base: BaseTokenizer, workspace: Path) -> Encoding:
+        """Return what encodes with a workspace's base."""
+        return cls(kind, None if base.sha256 is None else (workspace / BASE_FILE, base.sha256))
+
+
 @cache
-def shared_pool(kind: str) -> EncoderPool:
-    """Return this process's pool of one kind of encoders, for tasks that follow each other in it."""
-    return EncoderPool(kind)
+def shared_pool(encoding: Encoding) -> EncoderPool:
+    """Return this process's pool of such encoders, for tasks that follow each other in it."""
+    if encoding.base is None:
+        return EncoderPool(encoding.kind)
+    return EncoderPool(encoding.kind, open_base(*encoding.base, "the workspace"))
 
 
 class EncodedSplit:
@@ -93,6 +112,7 @@ class EncodedSplit:
 
     def __init__(self, split: Split | Stretch, pool: EncoderPool, workers: int, keep_in: Path | None = None) -> None:
         self.split = split
+        self.base = pool.base
         self._pool = pool
         self._executor = LocalExecutor(workers)
         self._keep_in = keep_in
@@ -121,8 +141,9 @@ class EncodedSplit:
             return
         keep = None
         if self._keep_in is not None and not last:
-            check_room(self._keep_in, self.split.text_bytes // TEXT_BYTES * 2, "the tokens and, after them, the rows")
-            keep = _KeptTokens(self._keep_in)
+            needed = self.split.text_bytes // TEXT_BYTES * self.base.id_dtype.itemsize
+            check_room(self._keep_in, needed, "the tokens and, after them, the rows")
+            keep = _KeptTokens(self._keep_in, self.base.id_dtype)
 
         def work(numbered: tuple[int, Block]) -> tuple[EncodedBatch, R]:
             # Parsed and encoded in one go, while the text is still in the core's cache.
@@ -167,8 +188,9 @@ class _Span(NamedTuple):
 class _KeptTokens:
     """Batches of whole stories in unnamed temporary files: int32 lengths, then ids of the base tokenizer."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, dtype: np.dtype[Any]) -> None:
         self._folder = folder
+        self._dtype = dtype
         self._spans: list[_Span] = []
         self._file: IO[bytes] | None = None
         self._end = self.bytes = 0
@@ -193,7 +215,7 @@ class _KeptTokens:
         span = self._spans[index]
         data = os.pread(span.file.fileno(), span.bytes, span.offset)
         lengths = np.frombuffer(data, np.int32, span.stories).astype(np.int64)
-        tokens = np.frombuffer(data, GPT2.id_dtype, offset=span.stories * 4)
+        tokens = np.frombuffer(data, self._dtype, offset=span.stories * 4)
         return EncodedBatch(span.first + np.arange(span.stories), tokens, lengths, span.stories, span.nulls)
 
     def give_up(self, index: int) -> None:

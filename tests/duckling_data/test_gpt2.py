@@ -87,7 +87,7 @@ def test_merge_i_made_token_256_plus_i() -> None:
     assert len(merges) == 50_000
     assert [ids[left + right] for left, right in merges] == list(range(256, 50_256))
     assert ids[EOS_TEXT] == EOS_ID
-    assert all(len(token) == 1 for token, token_id in ids.items() if token_id < GPT2.byte_tokens)
+    assert all(len(token) == 1 for token, token_id in ids.items() if token_id < 256)
 
 
 def test_a_merge_joins_only_older_tokens() -> None:
