@@ -35,9 +35,9 @@ from duckling_data.tokens.base import BaseTokenizer
 from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import (
     DECOMPOSE,
-    HOLDERS,
     MAPPING_FILE,
     MAPPING_LIMIT,
+    VALUES,
     TokenMapping,
     check_mapping,
     mapping_bytes,
@@ -275,7 +275,7 @@ def given_mapping(path: Path | None) -> Stage[GivenSettings, VocabFigures]:
     def make(context: Context, settings: GivenSettings) -> Made[VocabFigures]:
         source = path or context.workspace / MAPPING_FILE
         content = read_bytes(source, MAPPING_LIMIT)
-        mapping = check_mapping(parse_json(content, HOLDERS), str(source), context.base)
+        mapping = check_mapping(parse_json(content, VALUES), str(source), context.base)
         context.begin()
         write_bytes(context.workspace / MAPPING_FILE, content)
         figures = VocabFigures(mapping["live_tokens"], mapping["dead_tokens"])

@@ -27,8 +27,8 @@ DECOMPOSE = "decompose"
 REMEDY = "`duckling-data build-vocab` makes it again"
 MAPPING_LIMIT = 12 << 20
 """The largest file that is read, in bytes; one with all of GPT-2's tokens live has 2.6 million, of Llama 3's 7."""
-HOLDERS = 64
-"""Lists and objects in it, at most: a mapping has four, and a wrong one is to be told what is wrong with it."""
+VALUES = 1 << 20
+"""Values in it, at most: three for each live id."""
 
 
 class TokenMapping(TypedDict):
@@ -93,7 +93,7 @@ def open_mapping(path: str | os.PathLike[str], base: BaseTokenizer | None = None
     """
     path = Path(path)
     try:
-        mapping = parse_json(read_bytes(path, MAPPING_LIMIT), HOLDERS)
+        mapping = parse_json(read_bytes(path, MAPPING_LIMIT), VALUES)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); `duckling-data build-vocab` makes it") from error
     except ValueError as error:

@@ -24,8 +24,8 @@ from duckling_data.tokens.base import BYTE_OF, BaseTokenizer
 
 LIMIT = 32 << 20
 """The largest file that is read, in bytes; Llama 3's has 9 million, Llama 4's 28."""
-HOLDERS = 1 << 20
-"""Lists and objects in it, at most; Llama 4's has half of that. Each takes 60 bytes in memory or more."""
+VALUES = 3 << 20
+"""Values in it, at most; Llama 4's has half of that."""
 END_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<｜end▁of▁sentence｜>")
 """What the special token is called that ends a text; of several the first of these counts."""
 LONGEST_NAME = 200
@@ -129,7 +129,7 @@ def parse_base(content: bytes) -> BaseTokenizer:
 
     Raises ValueError, in one line, for what is no byte-level BPE, or would not be exact.
     """
-    document = parse_json(content, HOLDERS)
+    document = parse_json(content, VALUES)
     file = _decoded(document)
     model = file.model
     merges = [_pair(merge) for merge in model.merges]

@@ -15,7 +15,10 @@ from duckling_data.tokens.mapping import MAPPING_FILE
 from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_train.config import TrainConfig
 from duckling_train.data import open_workspace
+from duckling_train.embedding.tokens import open_vocabulary
+from duckling_train.runs.measured import mapping_of, tokens_of
 from duckling_train.runs.open import open_plain
+from duckling_train.runs.resume import read_config
 from tests.support.bases import llama_3_like
 from tests.support.data import build, rows_of, write_jsonl
 from tests.support.train import FP32, command_here
@@ -54,7 +57,15 @@ def test_rows_of_uint32_train_on_both_engines_and_the_model_is_complete_without_
         assert command_here("--out", run, *given, *SHAPE) == 0, capsys.readouterr().err
         losses.append([json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    mapping, counts, base = mapping_of(run, workspace, read_config(run)[1])
+    tokens = tokens_of(np.arange(3), mapping, counts, base)
+    assert tokens["token"] == [base.token_bytes(token).decode() for token in tokens["gpt2_id"]]
+    assert tokens["count"] == sorted(tokens["count"], reverse=True)
     shutil.rmtree(workspace)
+    assert command_here("verify", run) == 0, capsys.readouterr().err
+    vocabulary = open_vocabulary(run / "model", 65_600)
+    assert vocabulary is not None
+    assert [vocabulary.text(row) for row in range(3)] == tokens["token"]
     assert (run / "model" / BASE_FILE).read_bytes() == llama_3_like()
     model, tokenizer = open_plain(run)
     assert model.transformer.wte.weight.shape == (65_600, 4)
