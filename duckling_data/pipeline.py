@@ -193,7 +193,7 @@ class Pipeline:
         return self.manifest
 
     def _open(self, needed: set[str], *, shard: bool = False) -> Context:
-        """Open and hash the corpus. Returns what the stages work with; another base's own stage is added to `needed`."""
+        """Open and hash the corpus. Returns what the stages work with; another base's stage is added to `needed`."""
         request = self.request
         choice = choose_base(request, self.manifest, self.reporter, shard=shard)
         if not shard and (needed or request.tokenizer):

@@ -218,3 +218,24 @@ def test_a_saved_tokenizer_has_its_base_beside_it(
     assert opened.encode(TEXTS[0]) == tokenizer.encode(TEXTS[0])
     assert opened.mapping == tokenizer.mapping
     assert BASE_FILE not in (tmp_path / "saved" / "tokenizer_config.json").read_text()
+
+
+def test_shards_of_another_base_give_the_bytes_of_one_process(
+    cli: Cli, stories: Path, files: dict[str, Path], tmp_path: Path
+) -> None:
+    base, settings = ("--tokenizer", files["llama 3"]), (*SIZES[:-2], "--dead", WIDE)
+    made(cli, tmp_path / "one", "--source", stories, *settings, *base)
+    assert made(cli, tmp_path / "w", "--source", stories, *settings, *base, "--shards", 3)[0] == "tokenizer"
+    assert snapshot(tmp_path / "w") == snapshot(tmp_path / "one")
+    other = tmp_path / "array"
+    cli("download", "-w", other, "--source", stories)
+    refused = cli("count", "-w", other, "-q", *settings[:2], *base, "--shard", "0/2")
+    assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
+    assert "run `duckling-data download` with the same --tokenizer first" in refused.stderr
+    assert made(cli, other, *base, command="download") == ["tokenizer"]
+    for number in range(2):
+        done = cli("count", "-w", other, *settings[:2], *base[: 2 * number], "--shard", f"{number}/2")
+        assert done.exit_code == 0, done.stderr
+    assert stages_that("made", cli("merge", "count", "-w", other)) == ["count"]
+    counts = [(place / "token_counts.parquet").read_bytes() for place in (tmp_path / "one", other)]
+    assert counts[0] == counts[1]
