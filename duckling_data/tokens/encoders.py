@@ -2,7 +2,7 @@
 
 Both give the ids that `GPT2TokenizerFast(text, add_special_tokens=False)` gives, on any Unicode text; a literal
 `<|endoftext|>` becomes id 50256. `scripts/fuzz_encoders.py` compares the three. For another base than GPT-2 gigatoken
-is used where the form of the tokenizer's file is one for which it was proven, and where both agree on PROBES.
+is used where the form of the tokenizer's file is one for which it was proven, and both agree on the texts of `probes`.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from duckling_data.base.files import read_bytes
 from duckling_data.base.records import read_record
+from duckling_data.tokens.base import BASE_FILE
 from duckling_data.tokens.encoders import one_line
 from duckling_data.tokens.mapping import MAPPING_FILE, open_mapping
 from duckling_train.embedding.tensors import inside
@@ -54,6 +55,7 @@ def open_vocabulary(folder: Path, rows: int) -> Vocabulary | None:
     Raises InputError for damaged files, and for a link that leads out of the folder.
     """
     if (path := inside(folder, MAPPING_FILE)).exists():
+        inside(folder, BASE_FILE)
         return _of_mapping(path, rows)
     with one_line(f"{folder}: its tokenizer", ADVICE):
         if (path := inside(folder, TOKENIZER)).exists():

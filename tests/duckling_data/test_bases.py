@@ -159,3 +159,17 @@ def test_gpt2_as_a_file_gives_gpt2s_tokens() -> None:
     base = parse_base(GPT2.tokenizer_json.encode())
     assert (base.vocab_size, base.eos_id, base.parts) == (GPT2.vocab_size, GPT2.eos_id, GPT2.parts)
     assert base.only_tokenizers is None
+
+
+def test_a_split_by_marks_is_left_to_the_librarys_encoder_which_knows_fewer_of_them() -> None:
+    mark, level = "\u1acf", {**LEVEL, "use_regex": False}
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": r"[\p{L}\p{M}]+|[^\p{L}\p{M}]+"},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    content = changed(small(), pre_tokenizer={"type": "Sequence", "pretokenizers": [split, level]})
+    assert "not proven" in str(not_exact(parse_base(content)))
+    encoder, story = load_encoder(None, parse_base(content)), f"the{mark}the the"
+    assert encoder.encode(story) == reference.encode(reference.load_base(content), [story])[0]
