@@ -36,8 +36,8 @@ PROVEN = tuple(
     for digits in (r"\p{N}{1,3}", r"\p{N}")
 )
 """The patterns that texts are split by, Llama 3's and Qwen 2's, with which gigatoken gave the ids of tokenizers on
-every kind of Unicode character in many contexts. GPT-4o's also asks for marks, of which Unicode 17 has new ones: gigatoken
-knows them, tokenizers does not."""
+every kind of Unicode character in many contexts. GPT-4o's also asks for marks, of which Unicode 17 has new ones:
+gigatoken knows them, tokenizers does not."""
 NORMALIZERS = ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents")
 Id = Annotated[int, msgspec.Meta(ge=0, lt=MAX_VOCAB)]
 
