@@ -25,7 +25,20 @@ from duckling_data.base.command_line import (
     print_checks,
     run_command,
 )
-from duckling_data.options import COMMON, COUNT, ENCODER, FILE, HEADINGS, PACK, SHARD, VOCAB, WORKERS, WORKSPACE, option
+from duckling_data.options import (
+    COMMON,
+    COUNT,
+    ENCODER,
+    FILE,
+    HEADINGS,
+    PACK,
+    SHARD,
+    TOKENIZER,
+    VOCAB,
+    WORKERS,
+    WORKSPACE,
+    option,
+)
 
 PROGRAM = "duckling-data"
 
@@ -64,7 +77,7 @@ def _make(
 
 
 @cli.command(cls=Grouped, headings=HEADINGS)
-@options(*COMMON)
+@options(TOKENIZER, *COMMON)
 def download(**given: Any) -> None:
     """Fetch the source's files, or record yours.
 
@@ -78,7 +91,7 @@ def download(**given: Any) -> None:
 def count(**given: Any) -> None:
     """Count tokens: token_counts.parquet.
 
-    The GPT-2 tokens of a sample of the stories, with the order in which they first appear.
+    The tokens of a sample of the stories, GPT-2's or --tokenizer's, with the order in which they first appear.
     """
     _make("count", **given)
 
@@ -188,14 +201,14 @@ def inspect(workspace: Path, row: int, rows: int, validation: bool, text: str | 
 
     With --text, each GPT-2 token of the text: its id, how often it was counted, its rank, what it becomes.
     """
-    from duckling_data.inspect import TOKENS_HEAD, decoded_rows, mapped_tokens
+    from duckling_data.inspect import decoded_rows, mapped_tokens, tokens_head
 
     found = mapped_tokens(workspace, text) if text is not None else decoded_rows(workspace, row, rows, validation)
     if as_json:
         click.echo(json_text([asdict(one) for one in found]))
         return
     if text is not None:
-        click.echo(TOKENS_HEAD)
+        click.echo(tokens_head(workspace))
     for one in found:
         click.echo(one)
 

@@ -18,12 +18,8 @@ from duckling_data.stages.packer import DATASET_NAMES
 from duckling_data.stages.vocab import VOCAB
 from duckling_data.tokens.compact import CompactTable
 from duckling_data.tokens.encoders import load_encoder
-from duckling_data.tokens.gpt2 import GPT2
-from duckling_data.tokens.mapping import MAPPING_FILE, read_mapping
+from duckling_data.tokens.mapping import MAPPING_FILE, open_mapping
 from duckling_data.workspace.manifest import Manifest
-
-TOKENS_HEAD = f"{'token':<20} {'GPT-2 id':>8} {'count':>12} {'rank':>7}  becomes"
-"""The heading of a table whose lines are the text of each `MappedToken`."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ class DecodedRow:
 
 @dataclass(frozen=True)
 class MappedToken:
-    """What becomes of a GPT-2 token; its text is a line of a table."""
+    """What becomes of a token of the base, GPT-2; its text is a line of a table."""
 
     token: str
     gpt2_id: int
@@ -76,6 +72,12 @@ class MappedToken:
     def __str__(self) -> str:
         shown, becomes = repr(self.token), " ".join(map(str, self.becomes))
         return f"{shown:<20} {self.gpt2_id:>8} {self.count:>12,} {self.rank or '-':>7}  {self.kind}: {becomes}"
+
+
+def tokens_head(workspace: Path) -> str:
+    """Return the heading of a table whose lines are the text of each `MappedToken`."""
+    name = "base id" if open_mapping(workspace / MAPPING_FILE)[0].get("base") else "GPT-2 id"
+    return f"{'token':<20} {name:>8} {'count':>12} {'rank':>7}  becomes"
 
 
 def decoded_rows(workspace: Path, first: int, rows: int, validation: bool) -> Iterator[DecodedRow]:
@@ -119,23 +121,24 @@ def _stories(stored: Rows, row: int) -> Iterator[tuple[int, int | None, list[int
 
 
 def mapped_tokens(workspace: Path, text: str) -> list[MappedToken]:
-    """Return what becomes of each GPT-2 token of the text.
+    """Return what becomes of each token of the text.
 
     Raises InputError for a text that is no UTF-8, CheckFailed for counts or a mapping that are not those recorded.
     """
     manifest = Manifest(workspace)
     manifest.refuse_changed(COUNT.name, COUNTS_NAME)
     manifest.refuse_changed(VOCAB.name, MAPPING_FILE)
-    table = CompactTable.from_mapping(read_mapping(workspace / MAPPING_FILE))
+    mapping, base = open_mapping(workspace / MAPPING_FILE)
+    table = CompactTable.from_mapping(mapping, base)
     counted: dict[int, tuple[int, int]] = {}
     if (workspace / COUNTS_NAME).exists():
-        rows = read_counts(workspace / COUNTS_NAME).rows.tolist()
+        rows = read_counts(workspace / COUNTS_NAME, base).rows.tolist()
         counted = {token: (rank, count) for rank, (token, count, _) in enumerate(rows, 1)}
     tokens = []
-    for token in load_encoder("tokenizers").encode(text):
+    for token in load_encoder("tokenizers", base).encode(text):
         rank, count = counted.get(token, (None, 0))
         becomes = [int(table.first[token]), *map(int, table.more.get(token, ()))]
         kind = "live" if table.live[token] != table.none else "split" if table.whole[token] else "unknown"
-        shown = GPT2.token_bytes(token).decode("utf-8", "replace")
+        shown = base.token_bytes(token).decode("utf-8", "replace")
         tokens.append(MappedToken(shown, token, count, rank, kind, becomes))
     return tokens

@@ -55,7 +55,7 @@ COMMON = (
     option("--on-bad-line", **choice(["fail", "skip"]), default_is="fail", help="Of JSON, CSV and TSV: a line "
            "that cannot be read is refused, or left out, counted and listed."),
     WORKERS,
-    option("--encoder", **ENCODER, default="gigatoken", help="What encodes; changes no byte."),
+    option("--encoder", **ENCODER, default_is="gigatoken, where it is exact", help="What encodes; changes no byte."),
     option("--executor", **choice(["local", "ray"]), default="local", help="Who does the work: this process, or the "
            "tasks of a Ray cluster (duckling[ray]), whose machines share the workspace; changes no byte."),
     option("--ray-address", metavar="ADDRESS", default_is="a cluster on this machine, for this command",
@@ -86,10 +86,19 @@ class Shard(click.ParamType[tuple[int, int]]):
 SHARD = option("--shard", type=Shard(), metavar="I/N", default_is="all", help="Make this one of N shards alone, such "
                'as "$SLURM_ARRAY_TASK_ID/7" in an array job; `merge` joins them.')  # fmt: skip
 
+TOKENIZER = option(
+    "--tokenizer",
+    default_is="gpt2",
+    metavar="FILE|ID@REVISION",
+    help="What makes the tokens: gpt2, the "
+    "tokenizer.json of another byte-level BPE, or a repository of the hub at a commit (40 hex digits).",
+)
+
 COUNT = (
     option("--sample", type=CountOrAll(), metavar="N|all", default_is="100000",
            help="Stories whose tokens are counted: the first of a seeded shuffle, or all of them in order."),
     option("--seed", type=int, default_is="42", help="Seed of that shuffle."),
+    TOKENIZER,
 )  # fmt: skip
 
 VOCAB = (
@@ -97,7 +106,8 @@ VOCAB = (
     option("--dead", type=int, default_is="2048", help="Dead ids after them, which never occur."),
     option("--unk", **choice(["most-frequent", "reserved", "decompose"]), default_is="most-frequent",
            help="What becomes of other tokens: compact id 0; the last live id, kept for them; or their live pieces."),
-    option("--eos/--no-eos", is_flag=True, default_is="no-eos", help="Give <|endoftext|> a live id in any case."),
+    option("--eos/--no-eos", is_flag=True, default_is="no-eos",
+           help="Give <|endoftext|>, or what ends a text for another --tokenizer, a live id in any case."),
 )  # fmt: skip
 
 PACK = (
@@ -112,7 +122,7 @@ PACK = (
 
 HEADINGS = {
     "Stories": ("source", "validation", "validation_share", "text_field", "newline", "on_bad_line"),
-    "Counts": ("sample", "seed"),
+    "Counts": ("sample", "seed", "tokenizer"),
     "Vocabulary": ("live", "dead", "unk", "eos"),
     "Rows": ("ctx", "group", "separator", "positions", "mapping"),
     "Where it runs": ("workers", "encoder", "executor", "ray_address", "shards", "shard", "keep_tokens", "offline"),

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from duckling_data.base.disk import make_directory
@@ -22,50 +21,21 @@ from duckling_data.base.progress import Reporter
 from duckling_data.base.records import plain
 from duckling_data.corpus.sources import open_corpus, refuse_urls, remember_source, to_download, wanted_source
 from duckling_data.corpus.splits import Corpus
-from duckling_data.stages import NAMES, STAGES
+from duckling_data.stages import EVERY, NAMES, STAGES
 from duckling_data.stages.base import Context, Stage
 from duckling_data.stages.count import COUNT
 from duckling_data.stages.pack import PACK
 from duckling_data.stages.packer import DATASET_NAMES
 from duckling_data.stages.shards import OnRay, Sharding, do, remove_shards, shard_settings
+from duckling_data.stages.tokenizer import choose_base, tokenizer_stages
 from duckling_data.stages.vocab import VOCAB, given_mapping, is_given
-from duckling_data.tokens.encoding import EncoderPool, encoded_splits
+from duckling_data.tokens.encoding import EncoderPool, Encoding, encoded_splits
 from duckling_data.tokens.mapping import MAPPING_FILE
 from duckling_data.tokens.store import KEPT_FOLDERS, keep_only
 from duckling_data.workspace.manifest import MANIFEST_NAME, SUMS_NAME, Manifest, StageRecord
+from duckling_data.workspace.request import Request as Request
 from duckling_data.workspace.settings import Resolved, resolve
-from duckling_data.workspace.source_record import SOURCE_RECORD, Newline, OnBadLine, read_source, source_fault
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for. What is None or absent was not given."""
-
-    workspace: Path
-    workers: int
-    sources: tuple[str, ...] = ()
-    text_field: str | None = None
-    validation: tuple[str, ...] = ()
-    """Files or folders of validation stories."""
-    validation_share: float | None = None
-    """The share of the sources' stories that is validation; 0 for none."""
-    newline: Newline | None = None
-    on_bad_line: OnBadLine | None = None
-    mapping: Path | None = None
-    """A mapping of the user's own, in place of counting and building one."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """The stages' settings that were given, by field name."""
-    encoder: str = "gigatoken"
-    executor: str = "local"
-    """`local` or `ray`: who does the work of the stages that go through the stories."""
-    ray_address: str | None = None
-    """The Ray cluster; None for one on this machine, as long as the command runs."""
-    shards: int | None = None
-    """Parts of a split, each done by one task; None for as many as its size asks for."""
-    keep_tokens: bool = True
-    """Whether tokens are kept in the workspace; where not, those that are there are removed."""
-    offline: bool = False
-    dry_run: bool = False
+from duckling_data.workspace.source_record import SOURCE_RECORD, read_source, source_fault
 
 
 class Pipeline:
@@ -78,7 +48,6 @@ class Pipeline:
         self._joins = joins
         self._recorded = joins is not None
         """Whether the source's files are those that an earlier command hashed, and are not hashed again."""
-        self._pool = EncoderPool(request.encoder)
         self._closing = ExitStack()
         self._executor: Executor = LocalExecutor(request.workers)
         self._threads = 1
@@ -119,7 +88,7 @@ class Pipeline:
             self._refuse_unrecorded()
         make_directory(workspace)
         with held(workspace / LOCK, workspace, waiting=self.reporter.say), self._closing:
-            written = (MANIFEST_NAME, SUMS_NAME, SOURCE_RECORD, *(name for stage in STAGES for name in stage.outputs))
+            written = (MANIFEST_NAME, SUMS_NAME, SOURCE_RECORD, *(name for stage in EVERY for name in stage.outputs))
             remove_leftovers(workspace, (*written, *KEPT_FOLDERS))
             if not self.request.keep_tokens:
                 keep_only(workspace, ())
@@ -134,7 +103,7 @@ class Pipeline:
         stage = next(stage for stage in self._stages if stage.name == name)
         self._refuse_unrecorded()
         self._recorded = True
-        context = self._open({name})
+        context = self._open({name}, shard=True)
         for need in (other for other in self._stages if other.name in stage.needs):
             resolved = self._resolved[need.name]
             if reason := self.manifest.stale(need.name, resolved.to_json(), need.inputs(context, resolved.value)):
@@ -182,9 +151,9 @@ class Pipeline:
         request, joins = self.request, stage.name == self._joins
         if not self._is_divided:
             return None
-        sharding = Sharding(
-            self._executor, request.workspace.absolute(), request.encoder, self._threads, request.shards, finds=joins
-        )
+        workspace = request.workspace.absolute()
+        encoding = Encoding.of(request.encoder, context.base, workspace)
+        sharding = Sharding(self._executor, workspace, encoding, self._threads, request.shards, finds=joins)
         return sharding.of_stage(stage.name, resolved.to_json(), inputs, context.splits["train"].text_bytes)
 
     def _make(self, targets: tuple[str, ...]) -> Manifest:
@@ -203,16 +172,23 @@ class Pipeline:
             self._warn_of_old_rows(context)
         return self.manifest
 
-    def _open(self, needed: set[str]) -> Context:
-        """Open and hash the corpus. Returns what the stages work with; a split is encoded where a stage asks for it."""
+    def _open(self, needed: set[str], *, shard: bool = False) -> Context:
+        """Open and hash the corpus. Returns what the stages work with; another base's stage is added to `needed`."""
         request = self.request
+        choice = choose_base(request, self.manifest, self.reporter, shard=shard)
+        if not shard and (needed or request.tokenizer):
+            for stage in tokenizer_stages(choice, self.manifest, request.encoder, dry_run=request.dry_run):
+                self._stages.insert(0, stage)
+                self._resolved[stage.name] = choice.resolved
+                needed.add(stage.name)
+        pool = EncoderPool(request.encoder, choice.base)
         if not self.manifest.stages and not request.dry_run and not self._is_divided:
-            self._pool.warm()  # everything will be made: load one while the source is hashed
+            pool.warm()  # everything will be made: load one while the source is hashed
         corpus = self._open_corpus()
         splits = corpus.splits() if corpus else {}
         digests = corpus.digests() if corpus else dict.fromkeys(DATASET_NAMES, "(not downloaded)")
         encoded = {} if request.dry_run else encoded_splits(
-            splits, digests, self._pool, request.workers, request.workspace, say=self.reporter.say,
+            splits, digests, pool, request.workers, request.workspace, say=self.reporter.say,
             keep=request.keep_tokens, passes=0 if self._is_divided else len({COUNT.name, PACK.name} & needed),
         )  # fmt: skip
         return Context(
@@ -222,6 +198,7 @@ class Pipeline:
             encoded=encoded,
             reporter=self.reporter,
             splits=splits,
+            base=choice.base,
         )
 
     def _open_corpus(self) -> Corpus | None:

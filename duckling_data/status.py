@@ -8,9 +8,10 @@ from typing import Any
 
 from duckling_data.base.errors import InputError
 from duckling_data.base.records import file_faults
-from duckling_data.stages import STAGES
+from duckling_data.stages import EVERY
 from duckling_data.stages.base import Stage
 from duckling_data.stages.shards import SHARDS, shards_made
+from duckling_data.stages.tokenizer import TOKENIZER
 from duckling_data.stages.vocab import VOCAB, given_mapping, is_given
 from duckling_data.tokens.store import KEPT, kept_bytes
 from duckling_data.workspace.manifest import MANIFEST_NAME, Manifest
@@ -27,7 +28,9 @@ def workspace_status(workspace: Path) -> dict[str, Any]:
     if not (workspace / MANIFEST_NAME).exists() and not (workspace / SHARDS).exists():
         raise InputError(f"{workspace}: no {MANIFEST_NAME}; expected a workspace; make one with `duckling-data run`.")
     manifest, stages = Manifest(workspace), {}
-    for stage in STAGES:
+    for stage in EVERY:
+        if stage is TOKENIZER and stage.name not in manifest.stages:
+            continue  # with GPT-2 there is no such stage
         shards = [{"made": made, "of": count} for made, count in shards_made(workspace, stage.name)]
         stages[stage.name] = _stage_status(manifest, stage) | {"shards": shards}
     return {"source": read_source(workspace).sources, "stages": stages, "kept_tokens": kept_bytes(workspace)}

@@ -37,10 +37,10 @@ MAX_RATE = 1e36  # a step of more overflows float32
 INNER_FACTOR = 4
 LIMITS = {"steps": 10**9, "warmup_steps": 10**9, "logging_steps": 10**9, "eval_steps": 10**9, "checkpoint_steps": 10**9,
           "eval_rows": 10**9, "batch_size": 2**16, "n_layer": 2**10, "n_embd": 2**16, "n_head": 2**10,
-          "n_positions": 2**16, "vocab_size": 2**16, "threads": 2**10, "processes": 2**16,
+          "n_positions": 2**16, "vocab_size": 2**20, "threads": 2**10, "processes": 2**16,
           "record_every": 10**9}  # fmt: skip
 """The largest value of each number: far more than Duckling is for, and less than what fills a machine's memory before
-anything is checked. Rows of tokens are uint16, so a vocabulary ends at 65,536."""
+anything is checked. A vocabulary ends where that of rows does."""
 FROM_ZERO = ("warmup_steps", "eval_steps", "checkpoint_steps", "eval_rows")
 """Those of LIMITS that may be 0; the others are at least 1."""
 MAX_PARAMETERS = 10**10

@@ -22,8 +22,9 @@ from duckling_data.rows.layout import POSITION as POSITION
 from duckling_data.rows.read import Column, Rows, open_rows
 from duckling_data.stages.pack import PACK
 from duckling_data.stages.packer import DATASET_NAMES, PackFigures
+from duckling_data.tokens.base import BaseTokenizer
 from duckling_data.tokens.mapping import MAPPING_FILE as MAPPING
-from duckling_data.tokens.mapping import TokenMapping, read_mapping
+from duckling_data.tokens.mapping import TokenMapping, open_mapping, read_mapping
 from duckling_data.workspace.manifest import Manifest, StageRecord
 from duckling_train.config import TrainConfig, given, named
 
@@ -32,6 +33,8 @@ DATASET, VALIDATION = DATASET_NAMES["train"], DATASET_NAMES["validation"]
 
 class PackedRows:
     """The rows as a map-style dataset: item `i` is `{"input_ids": uint16[context]}`, as in the seed; a view.
+
+    The ids are uint32 where the vocabulary has more than 65,536.
 
     With `positions` it has `"position"`, too: uint32[context].
     """
@@ -68,6 +71,8 @@ class TrainingData:
     """The dataset's payload digest."""
     mapping_sha256: str
     """SHA-256 of the mapping file's bytes."""
+    base: BaseTokenizer
+    """What the mapping's tokens are of."""
 
     def record(self, validation: PackedRows | None = None) -> dict[str, Any]:
         """Return what a run's records say about the data that it trains on and is evaluated on: digests and sizes."""
@@ -130,7 +135,7 @@ def open_workspace(workspace: Path, config: TrainConfig, reporter: Reporter = SI
     manifest records.
     """
     dataset_path, mapping_path = paths_of(workspace)
-    mapping = read_mapping(mapping_path)
+    mapping, base = open_mapping(mapping_path)
     if mapping["total_vocab"] != config.vocab_size:
         raise InputError(
             f"{mapping_path} has total_vocab {mapping['total_vocab']}, the model {config.vocab_size} rows: "
@@ -143,7 +148,7 @@ def open_workspace(workspace: Path, config: TrainConfig, reporter: Reporter = SI
     pack = _check_packed(workspace, dataset_path, "train", payload_sha256, rows.positions_sha256)
     if pack is not None and pack.inputs["mapping"] != mapping_sha256:
         raise InputError(f"{mapping_path} is not what {DATASET} was packed with: run duckling-data pack")
-    return TrainingData(rows, mapping, payload_sha256, mapping_sha256)
+    return TrainingData(rows, mapping, payload_sha256, mapping_sha256, base)
 
 
 def refuse_short(config: TrainConfig, data: TrainingData) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 import torch
 from datasets import Dataset, DatasetInfo, Features, Split
@@ -27,7 +28,7 @@ from transformers import GPT2LMHeadModel, Trainer, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
 from duckling_data.base.errors import InputError
-from duckling_data.rows.layout import fingerprint, schema
+from duckling_data.rows.layout import MAX_VOCAB, NARROW_VOCAB, fingerprint, schema
 from duckling_data.tokens.mapping import TokenMapping
 from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_train.config import OF_THE_RECORD, TrainConfig
@@ -256,7 +257,7 @@ def open_experiment(config: TrainConfig, workspace: Path) -> tuple[Experiment, d
         torch.set_num_threads(config.threads)
     data = open_workspace(workspace, config)
     refuse_short(config, data)
-    tokenizer = DucklingTokenizer(data.mapping)
+    tokenizer = DucklingTokenizer(data.mapping, base=data.base)
     set_seed(config.seed)
     lab = Experiment(
         model=build_model(config), dataset=dataset_of(data.rows, config.n_positions, data.payload_sha256),
@@ -278,7 +279,8 @@ def dataset_of(rows: PackedRows, context: int, payload_sha256: str) -> Dataset:
 
     It has no folder: `load_from_disk` would also use any `cache-*.arrow` beside the rows, and write some.
     """
-    layout = schema(context, positions=rows.positions is not None)
+    vocabulary = NARROW_VOCAB if rows.rows.dtype == np.uint16 else MAX_VOCAB
+    layout = schema(context, vocabulary, positions=rows.positions is not None)
     held: list[Any] = [rows.rows.chunks] if rows.positions is None else [rows.rows.chunks, rows.positions.chunks]
     columns = [
         pa.chunked_array(

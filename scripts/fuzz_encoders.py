@@ -2,6 +2,7 @@
 
     python scripts/fuzz_encoders.py                  100,000 seeded documents, about half a minute
     python scripts/fuzz_encoders.py --sweep          every Unicode scalar value in eight contexts, five minutes
+    python scripts/fuzz_encoders.py --tokenizer F    another base's tokenizer.json, with PreTrainedTokenizerFast
 
 The documents mix ordinary words with what byte-level BPE can trip over: every kind of space and line break, digits
 and letters of every script, combining marks, joiners, unassigned and private code points, contractions, whole and
@@ -25,8 +26,10 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from duckling_data.base.gpt2_files import MERGES_FILE, VOCABULARY_FILE, gpt2_folder, read_checked
-from duckling_data.tokens.encoders import ENCODERS, load_encoder
+from duckling_data.tokens.base import BaseTokenizer
+from duckling_data.tokens.encoders import ENCODERS, load_encoder, not_exact
 from duckling_data.tokens.gpt2 import GPT2
+from duckling_data.tokens.tokenizer_file import read_base
 
 BATCH = 5_000
 SURROGATES = range(0xD800, 0xE000)
@@ -41,7 +44,7 @@ WORDS = SENTENCES.split()
 SPACES = [" ", "\n", "\r\n", "\r", "\t", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x1f", "\x85", "\xa0", "\u1680", "\u180e"]
 SPACES += [chr(code) for code in (*range(0x2000, 0x2010), 0x2028, 0x2029, 0x202F, 0x205F, 0x2060, 0x3000, 0xFEFF)]
 CONTRACTIONS = [q + s for q in "'’‘´`" for s in ("s", "t", "re", "ve", "m", "ll", "d", "S", "T", "RE", "Ll", "ſ", "")]
-EOS_TEXT = GPT2.eos_text
+EOS_TEXT = str(GPT2.eos_text)
 EOS_PARTS = [EOS_TEXT, EOS_TEXT * 2, EOS_TEXT[:-1], EOS_TEXT[1:], EOS_TEXT[:5], EOS_TEXT.upper(), f" {EOS_TEXT} ", "<|"]
 EOS_PARTS += [f"{EOS_TEXT}\n", f"\n\n{EOS_TEXT}", f"a{EOS_TEXT}b", "<" + EOS_TEXT, EOS_TEXT + ">", "|>", "<|endof|>"]
 MARKS = ["\u0301", "\u0308", "\u20dd", "\u093f", "\u200c", "\u200d", "\ufe0f", "👩‍👩‍👧", "🏽", "🇩🇪", "\u202e", "\x00"]
@@ -82,10 +85,13 @@ def sweep() -> Iterator[str]:
             yield context.replace("{}", chr(code))
 
 
-def load_oracle() -> Any:
-    """Return transformers' GPT2TokenizerFast, built from GPT-2's two files as if they had been downloaded."""
-    from transformers import GPT2TokenizerFast
+def load_oracle(base: BaseTokenizer) -> Any:
+    """Return transformers' tokenizer: of GPT-2 from its two files, as if they had been downloaded."""
+    from tokenizers import Tokenizer
+    from transformers import GPT2TokenizerFast, PreTrainedTokenizerFast
 
+    if base.content is not None:
+        return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(base.content.decode()))
     with tempfile.TemporaryDirectory() as folder:
         for name, theirs in ((VOCABULARY_FILE, "vocab.json"), (MERGES_FILE, "merges.txt")):
             (Path(folder) / theirs).write_text(read_checked(gpt2_folder(), name), encoding="utf-8", newline="")
@@ -96,7 +102,7 @@ def differences(texts: list[str], oracle: Any, encoders: dict[str, Any]) -> tupl
     """Return the oracle's number of tokens and, for each difference, (encoder, text, its ids, the oracle's ids)."""
     expected = oracle(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
     lengths = np.array([len(ids) for ids in expected], dtype=np.int64)
-    tokens = np.array([token for ids in expected for token in ids], dtype=np.uint16)
+    tokens = np.array([token for ids in expected for token in ids], dtype=np.uint32)
     array = pa.array(texts, type=pa.large_string())
     found = []
     for name, encoder in encoders.items():
@@ -109,16 +115,19 @@ def differences(texts: list[str], oracle: Any, encoders: dict[str, Any]) -> tupl
     return len(tokens), found
 
 
-def compare(texts: Iterator[str], total: int) -> int:
+def compare(texts: Iterator[str], total: int, base: BaseTokenizer = GPT2) -> int:
     """Compare all `texts`, print figures and the first difference, and return the number of differences."""
-    oracle, encoders = load_oracle(), {name: load_encoder(name) for name in ENCODERS}
+    if slow := not_exact(base):
+        print(f"gigatoken is not used: {slow}")
+    exact = ENCODERS[1:] if slow else ENCODERS
+    oracle, encoders = load_oracle(base), {name: load_encoder(name, base) for name in exact}
     tokens, differing = 0, 0
     with tqdm(total=total, unit="doc", unit_scale=True) as bar:
         while batch := list(islice(texts, BATCH)):
             counted, found = differences(batch, oracle, encoders)
             if found and not differing:
                 name, text, ours, theirs = found[0]
-                tqdm.write(f"{name} differs on {text!r}:\n  {name}: {ours}\n  GPT2TokenizerFast: {theirs}")
+                tqdm.write(f"{name} differs on {text!r}:\n  {name}: {ours}\n  transformers: {theirs}")
             tokens, differing = tokens + counted, differing + len(found)
             bar.update(len(batch))
     print(f"{total:,} documents, {tokens:,} tokens, {' and '.join(encoders)}: {differing:,} differences")
@@ -131,11 +140,14 @@ def main() -> int:
     parser.add_argument("--documents", type=int, default=100_000, help="how many seeded documents")
     parser.add_argument("--seed", type=int, default=1, help="the generator's seed")
     parser.add_argument("--sweep", action="store_true", help="compare every Unicode scalar value instead")
+    parser.add_argument("--tokenizer", type=Path, help="the tokenizer.json of another base than GPT-2")
     options = parser.parse_args()
+    base = read_base(options.tokenizer) if options.tokenizer else GPT2
+    EOS_PARTS.extend(base.added.values())
     os.environ["TOKENIZERS_PARALLELISM"] = "true"  # one thread runs here, so the oracle may use every core
     texts = sweep() if options.sweep else documents(options.documents, options.seed)
     total = len(SCALARS) * len(CONTEXTS) if options.sweep else options.documents
-    return 1 if compare(texts, total) else 0
+    return 1 if compare(texts, total, base) else 0
 
 
 if __name__ == "__main__":

@@ -61,12 +61,14 @@ def read_json(path: Path, limit: int = JSON_LIMIT) -> Any:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
-def parse_json(content: bytes) -> Any:
-    """Return the value of JSON in UTF-8, read strictly.
+def parse_json(content: bytes, most: int | None = None) -> Any:
+    """Return the value of JSON in UTF-8, read strictly; with `most` values at most, about: each takes memory.
 
     Raises ValueError, in one line, for bytes that are not JSON, a duplicate key in an object, NaN or Infinity, a number
     too large for a float or for 64 bits, more than JSON_DEPTH levels, a byte order mark, a lone surrogate.
     """
+    if most is not None and sum(map(content.count, (b"[", b"{", b","))) > most:
+        raise ValueError(f"more than {most:,} values")
     try:
         value = orjson.loads(content)
     except orjson.JSONDecodeError as error:

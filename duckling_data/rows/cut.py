@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from duckling_data.rows.layout import Positions, row_dtype
 
-T = TypeVar("T", np.uint16, np.uint32)
+T = TypeVar("T", bound=np.unsignedinteger[Any])
 
 
 def story_positions(lengths: npt.NDArray[np.int64]) -> Positions:

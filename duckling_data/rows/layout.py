@@ -1,8 +1,6 @@
 """How rows of tokens are laid out: an Arrow column of lists of `ctx` ids, whose dtype the vocabulary size decides.
 
 A second column, where it is asked for, says where stories begin: each token's index in its own story.
-
-A wider dtype than uint16, for larger vocabularies, is added to `row_dtype` and `TokenIds`, and nowhere else.
 """
 
 from __future__ import annotations
@@ -23,28 +21,28 @@ POSITION = "position"
 """The column of each token's index in its own story, uint32: 0 at a story's first token."""
 ROWS_PER_BATCH = 1024
 ROWS_PER_SHARD = 1 << 16
-MAX_VOCAB = 1 << 16
-"""The largest vocabulary, in ids."""
+NARROW_VOCAB = 1 << 16
+"""The largest vocabulary, in ids, whose rows are uint16; those of a larger one are uint32."""
+MAX_VOCAB = 1 << 20
+"""The largest vocabulary, in ids: far more than tokenizers have, and less than what fills a machine's memory."""
 
-TokenIds = npt.NDArray[np.uint16]
-"""Token ids in memory: one dimension for a text, (n, ctx) for rows."""
+TokenIds = npt.NDArray[np.unsignedinteger[Any]]
+"""Token ids in memory, uint16 or uint32: one dimension for a text, (n, ctx) for rows."""
 Positions = npt.NDArray[np.uint32]
 """The tokens' indices in their own stories, in the same shape."""
 
 
-def row_dtype(total_vocab: int) -> np.dtype[np.uint16]:
+def row_dtype(total_vocab: int) -> np.dtype[np.unsignedinteger[Any]]:
     """Return the dtype that rows of ids below `total_vocab` are stored with, in the machine's byte order.
 
     Raises InputError for a vocabulary of more than MAX_VOCAB ids.
     """
     if total_vocab > MAX_VOCAB:
-        raise InputError(
-            f"a vocabulary of {total_vocab:,} ids is too large for uint16 rows; expected at most {MAX_VOCAB:,}"
-        )
-    return np.dtype(np.uint16)
+        raise InputError(f"a vocabulary of {total_vocab:,} ids is too large; expected at most {MAX_VOCAB:,}")
+    return np.dtype(np.uint16 if total_vocab <= NARROW_VOCAB else np.uint32)
 
 
-def column_dtypes(total_vocab: int = MAX_VOCAB, *, positions: bool = False) -> dict[str, np.dtype[Any]]:
+def column_dtypes(total_vocab: int = NARROW_VOCAB, *, positions: bool = False) -> dict[str, np.dtype[Any]]:
     """Return the dtype of each column by its name: the ids', that of `row_dtype(total_vocab)`, and the positions'."""
     return {COLUMN: row_dtype(total_vocab)} | ({POSITION: np.dtype(np.uint32)} if positions else {})
 
@@ -56,7 +54,7 @@ def arrow_array(values: npt.NDArray[Any]) -> pa.Array:
     return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), values.size, [None, pa.py_buffer(values)])
 
 
-def schema(ctx: int, total_vocab: int = MAX_VOCAB, *, positions: bool = False) -> pa.Schema:
+def schema(ctx: int, total_vocab: int = NARROW_VOCAB, *, positions: bool = False) -> pa.Schema:
     """Return the Arrow schema of the rows: each column a `fixed_size_list<dtype>[ctx]`, with datasets' metadata."""
     import pyarrow as pa
 
@@ -66,7 +64,7 @@ def schema(ctx: int, total_vocab: int = MAX_VOCAB, *, positions: bool = False) -
     return pa.schema(fields, metadata=metadata)
 
 
-def dataset_info(ctx: int, total_vocab: int = MAX_VOCAB, *, positions: bool = False) -> dict[str, Any]:
+def dataset_info(ctx: int, total_vocab: int = NARROW_VOCAB, *, positions: bool = False) -> dict[str, Any]:
     """Return the content of `dataset_info.json`, as datasets writes it beside the rows."""
     features = _features(ctx, column_dtypes(total_vocab, positions=positions))
     return {"citation": "", "description": "", "features": features, "homepage": "", "license": ""}

@@ -20,12 +20,21 @@ from duckling_data.base.errors import InputError
 from duckling_data.base.files import open_regular
 from duckling_data.base.progress import nothing
 from duckling_data.base.records import read_record
-from duckling_data.rows.layout import COLUMN, POSITION, ROWS_PER_SHARD, Positions, TokenIds, column_dtypes, row_dtype
+from duckling_data.rows.layout import (
+    COLUMN,
+    MAX_VOCAB,
+    NARROW_VOCAB,
+    POSITION,
+    ROWS_PER_SHARD,
+    Positions,
+    TokenIds,
+    row_dtype,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-T = TypeVar("T", np.uint16, np.uint32)
+T = TypeVar("T", bound=np.unsignedinteger[Any])
 
 AGAIN = "run duckling-data pack"
 """What to do about a directory that cannot be read."""
@@ -43,6 +52,11 @@ class Column(Generic[T]):
     def ctx(self) -> int:
         """Tokens in a row; 0 where there are no rows."""
         return self.chunks[0].shape[1] if self.chunks else 0
+
+    @property
+    def dtype(self) -> np.dtype[np.unsignedinteger[Any]]:
+        """The values' type; uint16 where there are no rows."""
+        return self.chunks[0].dtype if self.chunks else row_dtype(0)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -70,7 +84,7 @@ class Column(Generic[T]):
 
     def between(self, start: int, stop: int) -> npt.NDArray[T]:
         """Return the rows from `start` to `stop`, as many of them as there are: shape (n, ctx)."""
-        parts: list[npt.NDArray[Any]] = [np.empty((0, self.ctx), row_dtype(0))]
+        parts: list[npt.NDArray[Any]] = [np.empty((0, self.ctx), self.dtype)]
         for chunk, end in zip(self.chunks, self._ends.tolist(), strict=True):
             first = end - len(chunk)
             if first < stop and end > start:
@@ -86,7 +100,7 @@ class Column(Generic[T]):
         return payload.hexdigest()
 
 
-class Rows(Column[np.uint16]):
+class Rows(Column[np.unsignedinteger[Any]]):
     """Rows of token ids, in memory or memory-mapped: `rows[i]` is a view of shape (ctx,), `rows[a:b]` a copy (n, ctx).
 
     >>> rows = open_rows("artifacts/tokenized_dataset")
@@ -109,14 +123,17 @@ class Rows(Column[np.uint16]):
         return largest
 
     def occurrences(self, done: Callable[[int], object] = nothing) -> npt.NDArray[np.int64]:
-        """Return how often each id occurs, for every id that the rows' type can hold: int64[65536] for uint16.
+        """Return how often each id occurs, for every id that there may be: int64[65536] for uint16, [2**20] for uint32.
 
-        `done` as above.
+        `done` as above. Raises InputError for an id beyond that.
         """
-        found = np.zeros(np.iinfo(row_dtype(0)).max + 1, np.int64)
+        found = np.zeros(NARROW_VOCAB if self.dtype == np.uint16 else MAX_VOCAB, np.int64)
         for chunk in self.chunks:
             for start in range(0, len(chunk), 8192):  # in pieces: numpy counts integers of 8 bytes
-                found += np.bincount(chunk[start : start + 8192].reshape(-1), minlength=len(found))
+                part = chunk[start : start + 8192].reshape(-1)
+                if (highest := int(part.max())) >= len(found):
+                    raise InputError(f"the rows hold the id {highest:,}, expected ids below {len(found):,}; {AGAIN}")
+                found += np.bincount(part, minlength=len(found))
             done(len(chunk))
         return found
 
@@ -173,8 +190,11 @@ def _columns(folder: Path) -> tuple[list[TokenIds], Column[np.uint32] | None]:
     """Return the ids of each batch, and the positions, if there are any."""
     tables = {path: _read_shard(path) for path in shard_paths(folder)}
     for path, table in tables.items():
-        if table.column_names != (first := next(iter(tables.values())).column_names):
-            raise InputError(f"{path}: it holds {table.column_names}, the first shard {first}; {AGAIN}")
+        if table.column_names != (first := next(iter(tables.values()))).column_names:
+            raise InputError(f"{path}: it holds {table.column_names}, the first shard {first.column_names}; {AGAIN}")
+        if table.schema.types != first.schema.types:
+            kinds = (str(shard.schema.types[0])[:60] for shard in (table, first))
+            raise InputError(f"{path}: it holds {', the first shard '.join(kinds)}; {AGAIN}")
     ids, positions = (
         [
             chunk.flatten().to_numpy(zero_copy_only=True).reshape(len(chunk), -1)
@@ -259,14 +279,14 @@ def _field(metadata: bytes, table: int, number: int) -> int:
 def _check_layout(found: pa.Schema) -> None:
     import pyarrow as pa
 
-    dtypes = column_dtypes(positions=POSITION in found.names)
-    fits = found.names == list(dtypes) and all(
+    kinds = {COLUMN: ["uint16", "uint32"]} | ({POSITION: ["uint32"]} if POSITION in found.names else {})
+    fits = found.names == list(kinds) and all(
         pa.types.is_fixed_size_list(kind)
-        and kind.value_type == pa.from_numpy_dtype(dtype)
+        and str(kind.value_type) in allowed
         and kind.list_size == found.types[0].list_size > 0
-        for kind, dtype in zip(found.types, dtypes.values(), strict=True)
+        for kind, allowed in zip(found.types, kinds.values(), strict=True)
     )
     if not fits:
         columns = ", ".join(f"{name[:20]} of {str(found.field(i).type)[:60]}" for i, name in enumerate(found.names[:4]))
-        expected = " and ".join(f"{name!r} of fixed_size_list<{dtype}>" for name, dtype in dtypes.items())
+        expected = " and ".join(f"{name!r} of fixed_size_list<{' or '.join(kind)}>" for name, kind in kinds.items())
         raise ValueError(f"it holds {columns!r}, expected {expected}")

@@ -26,7 +26,7 @@ from duckling_data.base.executor import Background
 from duckling_data.base.files import PARTIAL, remove, replace_directory, sync_directory, write_bytes
 from duckling_data.base.records import FileRecord
 from duckling_data.rows import layout
-from duckling_data.rows.layout import MAX_VOCAB, Positions, TokenIds
+from duckling_data.rows.layout import NARROW_VOCAB, Positions, TokenIds
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -126,7 +126,7 @@ class RowWriter:
     """
 
     def __init__(
-        self, place: Path, ctx: int, split: str, total_vocab: int = MAX_VOCAB, *, positions: bool = False
+        self, place: Path, ctx: int, split: str, total_vocab: int = NARROW_VOCAB, *, positions: bool = False
     ) -> None:
         self._place = place
         self._partial = place.with_name(place.name + PARTIAL)

@@ -11,8 +11,11 @@ from duckling_data.stages.base import Stage
 from duckling_data.stages.count import COUNT
 from duckling_data.stages.pack import PACK
 from duckling_data.stages.report import REPORT
+from duckling_data.stages.tokenizer import TOKENIZER
 from duckling_data.stages.vocab import VOCAB
 
 STAGES: tuple[Stage[Any, Any], ...] = (COUNT, VOCAB, PACK, REPORT)
+EVERY: tuple[Stage[Any, Any], ...] = (TOKENIZER, *STAGES)
+"""With that of another base tokenizer than GPT-2, which comes first."""
 
 NAMES = tuple(stage.name for stage in STAGES)

@@ -13,7 +13,9 @@ from duckling_data.base.progress import Reporter
 from duckling_data.base.records import FileRecord, describe
 from duckling_data.corpus.splits import Split
 from duckling_data.stages.shards import Sharding, Task
+from duckling_data.tokens.base import BaseTokenizer
 from duckling_data.tokens.encoding import EncodedSplit
+from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.workspace.manifest import CorpusRecord, Manifest, StageRecord
 from duckling_data.workspace.settings import Resolved
 
@@ -41,11 +43,17 @@ class Context:
     """How the stage is divided among tasks; None where this process does it in one go."""
     outdated: set[str] = field(default_factory=set)
     """In a dry run, the stages that would be made again: the digests of their outputs are not known."""
+    base: BaseTokenizer = GPT2
+    """What the tokens are of."""
 
     @property
     def workspace(self) -> Path:
         """The folder that the outputs are written in."""
         return self.manifest.workspace
+
+    def base_input(self) -> dict[str, str]:
+        """Return the base as an input of a stage: nothing for GPT-2, so that its records are as they always were."""
+        return {} if self.base.sha256 is None else {"tokenizer": self.base.sha256}
 
     def made(self, stage: str) -> StageRecord | None:
         """Return the record of a stage, or None where it is not made."""

@@ -22,8 +22,7 @@ from duckling_data.stages.base import Context, Made, Stage, described
 from duckling_data.stages.counts import COUNTS_NAME, TokenCounts, write_counts
 from duckling_data.stages.shards import Task
 from duckling_data.stages.tally import LENGTH_BIN, ShardTally, Tally, tally_stories
-from duckling_data.tokens.encoding import EncodedSplit, shared_pool
-from duckling_data.tokens.gpt2 import GPT2
+from duckling_data.tokens.encoding import EncodedSplit, Encoding, shared_pool
 
 MOST_STORIES = np.iinfo(np.int32).max
 """Stories of a split, at most."""
@@ -119,7 +118,7 @@ def count_figures(total: Tally, stories: int) -> CountFigures:
 
 def occurring_ids(encoded: EncodedSplit, reporter: Reporter) -> npt.NDArray[np.int64]:
     """Return the GPT-2 ids that occur anywhere in the split, ascending."""
-    seen = np.zeros(GPT2.vocab_size, bool)
+    seen = np.zeros(encoded.base.vocab_size, bool)
     with reporter.bar("scan", encoded.split.stories, "stories") as bar:
         for ids, read in encoded.map(lambda batch: (np.unique(batch.tokens), batch.read)):
             seen[ids] = True
@@ -127,7 +126,7 @@ def occurring_ids(encoded: EncodedSplit, reporter: Reporter) -> npt.NDArray[np.i
     return np.flatnonzero(seen)
 
 
-def tally_shard(part: Stretch, stories: int, settings: CountSettings, encoder: str, workers: int) -> ShardTally:
+def tally_shard(part: Stretch, stories: int, settings: CountSettings, encoder: Encoding, workers: int) -> ShardTally:
     """Return the tally of a part of a split that has `stories` stories in all."""
     encoded = EncodedSplit(part.here(), shared_pool(encoder), workers)
     return ShardTally.of(tally_stories(encoded, sample_positions(stories, settings)))
@@ -151,11 +150,11 @@ def tally_tasks(context: Context, settings: CountSettings) -> list[Task[ShardTal
 
 def count_shards(context: Context, settings: CountSettings, *, main: bool) -> Tally:
     """Return the tally of the split `train`, counted in shards. `main` as in `Sharding.results`."""
-    total = Tally.zero()
+    total = Tally.zero(context.base)
     assert context.sharding is not None
     with context.reporter.bar("count", context.splits["train"].stories, "stories") as bar:
         for part in context.sharding.results(tally_tasks(context, settings), bar, main=main):
-            total.add(part.tally())
+            total.add(part.tally(context.base))
     return total
 
 
@@ -166,13 +165,13 @@ def _make(context: Context, settings: CountSettings) -> Made[CountFigures]:
         total = count_shards(context, settings, main=True)
         counts, figures = total.counts(), count_figures(total, context.splits["train"].stories)
     context.begin()
-    write_counts(context.workspace / COUNTS_NAME, counts)
+    write_counts(context.workspace / COUNTS_NAME, counts, context.base)
     return described(context.workspace, COUNTS_NAME), figures
 
 
 COUNT = Stage(
     name="count", needs=(), outputs=(COUNTS_NAME,), settings=CountSettings, figures=CountFigures,
-    inputs=lambda context, settings: {"corpus": context.digests["train"]},
+    inputs=lambda context, settings: {"corpus": context.digests["train"]} | context.base_input(),
     make=_make,
     summary=lambda made: f"{made.tokens:,} tokens, {made.distinct:,} distinct, of {made.stories_counted:,} stories",
     shards=tally_tasks,

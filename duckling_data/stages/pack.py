@@ -28,7 +28,7 @@ from duckling_data.stages.packer import (
     refuse_no_row,
 )
 from duckling_data.stages.vocab import VOCAB
-from duckling_data.tokens.mapping import MAPPING_FILE, TokenMapping, read_mapping
+from duckling_data.tokens.mapping import MAPPING_FILE, TokenMapping, open_mapping
 
 
 def _write_split(
@@ -52,18 +52,18 @@ def _write_split(
 
 def _inputs(context: Context, settings: PackSettings) -> dict[str, str]:
     corpus = {f"corpus {split}": digest for split, digest in context.digests.items()}
-    return {"mapping": context.output(VOCAB.name, MAPPING_FILE)} | corpus
+    return {"mapping": context.output(VOCAB.name, MAPPING_FILE)} | corpus | context.base_input()
 
 
-def _check_room(context: Context, settings: PackSettings) -> None:
-    """Raise OutsideError where the disk has no room for the rows, 2 bytes a token, and for the tokens that are kept.
+def _check_room(context: Context, settings: PackSettings, total_vocab: int) -> None:
+    """Raise OutsideError where the disk has no room for the rows, 2 or 4 bytes a token, and for tokens that are kept.
 
     A token's position takes 4 bytes more.
     """
     counted = context.manifest.figures(COUNT.name, CountFigures)
     if counted is None:  # a mapping of the user's own needs no counts
         return
-    a_token = sum(dtype.itemsize for dtype in column_dtypes(positions=settings.positions).values())
+    a_token = sum(dtype.itemsize for dtype in column_dtypes(total_vocab, positions=settings.positions).values())
     a_story = a_token * counted.tokens // counted.stories_counted
     needed = sum(split.room(a_story * split.split.stories) for split in context.encoded.values())
     needed *= 1 if context.sharding is None else 2  # in shards there are the streams of tokens and the rows
@@ -71,8 +71,8 @@ def _check_room(context: Context, settings: PackSettings) -> None:
 
 
 def _make(context: Context, settings: PackSettings) -> Made[PackFigures]:
-    _check_room(context, settings)
-    mapping = read_mapping(context.workspace / MAPPING_FILE)
+    mapping = open_mapping(context.workspace / MAPPING_FILE, context.base)[0]
+    _check_room(context, settings, mapping["total_vocab"])
     if context.sharding is not None:
         packed = pack_in_shards(context, mapping, settings)
         context.begin()

@@ -27,8 +27,8 @@ from duckling_data.rows.write import data_name, write_descriptions
 from duckling_data.stages.base import Context
 from duckling_data.stages.packer import PackSettings, SplitFigures, SplitPacker, Sums, refuse_no_row
 from duckling_data.stages.shards import Sharding, Task
-from duckling_data.tokens.encoding import EncodedSplit, shared_pool
-from duckling_data.tokens.mapping import MAPPING_FILE, TokenMapping, read_mapping
+from duckling_data.tokens.encoding import EncodedSplit, Encoding, shared_pool
+from duckling_data.tokens.mapping import MAPPING_FILE, TokenMapping, open_mapping
 
 
 class PackedPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,13 +55,14 @@ class PackedSplit(NamedTuple):
 
 
 def pack_shard(
-    folder: Path, name: str, parts: dict[str, Stretch], mapping: Path, settings: PackSettings, encoder: str,
+    folder: Path, name: str, parts: dict[str, Stretch], mapping: Path, settings: PackSettings, encoder: Encoding,
     workers: int,
 ) -> PackedShard:  # fmt: skip
     """Write the streams of each split's part. Returns what they hold."""
-    live, made = read_mapping(mapping), {}
+    pool, made = shared_pool(encoder), {}
+    live = open_mapping(mapping, pool.base)[0]
     for split, part in parts.items():
-        encoded = EncodedSplit(part.here(), shared_pool(encoder), workers)
+        encoded = EncodedSplit(part.here(), pool, workers)
         packer = SplitPacker(encoded, live, settings, cut=settings.group is not None)
         with ExitStack() as stack:
             paths = _stream_paths(folder, name, split, settings)

@@ -16,7 +16,6 @@ from duckling_data.rows.cut import RowPacker, story_positions
 from duckling_data.rows.layout import Positions, TokenIds
 from duckling_data.tokens.compact import Compacted, CompactTable
 from duckling_data.tokens.encoding import EncodedBatch, EncodedSplit
-from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import DECOMPOSE, TokenMapping
 from duckling_data.workspace.settings import ADDED
 
@@ -64,7 +63,7 @@ class SplitFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     rows: Count
     dropped_tail_tokens: Count
     payload_sha256: str
-    """SHA-256 of the rows' tokens, little-endian uint16, in order."""
+    """SHA-256 of the rows' tokens, little-endian uint16 or, of a vocabulary of more than 65,536, uint32, in order."""
     positions_sha256: str | None = None
     """SHA-256 of the tokens' positions, little-endian uint32, in order; None where none are stored."""
     split_tokens: Count | None = None
@@ -137,11 +136,14 @@ class SplitPacker:
     ) -> None:
         """Unless `cut`, the stream of tokens is given as it is: rows of one token."""
         self._encoded = encoded
-        self._table = CompactTable.from_mapping(mapping)
-        self._separator = mapping["gpt2_to_compact"].get(str(GPT2.eos_id)) if settings.separator == "eos" else None
+        base = encoded.base
+        self._table = CompactTable.from_mapping(mapping, base)
+        self._separator = mapping["gpt2_to_compact"].get(str(base.eos_id)) if settings.separator == "eos" else None
+        if settings.separator == "eos" and base.eos_id is None:
+            raise InputError("--separator eos: this tokenizer has no token that ends a text; leave --separator out.")
         if settings.separator == "eos" and self._separator is None:
             raise InputError(
-                "--separator eos: <|endoftext|> has no live id in this mapping; "
+                f"--separator eos: {base.eos_text} has no live id in this mapping; "
                 "make one with `duckling-data build-vocab --eos`."
             )
         ctx, group = (settings.ctx, settings.group) if cut else (1, None)

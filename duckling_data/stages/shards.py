@@ -24,6 +24,7 @@ from duckling_data.base.executor import Executor, Results
 from duckling_data.base.files import own_folder, read_bytes, remove, renamed, write_bytes
 from duckling_data.base.progress import Reporter
 from duckling_data.base.strict_json import digest_json, read_json, write_json
+from duckling_data.tokens.encoding import Encoding
 
 SHARDS = "shards"
 """The folder, inside the workspace."""
@@ -96,8 +97,8 @@ class Sharding:
 
     executor: Executor
     workspace: Path
-    encoder: str
-    """The encoder's kind."""
+    encoder: Encoding
+    """What encodes."""
     workers: int
     """Threads of a task."""
     count: int | None = None

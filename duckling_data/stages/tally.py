@@ -16,6 +16,7 @@ import numpy.typing as npt
 from duckling_data.base.progress import nothing
 from duckling_data.base.records import Count
 from duckling_data.stages.counts import TokenCounts
+from duckling_data.tokens.base import BaseTokenizer
 from duckling_data.tokens.encoding import EncodedBatch, EncodedSplit
 from duckling_data.tokens.gpt2 import GPT2
 
@@ -44,9 +45,9 @@ class Tally:
     empty: int = 0
 
     @classmethod
-    def zero(cls) -> Tally:
+    def zero(cls, base: BaseTokenizer = GPT2) -> Tally:
         """Return the tally of no stories."""
-        count = np.zeros(GPT2.vocab_size, np.int64)
+        count = np.zeros(base.vocab_size, np.int64)
         return cls(count, np.full_like(count, NEVER), np.zeros(LENGTH_BINS, np.int64))
 
     def add(self, other: Tally) -> None:
@@ -84,8 +85,8 @@ def tally_batch(batch: EncodedBatch, positions: npt.NDArray[np.int32], earliest:
     if not sampled.all():
         tokens, lengths, own = tokens[np.repeat(sampled, lengths)], lengths[sampled], own[sampled]
     tally = Tally(
-        count=np.bincount(tokens, minlength=GPT2.vocab_size),
-        first=np.full(GPT2.vocab_size, NEVER),
+        count=np.bincount(tokens, minlength=len(earliest)),
+        first=np.full(len(earliest), NEVER),
         lengths=np.bincount(np.minimum(lengths // LENGTH_BIN, LENGTH_BINS - 1), minlength=LENGTH_BINS),
         stories=len(own),
         nulls=batch.nulls,
@@ -103,7 +104,7 @@ def tally_stories(
     encoded: EncodedSplit, positions: npt.NDArray[np.int32], done: Callable[[int], object] = nothing
 ) -> Tally:
     """Return the tally of the stories that have a position in the sample; `done` is told how many were read."""
-    total = Tally.zero()
+    total = Tally.zero(encoded.base)
     earliest = total.earliest()
 
     def tally(batch: EncodedBatch) -> tuple[Tally, int]:
@@ -136,11 +137,11 @@ class ShardTally(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ids_, count, first, lengths = (array.astype("<i8").tobytes() for array in arrays)
         return cls(ids_, count, first, lengths, tally.stories, tally.nulls, tally.empty)
 
-    def tally(self) -> Tally:
-        """Return the tally."""
+    def tally(self, base: BaseTokenizer = GPT2) -> Tally:
+        """Return the tally, of the tokens of `base`."""
         ids, count, first, lengths = (
             np.frombuffer(array, "<i8") for array in (self.ids, self.count, self.first, self.lengths)
         )
-        tally = replace(Tally.zero(), lengths=lengths, stories=self.stories, nulls=self.nulls, empty=self.empty)
+        tally = replace(Tally.zero(base), lengths=lengths, stories=self.stories, nulls=self.nulls, empty=self.empty)
         tally.count[ids], tally.first[ids] = count, first
         return tally

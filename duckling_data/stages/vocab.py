@@ -1,11 +1,11 @@
 """Stage `build-vocab`: the compact vocabulary. Live ids first, most frequent first; the dead ids behind them.
 
-What happens to a GPT-2 token that has no live id is a policy:
+What happens to a token of the base, GPT-2, that has no live id is a policy:
 
 `most-frequent`  the seed's: it becomes compact id 0, the most frequent token.
 `reserved`       it becomes the last live id, which is kept for them alone.
-`decompose`      it is split back along the merge that made it, until every piece is live. GPT-2's single bytes are
-                 the base, so the corpus is encoded without loss; the live set holds exactly the bytes
+`decompose`      it is split back along the merge that made it, until every piece is live. Single bytes are what is
+                 left at last, so the corpus is encoded without loss; the live set holds exactly the bytes
                  that this corpus reaches. More bytes mean fewer whole tokens, whose pieces may need more bytes: the
                  number grows to a fixed point, at most 256.
 
@@ -31,14 +31,17 @@ from duckling_data.rows.layout import MAX_VOCAB
 from duckling_data.stages.base import Context, Made, Stage, described, not_made
 from duckling_data.stages.count import COUNT, CountFigures, CountSettings, count_shards, occurring_ids
 from duckling_data.stages.counts import COUNTS_NAME, TokenCounts, read_counts
+from duckling_data.tokens.base import BaseTokenizer
 from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import (
     DECOMPOSE,
     MAPPING_FILE,
     MAPPING_LIMIT,
+    VALUES,
     TokenMapping,
     check_mapping,
     mapping_bytes,
+    open_mapping,
     read_mapping,
 )
 from duckling_data.workspace.manifest import StageRecord
@@ -57,7 +60,7 @@ class VocabSettings:
     unk: str = "most-frequent"
     """What becomes of a token without a live id: one of POLICIES."""
     eos: bool = False
-    """Whether `<|endoftext|>` gets a live id even where the stories never hold it."""
+    """Whether the token that ends a text, `<|endoftext|>`, gets a live id even where the stories never hold it."""
 
     def __post_init__(self) -> None:
         if self.unk not in POLICIES:
@@ -70,7 +73,7 @@ class VocabSettings:
         if self.live + self.dead > MAX_VOCAB:
             raise InputError(
                 f"--live {self.live} and --dead {self.dead} make {self.live + self.dead:,} ids; "
-                f"rows are stored as uint16, which holds at most {MAX_VOCAB:,}."
+                f"expected at most {MAX_VOCAB:,}."
             )
 
 
@@ -83,19 +86,24 @@ class GivenSettings:
 
 
 def build_mapping(
-    counts: TokenCounts, settings: VocabSettings, occurring: npt.NDArray[np.int64] | None = None
+    counts: TokenCounts,
+    settings: VocabSettings,
+    occurring: npt.NDArray[np.int64] | None = None,
+    base: BaseTokenizer = GPT2,
 ) -> TokenMapping:
     """Return the mapping, with the seed's keys in the seed's order (`decompose` adds the key `unk_policy`).
 
-    `occurring` is what `decompose` needs: every GPT-2 id in the whole corpus, not in the sample alone. Raises
-    InputError if there are fewer distinct tokens than live ids.
+    `occurring` is what `decompose` needs: every id of the base in the whole corpus, not in the sample alone. Raises
+    InputError if there are fewer distinct tokens than live ids, or none that ends a text where `--eos` asks for it.
     """
+    if settings.eos and base.eos_id is None:
+        raise InputError("--eos: this tokenizer has no token that ends a text; leave --eos out.")
     reserved = settings.unk == "reserved"
     if settings.unk == DECOMPOSE:
         assert occurring is not None
-        live = _lossless_live_ids(counts, settings, occurring)
+        live = _lossless_live_ids(counts, settings, occurring, base)
     else:
-        live = _frequent_live_ids(counts, settings, settings.live - reserved)
+        live = _frequent_live_ids(counts, settings, settings.live - reserved, base)
     mapping: TokenMapping = {
         "live_tokens": settings.live,
         "dead_tokens": settings.dead,
@@ -107,17 +115,21 @@ def build_mapping(
     }
     if settings.unk == DECOMPOSE:
         mapping["unk_policy"] = DECOMPOSE
+    if base.sha256 is not None:
+        mapping["base"] = base.sha256
     return mapping
 
 
-def _frequent_live_ids(counts: TokenCounts, settings: VocabSettings, count: int, base: Sequence[int] = ()) -> list[int]:
-    """Return `count` GPT-2 ids: the most frequent that are not in `base`, then `base` itself.
+def _frequent_live_ids(
+    counts: TokenCounts, settings: VocabSettings, count: int, base: BaseTokenizer, pieces: Sequence[int] = ()
+) -> list[int]:
+    """Return `count` ids of the base: the most frequent that are not in `pieces`, then `pieces` themselves.
 
-    `--eos` puts `<|endoftext|>` last unless it is among the most frequent already.
+    `--eos` puts the token that ends a text last unless it is among the most frequent already.
     """
-    tail = list(base)
-    if settings.eos and GPT2.eos_id not in tail and GPT2.eos_id not in counts.gpt2_id[: count - len(tail)]:
-        tail.append(GPT2.eos_id)
+    tail, eos = list(pieces), base.eos_id
+    if settings.eos and eos is not None and eos not in tail and eos not in counts.gpt2_id[: count - len(tail)]:
+        tail.append(eos)
     whole = counts.gpt2_id[~np.isin(counts.gpt2_id, tail)][: count - len(tail)].tolist()
     if len(whole) + len(tail) < count:
         raise InputError(
@@ -127,33 +139,35 @@ def _frequent_live_ids(counts: TokenCounts, settings: VocabSettings, count: int,
     return [*whole, *tail]
 
 
-def _lossless_live_ids(counts: TokenCounts, settings: VocabSettings, occurring: npt.NDArray[np.int64]) -> list[int]:
-    """Return the live ids of `decompose`: frequent tokens, then the base pieces that the rest is split into."""
-    base: list[int] = []
+def _lossless_live_ids(
+    counts: TokenCounts, settings: VocabSettings, occurring: npt.NDArray[np.int64], base: BaseTokenizer
+) -> list[int]:
+    """Return the live ids of `decompose`: frequent tokens, then the single pieces that the rest is split into."""
+    pieces: list[int] = []
     while True:
-        least = len(base) + (settings.eos and GPT2.eos_id not in base)
+        least = len(pieces) + (settings.eos and base.eos_id not in pieces)
         if least > settings.live:
-            pieces = "single bytes" + " and <|endoftext|>" * (least > len(base))
+            which = "single bytes" + f" and {base.eos_text}" * (least > len(pieces))
             raise InputError(
-                f"--unk decompose needs {least} ids for {pieces} alone, --live {settings.live} has too few."
+                f"--unk decompose needs {least} ids for {which} alone, --live {settings.live} has too few."
             )
-        live = _frequent_live_ids(counts, settings, settings.live, base)
+        live = _frequent_live_ids(counts, settings, settings.live, base, pieces)
         # What was needed stays needed: with fewer whole tokens no byte becomes superfluous.
-        needed = sorted(_base_pieces(occurring, live) | set(base))
-        if needed == base:
+        needed = sorted(_single_pieces(occurring, live, base) | set(pieces))
+        if needed == pieces:
             return live
-        base = needed
+        pieces = needed
 
 
-def _base_pieces(tokens: npt.NDArray[np.int64], live: Sequence[int]) -> set[int]:
+def _single_pieces(tokens: npt.NDArray[np.int64], live: Sequence[int], base: BaseTokenizer) -> set[int]:
     """Return what the tokens are split into that no merge made: single bytes, `<|endoftext|>`. Live ids stay whole."""
     done, reached, todo = set(live), set[int](), tokens.tolist()
     while todo:
         token = todo.pop()
         if token not in done:
             done.add(token)
-            if token in GPT2.parts:
-                todo += GPT2.parts[token]
+            if token in base.parts:
+                todo += base.parts[token]
             else:
                 reached.add(token)
     return reached
@@ -171,9 +185,8 @@ class VocabFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
 
 def mapping_figures(mapping: TokenMapping, counts: TokenCounts) -> VocabFigures:
     """Return the figures of a mapping built from the counts."""
-    live = np.zeros(GPT2.vocab_size, bool)
-    live[mapping["live_token_ids"]] = True
-    covered = int(counts.count[live[counts.gpt2_id]].sum())
+    live = np.isin(counts.gpt2_id, mapping["live_token_ids"])
+    covered = int(counts.count[live].sum())
     coverage = round(covered / counts.total, 9)
     return VocabFigures(mapping["live_tokens"], mapping["dead_tokens"], covered, counts.total - covered, coverage)
 
@@ -187,8 +200,8 @@ def _refuse_edited(context: Context) -> None:
     record, path = context.manifest.made(NAME), context.workspace / MAPPING_FILE
     if record is None or MAPPING_FILE not in record.outputs or not path.exists():
         return
-    read_mapping(path)
     if file_fault(path, record.outputs[MAPPING_FILE]):
+        read_mapping(path)
         raise InputError(
             f"{path}: changed since `duckling-data {NAME}` made it; to work with a mapping of your own, keep it in "
             "another folder and give it with --mapping FILE; to build it again, remove this one."
@@ -199,20 +212,21 @@ def _inputs(context: Context, settings: VocabSettings) -> dict[str, str]:
     _refuse_edited(context)
     counted = _counted(context)
     inputs = {"counts": counted.counts_sha256 if counted else not_made(COUNT.name)}
-    return inputs | ({"corpus": context.digests["train"]} if settings.unk == DECOMPOSE else {})
+    return inputs | ({"corpus": context.digests["train"]} if settings.unk == DECOMPOSE else {}) | context.base_input()
 
 
 def _make(context: Context, settings: VocabSettings) -> Made[VocabFigures]:
     context.manifest.refuse_changed(COUNT.name, COUNTS_NAME)
-    counts = read_counts(context.workspace / COUNTS_NAME)
+    counts = read_counts(context.workspace / COUNTS_NAME, context.base)
     occurring = None
     if settings.unk == DECOMPOSE:
         counted, train = _counted(context), context.encoded["train"]
         whole = counted is not None and counted.stories_counted == train.split.stories
         occurring = counts.gpt2_id if whole else _occurring(context)
-    mapping = build_mapping(counts, settings, occurring)
+    mapping = build_mapping(counts, settings, occurring, context.base)
+    content = mapping_bytes(mapping)
     context.begin()
-    write_bytes(context.workspace / MAPPING_FILE, mapping_bytes(mapping))
+    write_bytes(context.workspace / MAPPING_FILE, content)
     return described(context.workspace, MAPPING_FILE), mapping_figures(mapping, counts)
 
 
@@ -255,13 +269,13 @@ def given_mapping(path: Path | None) -> Stage[GivenSettings, VocabFigures]:
                 f"{own}: your own mapping is missing or not whole; "
                 "give it again with --mapping FILE, or build one with `duckling-data build-vocab --live N`."
             )
-        read_mapping(path or own)
+        open_mapping(path or own, context.base)
         return {"mapping": hashlib.sha256(read_bytes(path or own, MAPPING_LIMIT)).hexdigest()}
 
     def make(context: Context, settings: GivenSettings) -> Made[VocabFigures]:
         source = path or context.workspace / MAPPING_FILE
         content = read_bytes(source, MAPPING_LIMIT)
-        mapping = check_mapping(parse_json(content), str(source))
+        mapping = check_mapping(parse_json(content, VALUES), str(source), context.base)
         context.begin()
         write_bytes(context.workspace / MAPPING_FILE, content)
         figures = VocabFigures(mapping["live_tokens"], mapping["dead_tokens"])

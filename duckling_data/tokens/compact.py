@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from duckling_data.rows.layout import TokenIds, row_dtype
+from duckling_data.tokens.base import BaseTokenizer
 from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.mapping import DECOMPOSE, TokenMapping
 
@@ -43,29 +44,31 @@ class CompactTable:
     whole: npt.NDArray[np.bool_]
     """(base vocabulary,) whether a token without a live id is split into pieces that all have one."""
     none: int
-    """What `live` holds where a token has no live id: the dtype's largest value, above the id of any base token."""
+    """What `live` holds where a token has no live id: the dtype's largest value, above every live id."""
+    dtype: np.dtype[Any]
+    """That of rows."""
 
     @classmethod
-    def from_mapping(cls, mapping: TokenMapping) -> CompactTable:
-        """Return the table of a checked mapping."""
-        live = {int(base): compact for base, compact in mapping["gpt2_to_compact"].items()}
+    def from_mapping(cls, mapping: TokenMapping, base: BaseTokenizer = GPT2) -> CompactTable:
+        """Return the table of a checked mapping of the tokens of `base`."""
+        live = {int(token): compact for token, compact in mapping["gpt2_to_compact"].items()}
         unk = mapping["unk_id"]
-        dtype = row_dtype(mapping["total_vocab"])
+        dtype = row_dtype(max(mapping["total_vocab"], mapping["live_tokens"] + 1))  # `none` is no live id
         none = int(np.iinfo(dtype).max)
-        own = np.full(GPT2.vocab_size, none, dtype)
+        own = np.full(base.vocab_size, none, dtype)
         own[list(live)] = list(live.values())
         first = np.where(own == none, dtype.type(unk), own)
         more: dict[int, TokenIds] = {}
-        whole = np.zeros(GPT2.vocab_size, bool)
+        whole = np.zeros(base.vocab_size, bool)
         if mapping.get("unk_policy") == DECOMPOSE:
-            for base in np.flatnonzero(own == none).tolist():
-                bases = GPT2.split(base, live)
-                pieces = [live.get(piece, unk) for piece in bases]
-                whole[base] = all(piece in live for piece in bases)
-                first[base] = pieces[0]
+            for token in np.flatnonzero(own == none).tolist():
+                parts = base.split(token, live)
+                pieces = [live.get(piece, unk) for piece in parts]
+                whole[token] = all(piece in live for piece in parts)
+                first[token] = pieces[0]
                 if len(pieces) > 1:
-                    more[base] = np.array(pieces[1:], dtype)
-        return cls(own, first, more, whole, none)
+                    more[token] = np.array(pieces[1:], dtype)
+        return cls(own, first, more, whole, none, row_dtype(mapping["total_vocab"]))
 
     def compact(self, tokens: npt.NDArray[Any], lengths: Lengths, separator: int | None = None) -> Compacted:
         """Return the stories in compact ids, `separator` (a compact id) after each if one is given."""
@@ -74,6 +77,7 @@ class CompactTable:
         where = np.flatnonzero(compact == self.none)
         split = int(np.count_nonzero(self.whole[tokens[where]]))
         compact[where] = self.first[tokens[where]]
+        compact = compact.astype(self.dtype, copy=False)
         if self.more:
             compact, lengths = self._split(tokens, compact, lengths, where)
         if separator is not None:

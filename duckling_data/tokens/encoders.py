@@ -1,15 +1,18 @@
-"""Text to GPT-2 ids: gigatoken, at hundreds of MB/s a core, and Hugging Face's tokenizers, the fallback.
+"""Text to a base's ids: gigatoken, at hundreds of MB/s a core, and Hugging Face's tokenizers, the fallback.
 
 Both give the ids that `GPT2TokenizerFast(text, add_special_tokens=False)` gives, on any Unicode text; a literal
-`<|endoftext|>` becomes id 50256. `scripts/fuzz_encoders.py` compares the three.
+`<|endoftext|>` becomes id 50256. `scripts/fuzz_encoders.py` compares the three. For another base than GPT-2 gigatoken
+is used where the form of the tokenizer's file is one for which it was proven, and both agree on the texts of `probes`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import version
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -19,7 +22,9 @@ import numpy.typing as npt
 
 from duckling_data.base.errors import InputError
 from duckling_data.rows.layout import TokenIds
+from duckling_data.tokens.base import BaseTokenizer
 from duckling_data.tokens.gpt2 import GPT2
+from duckling_data.tokens.probes import probes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,7 +48,7 @@ class TokenBatch:
     """The tokens of a batch of stories."""
 
     tokens: TokenIds
-    """GPT-2 ids of all stories, one after another, shape (sum of lengths,)."""
+    """The base's ids of all stories, one after another, shape (sum of lengths,)."""
     lengths: npt.NDArray[np.int64]
     """Tokens in each story, in the batch's order, shape (stories,); 0 for an empty story."""
 
@@ -60,14 +65,15 @@ class _GigatokenEncoder:
     gigatoken gives uint32: the cast to uint16 costs 3 %, and the table look-up, which reads half the bytes, gains more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, base: BaseTokenizer = GPT2) -> None:
         import gigatoken
 
-        self._tokenizer = gigatoken.Tokenizer.from_json(GPT2.tokenizer_json)
+        self._base = base
+        self._tokenizer = gigatoken.Tokenizer.from_json(base.tokenizer_json)
 
     @cached_property
     def _fallback(self) -> _TokenizersEncoder:
-        return _TokenizersEncoder()
+        return _TokenizersEncoder(self._base)
 
     def encode(self, text: str) -> list[int]:
         if re.search(NEW_IN_UNICODE_17, text):
@@ -86,7 +92,7 @@ class _GigatokenEncoder:
         texts = _without_validity(texts)
         layout = self._tokenizer.encode_batch(ak.from_arrow(texts), parallel=False).layout
         offsets = layout.offsets.data
-        batch = TokenBatch(layout.content.data[offsets[0] : offsets[-1]].astype(GPT2.id_dtype), np.diff(offsets))
+        batch = TokenBatch(layout.content.data[offsets[0] : offsets[-1]].astype(self._base.id_dtype), np.diff(offsets))
         if replaced := _holding_new_characters(texts):
             rows = batch.stories()
             others = self._fallback.encode_batch(texts.take(pa.array(replaced))).stories()
@@ -99,12 +105,13 @@ class _GigatokenEncoder:
 class _TokenizersEncoder:
     """Hugging Face's tokenizers: some hundred times slower, and what `GPT2TokenizerFast` itself runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, base: BaseTokenizer = GPT2) -> None:
         # Threads each have an encoder, so one must not start threads of its own; set so, it does not warn of forks.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         from tokenizers import Tokenizer
 
-        self._tokenizer = Tokenizer.from_str(GPT2.tokenizer_json)
+        self._dtype = base.id_dtype
+        self._tokenizer = Tokenizer.from_str(base.tokenizer_json)
 
     def encode(self, text: str) -> list[int]:
         try:
@@ -118,28 +125,86 @@ class _TokenizersEncoder:
         stories = _without_validity(texts).to_pylist()
         encodings = self._tokenizer.encode_batch_fast(stories, add_special_tokens=False)
         rows = [encoding.ids for encoding in encodings]
-        tokens = np.fromiter(chain.from_iterable(rows), dtype=GPT2.id_dtype)
+        tokens = np.fromiter(chain.from_iterable(rows), dtype=self._dtype)
         return TokenBatch(tokens, np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)))
 
 
 Encoder = _GigatokenEncoder | _TokenizersEncoder
-"""Text to GPT-2 ids: `encode(text)` gives a list, `encode_batch` a TokenBatch of a `large_string` array without nulls.
+"""Text to a base's ids: `encode(text)` gives a list, `encode_batch` a TokenBatch of a `large_string` array, no nulls.
 
 One encoder serves one thread: threads that share one wait for each other. `encode` raises InputError for a text that
 holds half of a surrogate pair: such a text, often bytes that are no UTF-8, has no tokens."""
 
 
-def encoder_version(kind: str) -> str:
-    """Return the encoder's name with the version of all that decides its tokens."""
-    packages = ENCODERS if kind == "gigatoken" else ("tokenizers",)  # what gigatoken does not know, tokenizers encodes
-    return f"{kind}: " + ", ".join(f"{package} {version(package)}" for package in packages)
+def encoder_version(kind: str | None) -> str:
+    """Return the encoder's name with the version of all that decides its tokens; `kind` as `load_encoder` takes it."""
+    packages = ("tokenizers",) if kind == "tokenizers" else ENCODERS  # what gigatoken does not know, tokenizers encodes
+    return f"{kind or ENCODERS[0]}: " + ", ".join(f"{package} {version(package)}" for package in packages)
 
 
-def load_encoder(kind: str = "gigatoken") -> Encoder:
-    """Return a new encoder of one of the `ENCODERS`, one for each thread. Raises InputError for another name."""
-    if kind not in ENCODERS:
+def load_encoder(kind: str | None = None, base: BaseTokenizer = GPT2) -> Encoder:
+    """Return a new encoder of one of the `ENCODERS`, one for each thread; None is gigatoken wherever that is exact.
+
+    Raises InputError for another name, for gigatoken where it is not exact, and for a base that is refused.
+    """
+    if kind not in (None, *ENCODERS):
         raise InputError(f"no encoder {kind!r}; --encoder takes {' or '.join(ENCODERS)}")
-    return _GigatokenEncoder() if kind == "gigatoken" else _TokenizersEncoder()
+    slow = not_exact(base)
+    if kind == "gigatoken" and slow:
+        raise InputError(f"--encoder gigatoken: not exact for this tokenizer: {slow}; leave --encoder out.")
+    return _TokenizersEncoder(base) if kind == "tokenizers" or slow else _GigatokenEncoder(base)
+
+
+@lru_cache(maxsize=8)
+def not_exact(base: BaseTokenizer) -> str | None:
+    """Return why gigatoken does not encode exactly with a base, or None where it does. Loads both encoders, once.
+
+    Raises InputError for a base that the tokenizers library refuses, reads otherwise than its file says, or whose
+    tokens lose a part of a text.
+    """
+    if base is GPT2:  # proven by scripts/fuzz_encoders.py, and by the tests
+        return None
+    texts = probes(base)
+    with one_line("the tokenizer", "expected one that the tokenizers library takes"):
+        exact = _TokenizersEncoder(base)
+        found = exact._tokenizer.get_vocab(with_added_tokens=True)
+        expected = [exact.encode(text) for text in texts]
+    if found != base.vocabulary:
+        raise InputError("the tokenizer: the tokenizers library gives its tokens other ids than the file says.")
+    if base.keeps_bytes:
+        for text, ids in zip(texts, expected, strict=True):
+            if b"".join(map(base.token_bytes, ids)) != text.encode():
+                raise InputError(f"the tokenizer: loses a part of {text[:40]!a}; expected tokens for every byte.")
+    if base.only_tokenizers:
+        return base.only_tokenizers
+    try:
+        fast = _GigatokenEncoder(base)
+        differing = (text for text, ids in zip(texts, expected, strict=True) if fast.encode(text) != ids)
+        found_on = next(differing, None)
+    except BaseException as error:
+        if not _is_failure(error):
+            raise
+        return f"gigatoken refuses it ({str(error).strip().splitlines()[0][:80]})"
+    return None if found_on is None else f"gigatoken differs on {found_on[:40]!a}"
+
+
+@contextlib.contextmanager
+def one_line(what: str, advice: str) -> Iterator[None]:
+    """Turn what the tokenizers library raises over a file into an InputError; a panic is no Exception there."""
+    try:
+        yield
+    except InputError:
+        raise
+    except BaseException as error:
+        if not _is_failure(error):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise InputError(f"{what} cannot be read ({reason}); {advice}") from error
+
+
+def _is_failure(error: BaseException) -> bool:
+    """Return whether it is an error of a library written in Rust, whose panics are no Exception."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def _refuse_lone_surrogate(text: str) -> None:

@@ -1,4 +1,4 @@
-"""A split's GPT-2 tokens: encoded side by side, in order, and at most once while source and encoder are the same.
+"""A split's tokens: encoded side by side, in order, and at most once while source and encoder are the same.
 
 The first pass keeps the tokens in the workspace, 2 bytes a token, for the packing pass and for later commands. With
 `--no-keep-tokens` a command that counts and packs keeps them in unnamed temporary files, each given back to the disk as
@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +23,13 @@ from duckling_data.base.executor import LocalExecutor
 from duckling_data.corpus.readers.blocks import Block
 from duckling_data.corpus.splits import Split, Stretch, numbered_blocks
 from duckling_data.rows.layout import arrow_array, row_dtype
+from duckling_data.tokens.base import BASE_FILE, BaseTokenizer
 from duckling_data.tokens.encoders import Encoder, encoder_version, load_encoder
 from duckling_data.tokens.gpt2 import GPT2
 from duckling_data.tokens.kept import NOT_KEPT, DamagedTokens, KeptTokens
 from duckling_data.tokens.kept import EncodedBatch as EncodedBatch
 from duckling_data.tokens.store import TokenStore
+from duckling_data.tokens.tokenizer_file import open_base
 
 R = TypeVar("R")
 
@@ -38,22 +40,22 @@ TEXT_BYTES = 4
 class EncoderPool:
     """Encoders for threads to borrow: an encoder holds a lock while it works."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str | None, base: BaseTokenizer = GPT2) -> None:
         self._kind = kind
+        self.base = base
         self._idle: queue.SimpleQueue[Encoder] = queue.SimpleQueue()
         self._loading = threading.Lock()
-        self.vocab_size = GPT2.vocab_size
 
     def made_from(self) -> dict[str, str]:
         """Return what decides the tokens of a text: the encoder with its version, and the base tokenizer."""
-        return {"encoder": encoder_version(self._kind), "base": "gpt2"}  # its files are checked when they are loaded
+        return {"encoder": encoder_version(self._kind), "base": self.base.sha256 or "gpt2"}
 
     def warm(self) -> None:
         """Begin to load an encoder in the background."""
 
         def load() -> None:
             with contextlib.suppress(Exception), self._loading:  # raised again where an encoder is borrowed
-                self._idle.put(load_encoder(self._kind))
+                self._idle.put(load_encoder(self._kind, self.base))
 
         threading.Thread(target=load, daemon=True).start()
 
@@ -63,7 +65,7 @@ class EncoderPool:
         encoder = self._waiting()
         if encoder is None:
             with self._loading:  # one at a time: another thread may be loading what is wanted here
-                encoder = self._waiting() or load_encoder(self._kind)
+                encoder = self._waiting() or load_encoder(self._kind, self.base)
         try:
             yield encoder
         finally:
@@ -75,10 +77,26 @@ class EncoderPool:
         return None
 
 
+class Encoding(NamedTuple):
+    """What encodes, as it is told to another process."""
+
+    kind: str | None
+    """As `load_encoder` takes it."""
+    base: tuple[Path, str] | None = None
+    """The base's file and its SHA-256; None for GPT-2."""
+
+    @classmethod
+    def of(cls, kind: str | None, base: BaseTokenizer, workspace: Path) -> Encoding:
+        """Return what encodes with a workspace's base."""
+        return cls(kind, None if base.sha256 is None else (workspace / BASE_FILE, base.sha256))
+
+
 @cache
-def shared_pool(kind: str) -> EncoderPool:
-    """Return this process's pool of one kind of encoders, for tasks that follow each other in it."""
-    return EncoderPool(kind)
+def shared_pool(encoding: Encoding) -> EncoderPool:
+    """Return this process's pool of such encoders, for tasks that follow each other in it."""
+    if encoding.base is None:
+        return EncoderPool(encoding.kind)
+    return EncoderPool(encoding.kind, open_base(*encoding.base, "the workspace"))
 
 
 class EncodedSplit:
@@ -93,6 +111,7 @@ class EncodedSplit:
         store: TokenStore | None = None,
     ) -> None:  # fmt: skip
         self.split = split
+        self.base = pool.base
         self._pool = pool
         self._executor = LocalExecutor(workers)
         self._keep_in = keep_in
@@ -110,7 +129,7 @@ class EncodedSplit:
     @property
     def _token_bytes(self) -> int:
         """About how many bytes all tokens take."""
-        return self.split.text_bytes // TEXT_BYTES * row_dtype(self._pool.vocab_size).itemsize
+        return self.split.text_bytes // TEXT_BYTES * row_dtype(self._pool.base.vocab_size).itemsize
 
     def map(
         self, fn: Callable[[EncodedBatch], R], wanted: npt.NDArray[np.bool_] | None = None, *, last: bool = False
@@ -165,7 +184,7 @@ class EncodedSplit:
         if self._keep_in is None or last:
             return None
         check_room(self._keep_in, self._token_bytes, "the tokens and, after them, the rows")
-        return KeptTokens(self._keep_in, self._pool.vocab_size, [], named=False)
+        return KeptTokens(self._keep_in, self._pool.base.vocab_size, [], named=False)
 
     def _find(self) -> KeptTokens | None:
         """Return the tokens that are kept, also by an earlier command."""
@@ -210,6 +229,6 @@ def encoded_splits(
     made_from = pool.made_from()
     encoded = {}
     for name, split in splits.items():
-        store = TokenStore(workspace, name, {"source": digests[name]} | made_from, pool.vocab_size, say)
+        store = TokenStore(workspace, name, {"source": digests[name]} | made_from, pool.base.vocab_size, say)
         encoded[name] = EncodedSplit(split, pool, workers, store=store)
     return encoded

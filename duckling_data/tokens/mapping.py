@@ -1,7 +1,8 @@
 """The mapping file, `token_mapping.json`: which GPT-2 tokens are live, and their compact ids.
 
 Its keys, their order and its bytes are the seed's: `json.dumps(mapping, indent=2)`. The policy `decompose` adds one
-last key, `unk_policy`. A mapping is checked completely whenever it is read.
+key, `unk_policy`; another base tokenizer than GPT-2 the key `base`, and then `gpt2` in the names of the other keys
+stands for that base. A mapping is checked completely whenever it is read.
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ from duckling_data.base.files import read_bytes
 from duckling_data.base.records import short
 from duckling_data.base.strict_json import parse_json
 from duckling_data.rows.layout import MAX_VOCAB
+from duckling_data.tokens.base import BASE_FILE, BaseTokenizer
 from duckling_data.tokens.gpt2 import GPT2
+from duckling_data.tokens.tokenizer_file import open_base
 
 MAPPING_FILE = "token_mapping.json"
 DECOMPOSE = "decompose"
 REMEDY = "`duckling-data build-vocab` makes it again"
-MAPPING_LIMIT = 8 << 20
-"""The largest file that is read, in bytes; one with all of GPT-2's tokens live has 2.6 million."""
+MAPPING_LIMIT = 12 << 20
+"""The largest file that is read, in bytes; one with all of GPT-2's tokens live has 2.6 million, of Llama 3's 7."""
+VALUES = 1 << 20
+"""Values in it, at most: three for each live id."""
 
 
 class TokenMapping(TypedDict):
@@ -51,44 +56,64 @@ class TokenMapping(TypedDict):
     """The live GPT-2 ids in compact order: most frequent first."""
     unk_policy: NotRequired[str]
     """`decompose`, or absent."""
+    base: NotRequired[str]
+    """The SHA-256 of the base tokenizer's file; absent for GPT-2."""
 
 
 SIZES = ("live_tokens", "dead_tokens", "total_vocab", "unk_id")
 KEYS = tuple(TokenMapping.__annotations__)
+REQUIRED = KEYS[:7]
 
 
 def mapping_bytes(mapping: Mapping[str, object]) -> bytes:
-    """Return the mapping file's bytes: the seed's `json.dumps(..., indent=2)`, keys in the seed's order, no newline."""
-    return orjson.dumps({key: mapping[key] for key in KEYS if key in mapping}, option=orjson.OPT_INDENT_2)
+    """Return the mapping file's bytes: the seed's `json.dumps(..., indent=2)`, keys in the seed's order, no newline.
+
+    Raises InputError for one that could not be read again.
+    """
+    content = orjson.dumps({key: mapping[key] for key in KEYS if key in mapping}, option=orjson.OPT_INDENT_2)
+    if len(content) > MAPPING_LIMIT:
+        raise InputError(f"the mapping takes {len(content):,} bytes, at most {MAPPING_LIMIT:,} are read; lower --live.")
+    return content
 
 
 def read_mapping(path: str | os.PathLike[str]) -> TokenMapping:
-    """Return the checked mapping in the file `path`.
-
-    Raises InputError when the file cannot be read, is larger than MAPPING_LIMIT, is not JSON, or fails `check_mapping`.
+    """Return the checked mapping in the file `path`, as `open_mapping` does, without the base.
 
     >>> mapping = read_mapping("artifacts/token_mapping.json")
     >>> mapping["compact_to_gpt2"]["0"] == mapping["live_token_ids"][0]
     True
     """
+    return open_mapping(path)[0]
+
+
+def open_mapping(path: str | os.PathLike[str], base: BaseTokenizer | None = None) -> tuple[TokenMapping, BaseTokenizer]:
+    """Return the checked mapping in the file `path`, and its base: `base`, or what its key `base` names.
+
+    That is BASE_FILE beside it; without the key it is GPT-2. Raises InputError when a file cannot be read, is larger
+    than MAPPING_LIMIT, is not JSON, fails `check_mapping`, or is not the base that the mapping names.
+    """
+    path = Path(path)
     try:
-        mapping = parse_json(read_bytes(Path(path), MAPPING_LIMIT))
+        mapping = parse_json(read_bytes(path, MAPPING_LIMIT), VALUES)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); `duckling-data build-vocab` makes it") from error
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}); {REMEDY}") from error
-    return check_mapping(mapping, str(path))
+    named = mapping.get("base") if isinstance(mapping, dict) else None
+    if base is None:
+        base = open_base(path.with_name(BASE_FILE), named, path.name) if isinstance(named, str) else GPT2
+    return check_mapping(mapping, str(path), base), base
 
 
-def check_mapping(mapping: object, where: str) -> TokenMapping:
-    """Return `mapping` itself if its sizes, ids and the three tables agree.
+def check_mapping(mapping: object, where: str, base: BaseTokenizer = GPT2) -> TokenMapping:
+    """Return `mapping` itself if its sizes, ids and the three tables agree, and its tokens are those of `base`.
 
     Raises InputError, which names `where` (the file) and the first bad value, otherwise.
     """
     try:
         if not isinstance(mapping, dict):
-            raise ValueError(f"holds {short(mapping)}; expected an object with the keys {', '.join(KEYS[:-1])}")
-        for key in KEYS[:-1]:
+            raise ValueError(f"holds {short(mapping)}; expected an object with the keys {', '.join(REQUIRED)}")
+        for key in REQUIRED:
             if key not in mapping:
                 raise ValueError(f"has no key {key!r}")
         for key in mapping:
@@ -96,8 +121,11 @@ def check_mapping(mapping: object, where: str) -> TokenMapping:
                 raise ValueError(f"has an unknown key {short(key)}; expected {', '.join(KEYS)}")
         if mapping.get("unk_policy", DECOMPOSE) != DECOMPOSE:
             raise ValueError(f"unk_policy is {short(mapping['unk_policy'])}; expected {DECOMPOSE!r} or no such key")
+        if mapping.get("base") != base.sha256:
+            made, given = (short(sha)[:14] if sha else "GPT-2" for sha in (mapping.get("base"), base.sha256))
+            raise ValueError(f"its base tokenizer is {made}, not {given}; give its own with --tokenizer")
         _check_sizes(mapping)
-        _check_tables(mapping)
+        _check_tables(mapping, base)
     except ValueError as error:
         raise InputError(f"{where}: {error}; {REMEDY}") from error
     return cast(TokenMapping, mapping)
@@ -113,7 +141,7 @@ def _check_sizes(mapping: dict[str, Any]) -> None:
     _check_integer("unk_id", unk, 0, live - 1)
 
 
-def _check_tables(mapping: dict[str, Any]) -> None:
+def _check_tables(mapping: dict[str, Any], base: BaseTokenizer) -> None:
     """Check the list of live tokens; then both tables are what follows from it."""
     live, ids = mapping["live_tokens"], mapping["live_token_ids"]
     reserved = mapping["unk_id"] == live - 1  # then the last live id need not have a token
@@ -122,7 +150,9 @@ def _check_tables(mapping: dict[str, Any]) -> None:
         raise ValueError(f"live_token_ids {found}; expected a list of {live:,} GPT-2 ids, one for each live id")
     first: dict[int, int] = {}
     for compact, gpt2 in enumerate(ids):
-        _check_integer(f"live_token_ids[{compact}]", gpt2, 0, GPT2.vocab_size - 1)
+        _check_integer(f"live_token_ids[{compact}]", gpt2, 0, base.vocab_size - 1)
+        if base is not GPT2 and gpt2 not in base.strings:
+            raise ValueError(f"live_token_ids[{compact}] is {gpt2}, which is no token of its base tokenizer")
         if first.setdefault(gpt2, compact) != compact:
             raise ValueError(f"live_token_ids[{compact}] is {gpt2}, as live_token_ids[{first[gpt2]}]; expected once")
     _check_table("compact_to_gpt2", mapping, {str(compact): gpt2 for compact, gpt2 in enumerate(ids)})

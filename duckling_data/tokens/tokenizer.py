@@ -1,9 +1,10 @@
 """DucklingTokenizer: text to compact ids and back, as a tokenizer of transformers.
 
-It maps each GPT-2 id to its compact id; an id without one becomes `unk_id` or, under the policy `decompose`, is split
-back along the merges that made it. `token_mapping.json` is its whole vocabulary file, so a saved folder is complete and
-opens without a network, with `DucklingTokenizer.from_pretrained(folder)` or, once this class is imported,
-`AutoTokenizer.from_pretrained`. The seed's class of the same name reads the same file and gives the same ids and text.
+It maps each id of the base, GPT-2, to its compact id; an id without one becomes `unk_id` or, under the policy
+`decompose`, is split back along the merges that made it. `token_mapping.json` is its whole vocabulary file, beside
+which another base has its own, so a saved folder is complete and opens without a network, with
+`DucklingTokenizer.from_pretrained(folder)` or, once this class is imported, `AutoTokenizer.from_pretrained`.
+The seed's class of the same name reads the same file and gives the same ids and text.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from tokenizers import decoders
 from transformers import PythonBackend
 
 from duckling_data.base.errors import InputError
+from duckling_data.tokens.base import BASE_FILE, BaseTokenizer
 from duckling_data.tokens.encoders import Encoder, load_encoder
 from duckling_data.tokens.gpt2 import GPT2
-from duckling_data.tokens.mapping import DECOMPOSE, MAPPING_FILE, check_mapping, mapping_bytes, read_mapping
+from duckling_data.tokens.mapping import DECOMPOSE, MAPPING_FILE, check_mapping, mapping_bytes, open_mapping
+from duckling_data.tokens.tokenizer_file import read_base
 
 UNKNOWN = "⟨unk⟩"
 """How an id that is reserved for unknown tokens is shown to a person."""
@@ -32,7 +35,8 @@ UNKNOWN = "⟨unk⟩"
 class DucklingTokenizer(PythonBackend):
     """A transformers tokenizer over the compact vocabulary; all its ids are compact ids, the model's.
 
-    `mapping` is a mapping or the path of its file; `encoder` one of `encoders.ENCODERS`; the rest is transformers' own.
+    `mapping` is a mapping or the path of its file; `base` its base tokenizer or the path of its file, by default GPT-2
+    or what lies beside the mapping's file; `encoder` one of `encoders.ENCODERS`; the rest is transformers' own.
     Nothing is added to a text: there is no bos token, and no pad token until the user sets one (any live token, or
     `tokenizer.pad_token = tokenizer.eos_token` where `<|endoftext|>` is live). A compact id that no token has, dead or
     reserved for unknowns, has a name for `convert_ids_to_tokens` alone: no text encodes to a dead id, and `decode`
@@ -44,28 +48,32 @@ class DucklingTokenizer(PythonBackend):
     'One day, the little girl'
     """
 
-    vocab_files_names = {"mapping": MAPPING_FILE}  # noqa: RUF012  # transformers' own class attribute
+    vocab_files_names = {"mapping": MAPPING_FILE, "base": BASE_FILE}  # noqa: RUF012  # transformers' own class attribute
     model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012
 
     def __init__(
-        self, mapping: Mapping[str, Any] | str | os.PathLike[str] | None = None, *, encoder: str = "gigatoken",
-        **kwargs: Any,
+        self, mapping: Mapping[str, Any] | str | os.PathLike[str] | None = None, *, encoder: str | None = None,
+        base: BaseTokenizer | str | os.PathLike[str] | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
         if mapping is None:
             raise InputError(f"no {MAPPING_FILE} to make a tokenizer of; `duckling-data build-vocab` makes it")
-        self.mapping = (
-            read_mapping(mapping) if isinstance(mapping, str | os.PathLike) else check_mapping(mapping, "the mapping")
-        )
+        if isinstance(base, str | os.PathLike):
+            base = read_base(Path(base))
+        if isinstance(mapping, str | os.PathLike):
+            self.mapping, self.base = open_mapping(mapping, base)
+        else:
+            self.base = base or GPT2
+            self.mapping = check_mapping(mapping, "the mapping", self.base)
         self.unk_id = self.mapping["unk_id"]
         self._encoder_kind = encoder
         self._live = {int(gpt2): compact for gpt2, compact in self.mapping["gpt2_to_compact"].items()}
-        self._tokens = {compact: GPT2.strings[gpt2] for gpt2, compact in self._live.items()}
+        self._tokens = {compact: self.base.strings[token] for token, compact in self._live.items()}
         nameless = set(range(self.mapping["total_vocab"])) - self._tokens.keys()
         self._silent = {f"<|compact {compact}|>": compact for compact in sorted(nameless)}
         self._tokens |= {compact: name for name, compact in self._silent.items()}
         self._ids: dict[str, int] = {token: compact for compact, token in sorted(self._tokens.items())}
-        if GPT2.eos_id in self._live:
-            kwargs.setdefault("eos_token", GPT2.eos_text)
+        if self.base.eos_id in self._live:
+            kwargs.setdefault("eos_token", self.base.eos_text)
         for loaded_from in ("is_local", "local_files_only"):  # else save_pretrained would write where it was loaded
             kwargs.pop(loaded_from, None)
         super().__init__(**kwargs)  # type: ignore[no-untyped-call]
@@ -76,13 +84,15 @@ class DucklingTokenizer(PythonBackend):
         return cls(path)
 
     @classmethod
-    def for_model(cls, mapping: Mapping[str, Any] | str | os.PathLike[str], context: int) -> DucklingTokenizer:
+    def for_model(
+        cls, mapping: Mapping[str, Any] | str | os.PathLike[str], context: int, base: BaseTokenizer | None = None
+    ) -> DucklingTokenizer:
         """Return the tokenizer to save with a model of `context` tokens: with that limit, and ready for batches.
 
         It pads on the left, as `generate` needs it, with the highest id that no token has, which `decode` skips; where
-        every id has a token, with `<|endoftext|>`, if that is live. Raises InputError for a bad mapping.
+        every id has a token, with the one that ends a text, if that is live. Raises InputError for a bad mapping.
         """
-        tokenizer = cls(mapping, model_max_length=context, padding_side="left")
+        tokenizer = cls(mapping, base=base, model_max_length=context, padding_side="left")
         tokenizer.pad_token = next(reversed(tokenizer._silent), tokenizer.eos_token)
         return tokenizer
 
@@ -102,14 +112,19 @@ class DucklingTokenizer(PythonBackend):
         return set(range(self.mapping["live_tokens"], self.mapping["total_vocab"]))
 
     def get_vocab(self) -> dict[str, int]:
-        """Return every token's string, in GPT-2's byte alphabet, with its compact id, and what the user added."""
+        """Return every token's string, in the byte alphabet, with its compact id, and what the user added."""
         return {**self._ids, **self._added_tokens_encoder}
 
-    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str]:
-        """Write the mapping file, byte for byte as `build-vocab` does, and return its path."""
-        path = Path(save_directory) / f"{filename_prefix + '-' if filename_prefix else ''}{MAPPING_FILE}"
-        path.write_bytes(mapping_bytes(self.mapping))
-        return (str(path),)
+    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
+        """Write the mapping file, byte for byte as `build-vocab` does, and another base's. Returns the paths."""
+        contents = {MAPPING_FILE: mapping_bytes(self.mapping), BASE_FILE: self.base.content}
+        written = []
+        for name, content in contents.items():
+            if content is not None:
+                path = Path(save_directory) / f"{filename_prefix + '-' if filename_prefix else ''}{name}"
+                path.write_bytes(content)
+                written.append(str(path))
+        return tuple(written)
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         """Return the tokens' text, as `GPT2TokenizerFast` joins it; names of ids that no token has are left out."""
@@ -117,7 +132,7 @@ class DucklingTokenizer(PythonBackend):
         return text
 
     def tokenize(self, text: str, *args: Any, **kwargs: Any) -> list[str]:
-        """Return the text's GPT-2 tokens as strings, live or not; split as far as `decompose` splits them."""
+        """Return the text's base tokens as strings, live or not; split as far as `decompose` splits them."""
         return super().tokenize(text, *args, **kwargs) if self._added_tokens_encoder else self._tokenize(text)
 
     def _add_tokens(self, new_tokens: list[Any], special_tokens: bool = False) -> int:
@@ -138,8 +153,8 @@ class DucklingTokenizer(PythonBackend):
     def _tokenize(self, text: str, **_kwargs: Any) -> list[str]:
         ids = self._encoder.encode(text)
         if self.mapping.get("unk_policy") == DECOMPOSE:
-            ids = [piece for gpt2 in ids for piece in GPT2.split(gpt2, self._live)]
-        return [GPT2.strings[gpt2] for gpt2 in ids]
+            ids = [piece for token in ids for piece in self.base.split(token, self._live)]
+        return [self.base.strings[token] for token in ids]
 
     def _convert_token_to_id(self, token: str) -> int:
         return self._ids.get(token, self.unk_id)
@@ -158,7 +173,7 @@ class DucklingTokenizer(PythonBackend):
     @property
     def _encoder(self) -> Encoder:
         if self not in _ENCODERS:
-            _ENCODERS[self] = load_encoder(self._encoder_kind)
+            _ENCODERS[self] = load_encoder(self._encoder_kind, self.base)
         return _ENCODERS[self]
 
 

@@ -20,12 +20,14 @@ from duckling_data.corpus.files import SourceChanged
 from duckling_data.corpus.local import SourceMissing
 from duckling_data.corpus.sources import counted_stories, open_corpus, wanted_source
 from duckling_data.corpus.splits import Corpus, FileSplit, Split
-from duckling_data.stages import NAMES, STAGES
+from duckling_data.stages import EVERY, NAMES
 from duckling_data.stages.base import Context, Stage
 from duckling_data.stages.count import COUNT
 from duckling_data.stages.pack import PACK
+from duckling_data.stages.tokenizer import recorded_base, remembered_base
 from duckling_data.stages.vocab import VOCAB, given_mapping, is_given
-from duckling_data.tokens.encoders import ENCODERS
+from duckling_data.tokens.base import BaseTokenizer
+from duckling_data.tokens.encoders import ENCODERS, not_exact
 from duckling_data.verify.derive import Stories, count_faults, mapping_faults, pack_faults
 from duckling_data.verify.golden import golden_differences, golden_digests, reference_lines, write_golden
 from duckling_data.workspace.manifest import MANIFEST_NAME, SUMS_NAME, CorpusRecord, Manifest, SplitRecord
@@ -147,7 +149,7 @@ class _Check:
         self._request, self._manifest, self._reporter = request, manifest, reporter
         self._corpus: Corpus | None = None
         """The source, once it is found whole."""
-        self._stages: dict[str, Stage[Any, Any]] = {stage.name: stage for stage in STAGES}
+        self._stages: dict[str, Stage[Any, Any]] = {stage.name: stage for stage in EVERY}
         if is_given(manifest.stages.get(VOCAB.name)):
             self._stages[VOCAB.name] = given_mapping(None)
 
@@ -202,7 +204,10 @@ class _Check:
         if self._corpus is None or name not in DERIVED:
             return
         settings = resolve(stage.settings, {}, record.settings).value
-        context = Context(self._manifest, self._corpus.describe(), self._corpus.digests(), {}, self._reporter)
+        base = self._base if derive else recorded_base(self._manifest)
+        context = Context(
+            self._manifest, self._corpus.describe(), self._corpus.digests(), {}, self._reporter, base=base
+        )
         for other in changed(record.inputs, stage.inputs(context, settings)):
             yield f"{stage.outputs[0]} was made before its input {short(other)} changed; run `duckling-data {name}`"
             return
@@ -211,13 +216,18 @@ class _Check:
             yield from DERIVED[name](self._request.workspace, settings, figures, self._stories)
 
     @cached_property
+    def _base(self) -> BaseTokenizer:
+        return remembered_base(self._manifest)
+
+    @cached_property
     def _stories(self) -> Stories:
         """The stories, for all stages: an encoder is loaded once."""
         assert self._corpus is not None
         other = self._request.encoder
         usual = next(encoder for encoder in ENCODERS if encoder != other)
-        main, sample = (other, None) if self._request.deep else (usual, other)
-        return Stories(self._corpus, self._request.workers, self._reporter, main, sample)
+        alone = self._request.deep or (usual == "gigatoken" and not_exact(self._base) is not None)
+        main, sample = (other, None) if alone else (usual, other)
+        return Stories(self._corpus, self._request.workers, self._reporter, main, sample, self._base)
 
     def how(self, name: str, *, derived: bool) -> str:
         """Return how a stage's content was checked, for its line."""

@@ -1,6 +1,6 @@
 """What the stages made, derived again and compared: counts from stories, the mapping from counts, rows from both.
 
-One encoder encodes every story; the other encodes a sample of them, and must give the same GPT-2 ids.
+One encoder encodes every story; the other encodes a sample of them, and must give the same ids.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from duckling_data.stages.count import CountFigures, CountSettings, count_tokens
 from duckling_data.stages.counts import COLUMNS, COUNTS_NAME, read_counts
 from duckling_data.stages.packer import DATASET_NAMES, PackFigures, PackSettings, SplitFigures, SplitPacker
 from duckling_data.stages.vocab import GivenSettings, VocabFigures, VocabSettings, build_mapping, mapping_figures
+from duckling_data.tokens.base import BaseTokenizer
 from duckling_data.tokens.encoding import EncodedSplit, EncoderPool
-from duckling_data.tokens.mapping import DECOMPOSE, MAPPING_FILE, SIZES, TokenMapping, read_mapping
+from duckling_data.tokens.gpt2 import GPT2
+from duckling_data.tokens.mapping import DECOMPOSE, MAPPING_FILE, SIZES, TokenMapping, open_mapping
 
 SAMPLE_STORIES = 3000
 """Stories of a split that the other encoder encodes, too."""
@@ -39,7 +41,9 @@ class Stories:
     main: str
     """The encoder of every story."""
     other: str | None
-    """The encoder of a sample; None where `main` is already the other one."""
+    """The encoder of a sample; None where `main` is already the other one, or the only one that is exact."""
+    base: BaseTokenizer = GPT2
+    """What the tokens are of."""
     _pools: dict[str, EncoderPool] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -48,13 +52,13 @@ class Stories:
     def encoded(self, split: str, encoder: str | None = None) -> EncodedSplit:
         """Return a split's tokens, by `main` unless another encoder is named."""
         kind = encoder or self.main
-        pool = self._pools.setdefault(kind, EncoderPool(kind))
+        pool = self._pools.setdefault(kind, EncoderPool(kind, self.base))
         return EncodedSplit(self.corpus.splits()[split], pool, self.workers)
 
 
 def count_faults(workspace: Path, settings: CountSettings, figures: CountFigures, stories: Stories) -> Iterator[str]:
     """Yield what of the counts and their figures is not as the stories give it."""
-    found = read_counts(workspace / COUNTS_NAME).rows
+    found = read_counts(workspace / COUNTS_NAME, stories.base).rows
     counts, derived = count_tokens(stories.encoded("train"), settings, stories.reporter)
     expected, shared = counts.rows, min(len(found), len(counts.rows))
     differing = np.argwhere(found[:shared] != expected[:shared])
@@ -72,26 +76,27 @@ def mapping_faults(
     workspace: Path, settings: VocabSettings | GivenSettings, figures: VocabFigures, stories: Stories
 ) -> Iterator[str]:
     """Yield what of the mapping and its figures is not as the counts give it; one of the user's own is only read."""
-    found = read_mapping(workspace / MAPPING_FILE)
+    found, base = open_mapping(workspace / MAPPING_FILE, stories.base)
     if isinstance(settings, GivenSettings):
         return
-    counts = read_counts(workspace / COUNTS_NAME)
+    counts = read_counts(workspace / COUNTS_NAME, base)
     all_ids = occurring_ids(stories.encoded("train"), stories.reporter) if settings.unk == DECOMPOSE else None
-    expected = build_mapping(counts, settings, all_ids)
+    expected = build_mapping(counts, settings, all_ids, base)
     for key in (*SIZES, "unk_policy"):
         if found.get(key) != expected.get(key):
             yield f"{MAPPING_FILE} has {key} {found.get(key)}, expected {expected.get(key)}"
             return
+    kind = "GPT-2" if base is GPT2 else "base"
     for compact, (here, there) in enumerate(zip(found["live_token_ids"], expected["live_token_ids"], strict=True)):
         if here != there:
-            yield f"{MAPPING_FILE} compact id {compact}: found GPT-2 id {here}, expected {there}, the counts' next"
+            yield f"{MAPPING_FILE} compact id {compact}: found {kind} id {here}, expected {there}, the counts' next"
             return
     yield from figure_faults(MAPPING_FILE, mapping_figures(expected, counts), figures)
 
 
 def pack_faults(workspace: Path, settings: PackSettings, figures: PackFigures, stories: Stories) -> Iterator[str]:
     """Yield the first difference of each split's rows and figures from what the stories give."""
-    mapping = read_mapping(workspace / MAPPING_FILE)
+    mapping = open_mapping(workspace / MAPPING_FILE, stories.base)[0]
     for split, recorded in figures.splits.items():
         stored = StoredRows(workspace / DATASET_NAMES[split])
         if (stored.positions is not None) != settings.positions:

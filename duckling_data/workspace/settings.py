@@ -17,7 +17,7 @@ ALL = "all"
 """How None (`--sample all`, `--group all`) is written in the manifest and on the command line."""
 ADDED = {"added": True}
 """Metadata of a setting that earlier versions had not: the manifest has it only where it is not at its default."""
-LONGEST = 60
+LONGEST = 140
 """Characters of a setting, at most: it is shown in one line."""
 
 

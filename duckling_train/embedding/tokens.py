@@ -6,9 +6,8 @@ makes. Of a Duckling model the dead ids are known.
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,11 +15,11 @@ from typing import Annotated, Any
 import msgspec
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from duckling_data.base.errors import InputError
 from duckling_data.base.files import read_bytes
 from duckling_data.base.records import read_record
-from duckling_data.tokens.gpt2 import GPT2
-from duckling_data.tokens.mapping import MAPPING_FILE, read_mapping
+from duckling_data.tokens.base import BASE_FILE
+from duckling_data.tokens.encoders import one_line
+from duckling_data.tokens.mapping import MAPPING_FILE, open_mapping
 from duckling_train.embedding.tensors import inside
 
 TOKENIZER, VOCABULARY, MERGES, ADDED = "tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json"
@@ -56,8 +55,9 @@ def open_vocabulary(folder: Path, rows: int) -> Vocabulary | None:
     Raises InputError for damaged files, and for a link that leads out of the folder.
     """
     if (path := inside(folder, MAPPING_FILE)).exists():
+        inside(folder, BASE_FILE)
         return _of_mapping(path, rows)
-    with _one_line(folder):
+    with one_line(f"{folder}: its tokenizer", ADVICE):
         if (path := inside(folder, TOKENIZER)).exists():
             tokenizer, added = Tokenizer.from_str(read_bytes(path, LIMIT).decode()), {}
         elif (path := inside(folder, VOCABULARY)).exists() and (merges := inside(folder, MERGES)).exists():
@@ -68,11 +68,11 @@ def open_vocabulary(folder: Path, rows: int) -> Vocabulary | None:
 
 
 def _of_mapping(path: Path, rows: int) -> Vocabulary:
-    mapping = read_mapping(path)
+    mapping, base = open_mapping(path)
     live, total = mapping["live_token_ids"], min(mapping["total_vocab"], rows)
 
     def text(token: int) -> str | None:
-        return GPT2.token_bytes(live[token]).decode(errors="replace") if token < len(live) else None
+        return base.token_bytes(live[token]).decode(errors="replace") if token < len(live) else None
 
     return Vocabulary(path.name, text, {DEAD: [*range(mapping["live_tokens"], total)]})
 
@@ -160,17 +160,3 @@ def _byte_level(vocabulary: Path, merges: Path) -> Tokenizer:
 def _added(path: Path) -> dict[int, str]:
     found = read_record(path, dict[str, Id], ADVICE) if path.exists() else {}
     return {token: text for text, token in found.items()}
-
-
-@contextlib.contextmanager
-def _one_line(folder: Path) -> Iterator[None]:
-    """Turn what the tokenizers library raises over damaged files into an InputError; a panic is no Exception there."""
-    try:
-        yield
-    except InputError:
-        raise
-    except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise InputError(f"{folder}: its tokenizer cannot be read ({reason}); {ADVICE}") from error

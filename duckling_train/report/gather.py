@@ -55,10 +55,10 @@ def gather(run: Run, reporter: Reporter = SILENT, *, moved: bool = True) -> Show
     Without `moved` the record is not read through, and there are no cloud and no motion.
     """
     config, inputs = read_config(run.directory)
-    mapping, counted = mapping_of(run.directory, run.workspace, inputs)
+    mapping, counted, base = mapping_of(run.directory, run.workspace, inputs)
     dead = np.zeros(config.vocab_size, np.bool_)
     dead[mapping["live_tokens"] if mapping is not None else len(dead) :] = True
-    tokens = tokens_of(np.arange(len(dead)), mapping, counted)
+    tokens = tokens_of(np.arange(len(dead)), mapping, counted, base)
     cloud, motion, start = None, None, None
     if config.record != "none" and (run.directory / RECORD).exists():
         record = run.record

@@ -112,7 +112,7 @@ def _finish(prepared: PreparedRun, model: Model, seconds: float, together: int) 
     from duckling_data.tokens.tokenizer import DucklingTokenizer
 
     config, run_dir = prepared.config, prepared.run_dir
-    tokenizer = DucklingTokenizer.for_model(prepared.data.mapping, config.n_positions)
+    tokenizer = DucklingTokenizer.for_model(prepared.data.mapping, config.n_positions, prepared.data.base)
     torch.nn.Module.to(model, "cpu")
     name_special_tokens(model, tokenizer)
     layout.save_model(run_dir, model, tokenizer)

@@ -12,8 +12,9 @@ from duckling_data.base.errors import InputError
 from duckling_data.base.files import replacing, sha256_file
 from duckling_data.base.progress import SILENT, Reporter
 from duckling_data.stages.counts import COUNTS_NAME, read_counts
+from duckling_data.tokens.base import BaseTokenizer
 from duckling_data.tokens.gpt2 import GPT2
-from duckling_data.tokens.mapping import MAPPING_FILE, TokenMapping, read_mapping
+from duckling_data.tokens.mapping import MAPPING_FILE, TokenMapping, open_mapping
 from duckling_train.config import TrainConfig
 from duckling_train.data import VALIDATION
 from duckling_train.dynamics.arrays import Integers
@@ -55,8 +56,8 @@ def measure_run(run_dir: Path, workspace: Path, reporter: Reporter = SILENT, *, 
             if str(run_dir) in str(error):  # damage, which names its file
                 raise
             raise InputError(f"{run_dir / RECORD}: {error}") from error
-    mapping, counts = mapping_of(run_dir, workspace, inputs)
-    tokens = tokens_of(record.rows, mapping, counts)
+    mapping, counts, base = mapping_of(run_dir, workspace, inputs)
+    tokens = tokens_of(record.rows, mapping, counts, base)
     tokens |= _predicted(run_dir, workspace if mapping is not None else None, record, reporter)
     write_table(run_dir / MEASURES, found.steps, STEP_COLUMNS)
     write_table(run_dir / MEASURED_ROWS, found.rows | tokens, (*ROW_COLUMNS, *TOKEN_COLUMNS))
@@ -89,29 +90,31 @@ def _array(name: str, values: Any) -> pa.Array:
     return array.cast(special[name]) if name in special else array
 
 
-def mapping_of(run_dir: Path, workspace: Path, inputs: dict[str, Any]) -> tuple[TokenMapping | None, Path | None]:
-    """Return the run's own mapping, None where it is not at hand, and the counts that it was made from, likewise."""
-    expected, found = (inputs.get("mapping") or {}).get("sha256"), None
+def mapping_of(
+    run_dir: Path, workspace: Path, inputs: dict[str, Any]
+) -> tuple[TokenMapping | None, Path | None, BaseTokenizer]:
+    """Return the run's own mapping, None where it is not at hand, its counts, likewise, and the base of its tokens."""
+    expected = (inputs.get("mapping") or {}).get("sha256")
     for folder in (workspace, run_dir / MODEL):
         path = folder / MAPPING_FILE
         if path.is_file() and sha256_file(path) == expected:
             counts = folder / COUNTS_NAME
-            found = read_mapping(path), counts if folder == workspace and counts.is_file() else None
-            break
-    return found or (None, None)
+            mapping, base = open_mapping(path)
+            return mapping, counts if folder == workspace and counts.is_file() else None, base
+    return None, None, GPT2
 
 
-def tokens_of(ids: Integers, mapping: TokenMapping | None, counts: Path | None) -> Table:
+def tokens_of(ids: Integers, mapping: TokenMapping | None, counts: Path | None, base: BaseTokenizer) -> Table:
     """Return the columns of TOKEN_COLUMNS."""
     live = mapping["live_token_ids"] if mapping is not None else []
     gpt2 = [live[row] if row < len(live) else None for row in ids.tolist()]
     counted: dict[int | None, int] | None = None
     if counts is not None:
-        read = read_counts(counts)
+        read = read_counts(counts, base)
         counted = dict(zip(read.gpt2_id.tolist(), read.count.tolist(), strict=True))
     return {
         "gpt2_id": gpt2,
-        "token": [None if each is None else GPT2.token_bytes(each).decode("utf-8", "replace") for each in gpt2],
+        "token": [None if each is None else base.token_bytes(each).decode("utf-8", "replace") for each in gpt2],
         "count": [None if counted is None else counted.get(each, 0) for each in gpt2],
     }
 

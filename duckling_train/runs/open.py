@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from duckling_train.gpt2 import Gpt2
 
 MODEL_FILE = re.compile(
-    r"((generation_|tokenizer_)?config|token_mapping|special_tokens_map|added_tokens|model\.safetensors\.index)\.json"
+    r"((generation_|tokenizer_)?config|token_mapping|base_tokenizer|special_tokens_map|added_tokens|model\.safetensors\.index)\.json"
     r"|model(-\d+-of-\d+)?\.safetensors|README\.md"
 )
 """The files of a model's directory."""

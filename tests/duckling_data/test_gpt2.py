@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from duckling_data.base.errors import InputError
 from duckling_data.tokens import encoders
 from duckling_data.tokens.encoders import Encoder
 from duckling_data.tokens.gpt2 import GPT2
+from tests.support.bases import llama_3_like
 
 EOS_ID, EOS_TEXT = GPT2.eos_id, GPT2.eos_text
 ROOT = Path(__file__).parents[2]
@@ -87,7 +89,7 @@ def test_merge_i_made_token_256_plus_i() -> None:
     assert len(merges) == 50_000
     assert [ids[left + right] for left, right in merges] == list(range(256, 50_256))
     assert ids[EOS_TEXT] == EOS_ID
-    assert all(len(token) == 1 for token, token_id in ids.items() if token_id < GPT2.byte_tokens)
+    assert all(len(token) == 1 for token, token_id in ids.items() if token_id < 256)
 
 
 def test_a_merge_joins_only_older_tokens() -> None:
@@ -245,8 +247,12 @@ def test_splitting_loses_no_byte_and_stops_only_at_live_ids_and_single_pieces(li
         assert pieces == [token_id] or token_id not in live
 
 
-def test_the_fuzzer_finds_no_difference() -> None:
+@pytest.mark.parametrize("base", [None, llama_3_like])
+def test_the_fuzzer_finds_no_difference(base: Callable[[], bytes] | None, tmp_path: Path) -> None:
     script = [sys.executable, str(ROOT / "scripts" / "fuzz_encoders.py"), "--documents", "1000", "--seed", "7"]
+    if base is not None:
+        (tmp_path / "base.json").write_bytes(base())
+        script += ["--tokenizer", str(tmp_path / "base.json")]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1,000 documents" in done.stdout

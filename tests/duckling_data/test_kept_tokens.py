@@ -81,7 +81,7 @@ def opened(
     workspace: Path, pool: EncoderPool, split: CountedSplit | None = None, workers: int = 2,
     say: Callable[[str], None] = print, source: str = "digest",
 ) -> EncodedSplit:  # fmt: skip
-    store = TokenStore(workspace, "train", {"source": source} | pool.made_from(), pool.vocab_size, say)
+    store = TokenStore(workspace, "train", {"source": source} | pool.made_from(), pool.base.vocab_size, say)
     return EncodedSplit(split or CountedSplit(), pool, workers, store=store)
 
 

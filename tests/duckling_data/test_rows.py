@@ -43,9 +43,9 @@ def test_no_rows_have_no_context_no_id_and_the_digest_of_nothing() -> None:
     assert none.payload_sha256().startswith("e3b0c442")
 
 
-def test_a_vocabulary_that_no_dtype_of_rows_holds_is_refused() -> None:
-    assert row_dtype(MAX_VOCAB) == np.uint16
-    with pytest.raises(InputError, match=r"65,537 ids is too large for uint16 rows; expected at most 65,536"):
+def test_rows_are_uint16_as_long_as_that_holds_every_id_and_a_vocabulary_has_a_bound() -> None:
+    assert [row_dtype(size) for size in (1, 1 << 16, (1 << 16) + 1, MAX_VOCAB)] == ["u2", "u2", "u4", "u4"]
+    with pytest.raises(InputError, match=r"1,048,577 ids is too large; expected at most 1,048,576"):
         row_dtype(MAX_VOCAB + 1)
 
 

@@ -200,7 +200,7 @@ def test_eos_changes_nothing_where_endoftext_is_live_already(unk: str, rank: int
         ({"live": 1, "unk": "reserved"}, "--live 1: expected at least 2"),
         ({"live": 2, "unk": "reserved", "eos": True}, "--live 2: expected at least 3"),
         ({"dead": -1}, "--dead -1: expected 0 or more"),
-        ({"live": 65536, "dead": 1}, "make 65,537 ids; rows are stored as uint16"),
+        ({"live": 1 << 20, "dead": 1}, "make 1,048,577 ids; expected at most 1,048,576"),
         ({"unk": "drop"}, "--unk drop: expected one of most-frequent, reserved, decompose"),
     ],
 )

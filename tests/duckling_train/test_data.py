@@ -81,7 +81,10 @@ def test_another_type_is_refused(copy: Path) -> None:
 
 def test_another_column_is_refused(copy: Path) -> None:
     put_dataset(copy, Features({"text": Value("string")}), {"text": ["a"]})
-    refused(copy, "it holds 'text of string', expected 'input_ids' of fixed_size_list<uint16>; run duckling-data pack")
+    refused(
+        copy,
+        "it holds 'text of string', expected 'input_ids' of fixed_size_list<uint16 or uint32>; run duckling-data pack",
+    )
 
 
 def test_a_dead_id_in_the_rows_is_refused(copy: Path) -> None:

@@ -52,9 +52,13 @@ def snapshot(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def build(workspace: Path, *sources: object, workers: int = 2, mapping: Path | None = None, **given: Any) -> Manifest:
+def build(
+    workspace: Path, *sources: object, workers: int = 2, mapping: Path | None = None, tokenizer: Path | None = None,
+    **given: Any,
+) -> Manifest:  # fmt: skip
     """Bring a workspace's rows up to date, in this process; the settings by field name."""
-    request = Request(workspace, workers, tuple(map(str, sources)), mapping=mapping, settings=given)
+    base = None if tokenizer is None else str(tokenizer)
+    request = Request(workspace, workers, tuple(map(str, sources)), mapping=mapping, tokenizer=base, settings=given)
     return Pipeline(request, Reporter(quiet=True)).make("pack")
 
 

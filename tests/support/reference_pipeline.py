@@ -6,6 +6,7 @@ duckling_data is used here but the folder of GPT-2's two files.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Features, Sequence, Value
-from transformers import GPT2TokenizerFast
+from tokenizers import Tokenizer
+from transformers import GPT2TokenizerFast, PreTrainedTokenizerFast
 
 
 def load_gpt2(folder: Path) -> GPT2TokenizerFast:
@@ -23,13 +25,18 @@ def load_gpt2(folder: Path) -> GPT2TokenizerFast:
     return GPT2TokenizerFast(vocab=vocabulary, merges=merges)
 
 
-def encode(tokenizer: GPT2TokenizerFast, texts: list[str]) -> list[list[int]]:
+def load_base(content: bytes) -> PreTrainedTokenizerFast:
+    """Another base tokenizer, from its `tokenizer.json`."""
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(content.decode()))
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[int]]:
     if not texts:
         return []
     return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
 
 
-def count(tokenizer: GPT2TokenizerFast, dataset: Dataset, sample: int | None, seed: int) -> Counter[int]:
+def count(tokenizer: PreTrainedTokenizerFast, dataset: Dataset, sample: int | None, seed: int) -> Counter[int]:
     """Token frequencies; the Counter's insertion order is the order of first appearance."""
     if sample is not None:
         dataset = dataset.shuffle(seed=seed).select(range(min(sample, len(dataset))))
@@ -40,10 +47,13 @@ def count(tokenizer: GPT2TokenizerFast, dataset: Dataset, sample: int | None, se
     return counts
 
 
-def build_mapping(counts: Counter[int], live: int, dead: int) -> dict[str, Any]:
-    """The seed's mapping: the most frequent ids, ties in order of first appearance; unknown becomes 0."""
+def build_mapping(counts: Counter[int], live: int, dead: int, base: bytes | None = None) -> dict[str, Any]:
+    """The seed's mapping: the most frequent ids, ties in order of first appearance; unknown becomes 0.
+
+    `base` is the file of another base tokenizer than GPT-2.
+    """
     ids = [token for token, _ in counts.most_common(live)]
-    return {
+    mapping = {
         "live_tokens": live,
         "dead_tokens": dead,
         "total_vocab": live + dead,
@@ -52,6 +62,7 @@ def build_mapping(counts: Counter[int], live: int, dead: int) -> dict[str, Any]:
         "compact_to_gpt2": {str(compact): gpt2 for compact, gpt2 in enumerate(ids)},
         "live_token_ids": ids,
     }
+    return mapping if base is None else mapping | {"base": hashlib.sha256(base).hexdigest()}
 
 
 def mapping_bytes(mapping: dict[str, Any]) -> bytes:
@@ -59,7 +70,11 @@ def mapping_bytes(mapping: dict[str, Any]) -> bytes:
 
 
 def pack(
-    tokenizer: GPT2TokenizerFast, texts: Iterable[str | None], mapping: dict[str, Any], ctx: int, group: int | None
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Iterable[str | None],
+    mapping: dict[str, Any],
+    ctx: int,
+    group: int | None,
 ) -> list[list[int]]:
     """Rows of ctx compact ids: each group of stories concatenated, cut, its tail dropped."""
     to_compact = {int(gpt2): compact for gpt2, compact in mapping["gpt2_to_compact"].items()}

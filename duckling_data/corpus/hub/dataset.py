@@ -8,12 +8,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class HubFile:
-    """One file of a dataset: its name inside the repository, and its bytes. The revision is a full commit."""
+    """One file of a repository: its name inside it, and its bytes. The revision is a full commit."""
 
     repo: str
     revision: str
     name: str
     size: int
+    kind: str = "dataset"
+    """What the repository holds: a `dataset`, or a `model` with its tokenizer."""
+
+    @property
+    def instead(self) -> str:
+        """What the user may do without it, for the end of a message."""
+        return "or use --source demo or --source PATH." if self.kind == "dataset" else "or use --tokenizer PATH."
 
 
 @dataclass(frozen=True)

@@ -18,16 +18,19 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
 from duckling_data.base.disk import disk_errors
-from duckling_data.base.errors import DucklingError
+from duckling_data.base.errors import DucklingError, InputError
 from duckling_data.base.files import (
     flush,
     open_to_append,
     own_folder,
+    read_bytes,
+    remove,
     replacing,
     sha256_file,
     sync_directory,
@@ -58,9 +61,35 @@ def get_file(file: HubFile, folder: Path, reporter: Reporter, known: str | None,
         _download(file, folder, reporter, known, learn)
 
 
+def get_content(file: HubFile, folder: Path, limit: int, reporter: Reporter, *, offline: bool) -> bytes:
+    """Return the content of a file whose size is not pinned, at most `limit` bytes, received by way of `folder`.
+
+    Offline it must be in huggingface_hub's own cache. Raises as `fetch` does, and InputError for a larger file.
+    """
+    cached = _client().try_to_load_from_cache(file.repo, file.name, revision=file.revision, repo_type=file.kind)
+    if isinstance(cached, str):
+        reporter.say(f"download     {file.repo} {file.name}: from {cached}")
+        return read_bytes(Path(cached), limit)
+    if offline:
+        raise InputError(
+            f"{file.repo}: {file.name} at {file.revision} is not on this machine, and --offline forbids the download. "
+            f"Run once without --offline, {file.instead}"
+        )
+    path = folder / file.name
+    found = _retried(lambda: _metadata(file), file, path, reporter)
+    if found.size is None or found.size > limit:
+        size = "no size" if found.size is None else f"{found.size:,} bytes"
+        raise InputError(f"{file.repo}: {file.name} has {size}, expected at most {limit:,} bytes, {file.instead}")
+    try:
+        get_file(replace(file, size=found.size), folder, reporter, None, lambda name, sha256: None)
+        return read_bytes(path, limit)
+    finally:
+        remove(path)
+
+
 def _copied_from_cache(file: HubFile, path: Path, reporter: Reporter, known: str | None, learn: Learn) -> bool:
     """Copy the file out of huggingface_hub's own cache, if it holds a good one. Returns whether it did."""
-    name = _client().try_to_load_from_cache(file.repo, file.name, revision=file.revision, repo_type="dataset")
+    name = _client().try_to_load_from_cache(file.repo, file.name, revision=file.revision, repo_type=file.kind)
     if not isinstance(name, str) or size_of(cached := Path(name)) != file.size:
         return False
     blob = cached.resolve().name  # the cache names a large file by its SHA-256
@@ -133,10 +162,10 @@ def _retried(work: Callable[[], T], file: HubFile, path: Path, reporter: Reporte
             time.sleep(wait)
 
 
-def _described(file: HubFile) -> str | None:
-    """Return the SHA-256 that the hub says of the file, None where a mirror does not say it.
+def _metadata(file: HubFile) -> Any:
+    """Return what the hub says of the file. Raises InputError or OutsideError where it is no hub, or another revision.
 
-    Raises InputError or OutsideError where it is another file or no hub, and the client's own errors.
+    The client's own errors are raised as they are.
     """
     hub = _client()
     found = hub.get_hf_file_metadata(_url(hub, file), timeout=hub.constants.HF_HUB_ETAG_TIMEOUT)
@@ -144,6 +173,15 @@ def _described(file: HubFile) -> str | None:
         raise errors.no_hub(file)
     if found.commit_hash != file.revision:
         raise errors.another_file(file, f"revision {found.commit_hash[:40]}", file.revision)
+    return found
+
+
+def _described(file: HubFile) -> str | None:
+    """Return the SHA-256 that the hub says of the file, None where a mirror does not say it.
+
+    Raises as `_metadata` does, and OutsideError where it has another size.
+    """
+    found = _metadata(file)
     if found.size not in (None, file.size):
         raise errors.another_file(file, f"{found.size:,} bytes", f"{file.size:,}")
     return found.etag if SHA256.fullmatch(found.etag or "") else None
@@ -189,7 +227,7 @@ def _receive(file: HubFile, path: Path, bar: Any) -> None:
 
 
 def _url(hub: Any, file: HubFile) -> str:
-    return str(hub.hf_hub_url(file.repo, file.name, repo_type="dataset", revision=file.revision))
+    return str(hub.hf_hub_url(file.repo, file.name, repo_type=file.kind, revision=file.revision))
 
 
 def _client() -> Any:

@@ -78,20 +78,25 @@ def explained(error: Exception, file: HubFile) -> DucklingError:
     status, names = _status(error), _names(error)
     if "OfflineModeIsEnabled" in names:
         forbids = "HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE"
-        return InputError(f"{file.repo}: {forbids} forbids the download of {file.name}. {ADVICE}")
+        return InputError(f"{file.repo}: {forbids} forbids the download of {file.name}. {_advice(file)}")
     if names & UNUSABLE:
         return settings_fault(error)
     request = getattr(getattr(error, "response", None), "request", None)
     if status in (401, 403) and request is not None and "authorization" in request.headers:
         return InputError(
             f"{file.repo}: {endpoint()} refuses your token ({status}) for {file.name}. Renew or unset HF_TOKEN, or "
-            "run `hf auth login`; TinyStories needs no token."
+            f"run `hf auth login`{'; TinyStories needs no token' * (file.kind == 'dataset')}."
         )
     if status == 407 or ("ProxyError" in names and "407" in str(error)):
         return InputError(f"{file.repo}: your proxy wants a login (407). Check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY.")
     return OutsideError(
-        f"{file.repo}: {file.name} could not be downloaded from {endpoint()} ({reason(error)}). {ADVICE}"
+        f"{file.repo}: {file.name} could not be downloaded from {endpoint()} ({reason(error)}). {_advice(file)}"
     )
+
+
+def _advice(file: HubFile) -> str:
+    gated = "Try again, with HF_TOKEN set if the repository is gated"
+    return ADVICE if file.kind == "dataset" else f"{gated}; {file.instead}"
 
 
 def settings_fault(error: Exception) -> InputError:
@@ -106,7 +111,7 @@ def no_hub(file: HubFile) -> DucklingError:
         return InputError(f"HF_ENDPOINT {endpoint()}: not a Hugging Face hub, it names no revision. Check or unset it.")
     return OutsideError(
         f"{file.repo}: something else than the hub answers at {endpoint()} for {file.name}. Check proxies and log-in "
-        f"pages of the network, {INSTEAD}"
+        f"pages of the network, {file.instead}"
     )
 
 
@@ -114,7 +119,7 @@ def another_file(file: HubFile, found: str, expected: str) -> OutsideError:
     """Return the line for a file that is not the pinned one."""
     return OutsideError(
         f"{file.repo}: {file.name} has {redacted(found)} at {endpoint()}, expected {expected}. It is not the pinned "
-        f"file: check HF_ENDPOINT and proxies, {INSTEAD}"
+        f"file: check HF_ENDPOINT and proxies, {file.instead}"
     )
 
 

@@ -52,12 +52,12 @@ def draw_report(workspace: Path, manifest: Manifest, reporter: Reporter) -> dict
 def page(facts: Facts, figures: Mapping[str, bytes], narrow: Mapping[str, bytes] | None = None) -> bytes:
     """Return the page around the figures (PNG files, by name); a phone shows the narrow one of the same name."""
     from duckling_data.base.page import render
-    from duckling_data.stages.report.facts import percent, visible
+    from duckling_data.stages.report.facts import percent
 
     template = Path(__file__).with_name("report.html")
     heads = ["", *(f"#{split}" for split in facts.packed)]
     shown = {"figures": figures, "narrow": narrow or {}, "alts": _alts(facts)}
-    return render(template, facts=facts, **shown, packed_heads=heads, visible=visible, percent=percent)
+    return render(template, facts=facts, **shown, packed_heads=heads, visible=facts.visible, percent=percent)
 
 
 def _alts(facts: Facts) -> dict[str, str]:

@@ -22,8 +22,9 @@ from duckling_data.stages.pack import PACK
 from duckling_data.stages.packer import DATASET_NAMES
 from duckling_data.stages.tally import LENGTH_BINS
 from duckling_data.stages.vocab import VOCAB
+from duckling_data.tokens.base import BaseTokenizer
 from duckling_data.tokens.gpt2 import GPT2
-from duckling_data.tokens.mapping import DECOMPOSE, MAPPING_FILE, TokenMapping, read_mapping
+from duckling_data.tokens.mapping import DECOMPOSE, MAPPING_FILE, TokenMapping, open_mapping
 from duckling_data.workspace.manifest import Manifest, StageRecord
 
 SPACE = "·"
@@ -42,10 +43,11 @@ def gather(workspace: Path, manifest: Manifest, reporter: Reporter = SILENT) -> 
     manifest.refuse_changed(VOCAB.name, MAPPING_FILE)
     for stage in (COUNT, VOCAB, PACK):
         manifest.figures(stage.name, stage.figures)  # refuses those that are not as the stage writes them
-    counts, mapping = read_counts(workspace / COUNTS_NAME), read_mapping(workspace / MAPPING_FILE)
+    mapping, base = open_mapping(workspace / MAPPING_FILE)
+    counts = read_counts(workspace / COUNTS_NAME, base)
     live = np.isin(counts.gpt2_id, mapping["live_token_ids"])
     count, vocab, pack = manifest.stages[COUNT.name], manifest.stages[VOCAB.name], manifest.made(PACK.name)
-    facts = Facts(plain(manifest.corpus) or {}, counts, mapping, live, count, vocab, pack)
+    facts = Facts(plain(manifest.corpus) or {}, counts, mapping, live, count, vocab, pack, base=base)
     if pack is None or facts.rows_outdated:
         return facts
     return replace(facts, in_rows=_occurrences(workspace, manifest, reporter))
@@ -73,7 +75,7 @@ class Unknown:
     """1 for the most frequent of all tokens."""
     count: int
     pieces: list[int]
-    """The GPT-2 ids that it is split into under `decompose`; else empty."""
+    """The ids of the base that it is split into under `decompose`; else empty."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,16 @@ class Facts:
     """None where no rows are packed."""
     in_rows: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     """How often each compact id occurs in the rows of each split; empty where no rows of this mapping are packed."""
+    base: BaseTokenizer = GPT2
+
+    @property
+    def base_name(self) -> str:
+        """What the tokens that are counted are called."""
+        return "GPT-2" if self.base is GPT2 else "base"
+
+    def visible(self, token: int, drawable: Container[int] | None = None) -> str:
+        """Return a token's text as `visible` does."""
+        return visible(token, drawable, self.base)
 
     @property
     def source(self) -> str:
@@ -136,7 +148,7 @@ class Facts:
         live, rows = set(self.mapping["live_token_ids"]), self.counts.rows
         ranked = [(index + 1, *rows[index].tolist()) for index in np.flatnonzero(~self.live)[:TOP_UNKNOWN].tolist()]
         split = self.mapping.get("unk_policy") == DECOMPOSE
-        return [Unknown(i, rank, count, GPT2.split(i, live) if split else []) for rank, i, count, _ in ranked]
+        return [Unknown(i, rank, count, self.base.split(i, live) if split else []) for rank, i, count, _ in ranked]
 
     @property
     def unknown_ids(self) -> int:
@@ -170,7 +182,7 @@ class Facts:
         return f"{millionths:,.2f}" if millionths >= 0.1 else f"{millionths:.2g}"
 
     def unknown_become(self, show: Callable[[int], str]) -> str:
-        """Return how tokens without a live id are mapped, in a few words; `show` writes a GPT-2 id's text."""
+        """Return how tokens without a live id are mapped, in a few words; `show` writes a base id's text."""
         if self.mapping.get("unk_policy") == DECOMPOSE:
             return "each is split into pieces that are live"
         unk = self.mapping["unk_id"]
@@ -246,13 +258,13 @@ class Lengths:
         return int(self.stories[number:].sum()) if rest == 0 and number < LENGTH_BINS else None
 
 
-def visible(gpt2_id: int, drawable: Container[int] | None = None) -> str:
+def visible(gpt2_id: int, drawable: Container[int] | None = None, base: BaseTokenizer = GPT2) -> str:
     r"""Return a token's text with every part of it visible; no two tokens give the same text.
 
     A space is `·`; bytes that are no whole UTF-8 character are `\xNN`; controls, combining marks, invisible characters
     and those whose code point is not in `drawable` (a font's, say) are escaped as in Python's strings.
     """
-    text = GPT2.token_bytes(gpt2_id).decode("utf-8", "surrogateescape")
+    text = base.token_bytes(gpt2_id).decode("utf-8", "surrogateescape")
     return "".join(SPACE if char == " " else _visible_character(char, drawable) for char in text)
 
 

@@ -19,7 +19,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from duckling_data.base.plotting import COLOURS, default_settings, png
-from duckling_data.stages.report.facts import Facts, Lengths, level_name, percent, visible
+from duckling_data.stages.report.facts import Facts, Lengths, level_name, percent
 
 LIVE, UNKNOWN, SECOND = COLOURS[:3]
 MARK, QUIET = "#222222", "#6B6B6B"
@@ -123,7 +123,7 @@ def zipf(facts: Facts) -> Figure:
     drawable = _drawable()
     for rank in (1, 10, 100, 1_000, 10_000):
         if rank <= len(counts):
-            text = f"“{_label(int(facts.counts.gpt2_id[rank - 1]), drawable)}”"
+            text = f"“{_label(facts.visible(int(facts.counts.gpt2_id[rank - 1]), drawable))}”"
             # Room is right of the curve; in a narrow figure, of its right half at the left.
             shift, side = ((-7, -7), "right") if _narrow() and rank > 100 else ((9, 3 if _narrow() else 9), "left")
             look: Any = {"textcoords": "offset points", "ha": side, "family": MONO, "color": MARK}
@@ -179,7 +179,9 @@ def unknown(facts: Facts) -> Figure:
     if not facts.unknown:
         return _figure("Every token counted has a live id of its own")
     drawable = _drawable()
-    figure = _figure(f"Tokens without a live id: {facts.unknown_become(lambda token: _label(token, drawable))}")
+    figure = _figure(
+        f"Tokens without a live id: {facts.unknown_become(lambda token: _label(facts.visible(token, drawable)))}"
+    )
     axes = figure.subplots()
     times, ids, occurrences = zip(*facts.unknown_times, strict=True)
     gap, room = ("\n", 1.75) if _narrow() else (" ", 1.3)
@@ -251,8 +253,7 @@ def _drawable() -> set[int]:
     return set(sans) & set(mono)
 
 
-def _label(gpt2_id: int, drawable: set[int]) -> str:
-    text = visible(gpt2_id, drawable)
+def _label(text: str) -> str:
     return text if len(text) <= LABEL_LIMIT else f"{text[: LABEL_LIMIT - 1]}…"
 
 

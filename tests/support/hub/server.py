@@ -202,7 +202,7 @@ class _Hub(_Handler):
         if self.path.startswith("/api/datasets/"):
             self._list()
             return
-        key = self.path.removeprefix("/datasets/")
+        key = self.path.removeprefix("/datasets/").removeprefix("/")  # a model has no such prefix
         if "/resolve/" not in key:  # the client also asks the hub about other things, for itself
             self.refuse(404)
             return
