@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.fuzz.kept import kept, read_kept
+from tests.support.fuzz.tokens import kept, read_kept, read_tokenizer, tokenizer
 from tests.support.fuzz.trainer import (
     checkpoint,
     config,
@@ -241,27 +241,6 @@ def _read_counts(folder: Path, name: str) -> None:
     _ = counts.total, counts.digest(), counts.ids_for_coverage()
 
 
-def _tokenizer() -> dict[str, bytes]:
-    from duckling_data.tokens.base import BYTE_OF
-
-    vocabulary = {text: token for token, text in enumerate([*BYTE_OF, "th", "the", "cat"])}
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    content = {
-        "added_tokens": [{"id": 259, "content": "<|endoftext|>", "special": True, **flags}], "pre_tokenizer": level,
-        "model": {"type": "BPE", "ignore_merges": True, "vocab": vocabulary, "merges": ["t h", "th e"]},
-    }  # fmt: skip
-    return {"t.json": json.dumps(content, ensure_ascii=False).encode()}
-
-
-def _read_tokenizer(folder: Path, name: str) -> None:
-    from duckling_data.tokens.encoders import load_encoder
-    from duckling_data.tokens.tokenizer_file import read_base
-
-    base = read_base(folder / name)
-    _ = load_encoder(None, base).encode("the cat"), [base.split(token, ()) for token in base.vocabulary.values()]
-
-
 def _golden() -> dict[str, bytes]:
     digests = {"counts_sha256": "cd", "mapping_sha256": "ab" * 32, "tokenized_dataset_payload_sha256": "ef"}
     return {"golden.json": json.dumps({"digests": digests}).encode(), "manifest.json": _manifest()}
@@ -293,7 +272,7 @@ TARGETS = (
     Target("checkpoint", checkpoint, read_checkpoint, ("duckling_train.runs.checkpoint",)),
     Target("counts", lambda: {"c.parquet": _counts()}, _read_counts),
     Target("kept", kept, read_kept, ("duckling_data.tokens.store",)),
-    Target("tokenizer", _tokenizer, _read_tokenizer, ("duckling_data.tokens.encoders", "gigatoken", "tokenizers")),
+    Target("tokenizer", tokenizer, read_tokenizer, ("duckling_data.tokens.encoders", "gigatoken", "tokenizers")),
     Target("golden", _golden, _read_golden, ("duckling_data.verify.golden",)),
     Target("record", record, read_record, ("duckling_train.recording.writer",)),
     Target("embedding", embedding, read_embedding, ("duckling_train.embedding.figures",)),

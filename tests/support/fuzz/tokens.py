@@ -1,7 +1,8 @@
-"""The reader of a workspace's kept tokens, for the fuzzing."""
+"""The readers of a workspace's kept tokens and of a base tokenizer's file, for the fuzzing."""
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -32,3 +33,26 @@ def read_kept(folder: Path, _name: str) -> None:
             found.read(index)
     except DamagedTokens as damage:  # which a command tells in such a line
         raise InputError(f"{damage}: not as it was written") from damage
+
+
+def tokenizer() -> dict[str, bytes]:
+    """Return a small tokenizer of bytes and three merged tokens."""
+    from duckling_data.tokens.base import BYTE_OF
+
+    vocabulary = {text: token for token, text in enumerate([*BYTE_OF, "th", "the", "cat"])}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    content = {
+        "added_tokens": [{"id": 259, "content": "<|endoftext|>", "special": True, **flags}], "pre_tokenizer": level,
+        "model": {"type": "BPE", "ignore_merges": True, "vocab": vocabulary, "merges": ["t h", "th e"]},
+    }  # fmt: skip
+    return {"t.json": json.dumps(content, ensure_ascii=False).encode()}
+
+
+def read_tokenizer(folder: Path, name: str) -> None:
+    """Read it, encode with it, and split every token."""
+    from duckling_data.tokens.encoders import load_encoder
+    from duckling_data.tokens.tokenizer_file import read_base
+
+    base = read_base(folder / name)
+    _ = load_encoder(None, base).encode("the cat"), [base.split(token, ()) for token in base.vocabulary.values()]
