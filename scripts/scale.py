@@ -6,16 +6,18 @@ as a process of its own in a fresh workspace: `count --sample all`, `build-vocab
 be measured one by one (--only, --sizes) and drawn later (--draw). Digests of rows, mapping and counts are compared:
 exit status 1 where two ways differ. Linux only.
 
-Ways: `local`; `ray1`, `ray2`, `ray4`: a cluster of so many raylets on this machine, each with an equal part of its
+Ways: `local`; `again`, the same with --no-keep-tokens, so that `pack` reads and encodes the stories again, as all ways
+below do; `ray1`, `ray2`, `ray4`: a cluster of so many raylets on this machine, each with an equal part of its
 cores, at least one; it is started before the commands and its start is told apart; `shards7`: seven tasks for `count`
 and for `pack`, one after another, as an array job has them side by side.
 
 Time is the commands' by the clock, start-up included; over several --rounds, the median. Memory is the process's
 largest resident size (VmHWM). Of a cluster it is the largest sum, at a look every 0.1 s, of the resident sizes (VmRSS)
 of all its processes (raylets, workers, agents, global control store); pages that several share count for each.
-Temporary disk is the largest space of the workspace less that in the end, at such looks; files without a name that the
-command has open there count too. Growth: the start-up is where the line through the two smallest sizes has no story;
-above it the time a story is compared from 1/16 of TinyStories to 10 times that.
+Temporary disk is the largest size of the workspace's files together, at such looks, less that of the artifacts in the
+end: kept tokens, shards, and files without a name that the command has open there count. Growth: the start-up is where
+the line through the two smallest sizes has no story; above it the time a story is compared from 1/16 of TinyStories to
+10 times that.
 """
 
 from __future__ import annotations
@@ -38,10 +40,10 @@ sys.path.insert(0, str(ROOT))
 from duckling_data.base.executor import default_workers  # noqa: E402
 from duckling_data.base.strict_json import read_json  # noqa: E402
 from tests.support.machine import processor  # noqa: E402
-from tests.support.scale_figures import FULL, LOCAL, RAY, SHARDS, Run, Step, plot, tables  # noqa: E402
+from tests.support.scale_figures import AGAIN, FULL, LOCAL, RAY, SHARDS, Run, Step, plot, tables  # noqa: E402
 from tests.support.watched import watched  # noqa: E402
 
-WAYS = (LOCAL, "ray1", "ray2", "ray4", "shards7")
+WAYS = (LOCAL, AGAIN, "ray1", "ray2", "ray4", "shards7")
 PER_FILE = FULL // 4 + 1
 """Stories in a file, as in the published TinyStories."""
 ROW_GROUP = 1000
@@ -110,6 +112,7 @@ def steps(way: str, source: Path, live: int, address: str) -> Iterator[tuple[str
                 yield "build-vocab", False, ["build-vocab", *build]
         return
     on = ["--executor", "ray", "--ray-address", address] if way.startswith(RAY) else []
+    on += ["--no-keep-tokens"] if way == AGAIN else []
     yield "count", False, ["count", "--source", str(source), *sample, *on]
     yield "build-vocab", False, ["build-vocab", *build, *on]
     yield "pack", False, ["pack", "--ctx", "512", *on]
@@ -199,8 +202,8 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     options.only = options.only.split(",")
     for way in options.only:
         count = way.removeprefix(RAY).removeprefix(SHARDS)
-        if way != LOCAL and (count == way or not count.isdecimal() or int(count) < 1):
-            parser.error(f"--only {way}: expected local, ray1, ray2, ..., shards1, shards2, ...")
+        if way not in (LOCAL, AGAIN) and (count == way or not count.isdecimal() or int(count) < 1):
+            parser.error(f"--only {way}: expected local, again, ray1, ray2, ..., shards1, shards2, ...")
     return options
 
 

@@ -16,7 +16,7 @@ set -euo pipefail
 
 export DUCKLING_WORKSPACE=${DUCKLING_WORKSPACE:-/shared/duckling} # every node sees it under this path
 export SOURCE=${SOURCE:-/shared/corpus}                           # likewise: a file or folder of stories
-export SHARDS=${SHARDS:-7}                                        # about one for each 128 MB of text
+export SHARDS=${SHARDS:-7}                                        # a task takes about 1 s beside its shard
 export COUNT_OPTIONS=${COUNT_OPTIONS:---sample all}
 export VOCAB_OPTIONS=${VOCAB_OPTIONS:---live 6144 --dead 2048}
 export PACK_OPTIONS=${PACK_OPTIONS:---ctx 512}

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from duckling_data.stages.shards import SHARDS
+from duckling_data.tokens.store import KEPT
+
 ROOT = Path(__file__).parents[2]
 PERIOD = 0.1
 """Seconds between two looks at memory and disk."""
@@ -34,8 +37,8 @@ class Watched:
     worker: int
     """The most resident memory (VmHWM) of one of those that had a task of Duckling's."""
     temporary: int
-    """The largest space that the folder took on the disk, less what it takes in the end. Files without a name that
-    the command has open there count; all in blocks that the file system has allotted."""
+    """The largest size of the workspace's files together, less that of the artifacts in the end: kept tokens, shards,
+    and files without a name that the command has open there count."""
 
 
 class Watch:
@@ -67,7 +70,7 @@ class Watch:
 
 
 def watched(command: list[str], folder: Path) -> Watched:
-    """Run a command whose files lie in `folder`. Exits where it fails; its standard error is this process's."""
+    """Run a command in the workspace `folder`. Exits where it fails; its standard error is this process's."""
     began = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     watch = Watch(process.pid, folder)
@@ -81,7 +84,8 @@ def watched(command: list[str], folder: Path) -> Watched:
     if status:
         sys.exit(f"failed with exit status {status}: {' '.join(command)}")
     final = named(folder)
-    return Watched(seconds, watch.memory, watch.cluster, watch.worker, max(watch.disk, final) - final)
+    artifacts = final - named(folder / KEPT) - named(folder / SHARDS)
+    return Watched(seconds, watch.memory, watch.cluster, watch.worker, max(watch.disk, final) - artifacts)
 
 
 def below(process: int) -> Iterator[int]:
@@ -116,12 +120,12 @@ def text(path: Path) -> bytes:
 
 
 def named(folder: Path) -> int:
-    """Return the bytes that the files below a folder take on the disk."""
+    """Return the bytes of the files below a folder."""
     total = 0
     for at, _, files in os.walk(folder):
         for name in files:
             try:
-                total += 512 * Path(at, name).lstat().st_blocks
+                total += Path(at, name).lstat().st_size
             except FileNotFoundError:  # renamed or removed meanwhile
                 continue
     return total
@@ -134,7 +138,7 @@ def unnamed(process: int, folder: Path) -> int:
         try:
             place = str(handle.readlink())
             if place.startswith(f"{folder}/") and place.endswith(" (deleted)"):
-                total += 512 * handle.stat().st_blocks
+                total += handle.stat().st_size
         except OSError:  # closed meanwhile
             continue
     return total
