@@ -117,9 +117,9 @@ def pack(**given: Any) -> None:
 @click.argument("stage", type=click.Choice(["count", "pack"]))
 @options(*PACK, *VOCAB, *COUNT, *COMMON)
 def merge(stage: str, **given: Any) -> None:
-    """Join the shards of STAGE, count or pack, that `--shard I/N` made.
+    """Join the shards of a stage, count or pack.
 
-    The files are those that `count` or `pack` alone would make. Without options the settings are the
+    `--shard I/N` made them. The files are those that `count` or `pack` alone would make. Without options the settings are the
     shards' own.
     """
     _make(stage, joins=stage, **given)

@@ -100,6 +100,8 @@ class Pipeline:
 
         Nothing is locked. Raises InputError where the stage is not divided, or what it needs is out of date.
         """
+        if self.request.executor != "local":
+            raise InputError("--shard and --executor exclude each other: one process makes the shard.")
         stage = next(stage for stage in self._stages if stage.name == name)
         self._refuse_unrecorded()
         self._recorded = True
@@ -219,7 +221,7 @@ class Pipeline:
             return None
         corpus = open_corpus(
             request.workspace, wanted, workers=request.workers, offline=request.offline or request.dry_run,
-            reporter=self.reporter, executor=self._executor if request.executor == "ray" else None,
+            reporter=self.reporter, executor=self._executor if request.executor == "ray" and not request.dry_run else None,
             recorded=self._recorded,
         )  # fmt: skip
         if corpus.validation is None:

@@ -41,6 +41,7 @@ def test_any_number_of_nodes_gives_the_bytes_of_one_process(cli: Cli, tmp_path: 
             words = [*(() if "--source" in options else ("--source", "demo:600")), *options, *SIZES]
             assert cli("pack", "-w", tmp_path / f"whole{number}", *words).exit_code == 0
             on_ray = ["--executor", "ray", "--ray-address", running.address, "--shards", 5]
+            assert "would make" in cli("pack", "-w", tmp_path / f"ray{number}", "-n", *words, *on_ray).stderr
             result = cli("pack", "-w", tmp_path / f"ray{number}", *words, *on_ray)
             assert result.exit_code == 0, result.stderr
             assert made(tmp_path / f"ray{number}") == made(tmp_path / f"whole{number}")

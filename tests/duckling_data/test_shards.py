@@ -149,6 +149,8 @@ def test_a_shard_is_refused_before_what_it_needs_is_there(cli: Cli, files: list[
     Path(str(files[1])).write_text('{"text": "another"}\n')
     result = cli("count", "-w", workspace, "--shard", "0/3")
     assert (result.exit_code, "changed since it was hashed; run `duckling-data download`" in result.stderr) == (2, True)
+    both = cli("count", "-w", workspace, "--shard", "0/3", "--executor", "ray")
+    assert (both.exit_code, "--shard and --executor exclude each other" in both.stderr) == (2, True)
     for wrong in ("3/3", "-1/3", "1", "a/b"):
         assert cli("count", "-w", workspace, "--shard", wrong).exit_code == 2
 
