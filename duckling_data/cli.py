@@ -119,8 +119,8 @@ def pack(**given: Any) -> None:
 def merge(stage: str, **given: Any) -> None:
     """Join the shards of a stage, count or pack.
 
-    `--shard I/N` made them. The files are those that `count` or `pack` alone would make. Without options the settings are the
-    shards' own.
+    `--shard I/N` made them. The files are those that `count` or `pack` alone would make. Without options the settings
+    are the shards' own.
     """
     _make(stage, joins=stage, **given)
 

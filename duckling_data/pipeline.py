@@ -219,10 +219,10 @@ class Pipeline:
         if request.dry_run and not request.offline and (files := to_download(request.workspace, wanted)):
             self.reporter.say(f"download     would fetch {len(files)} files, {sum(files.values()) / 1e6:,.0f} MB")
             return None
+        on_ray = request.executor == "ray" and not request.dry_run
         corpus = open_corpus(
             request.workspace, wanted, workers=request.workers, offline=request.offline or request.dry_run,
-            reporter=self.reporter, executor=self._executor if request.executor == "ray" and not request.dry_run else None,
-            recorded=self._recorded,
+            reporter=self.reporter, executor=self._executor if on_ray else None, recorded=self._recorded,
         )  # fmt: skip
         if corpus.validation is None:
             self.reporter.say(
