@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from duckling_data.base.errors import InputError
-from duckling_data.base.executor import Executor, LocalExecutor
+from duckling_data.base.executor import Executor, LocalExecutor, default_workers
 from duckling_data.base.files import sha256_file
 from duckling_data.base.progress import SILENT, Reporter, nothing
 from duckling_data.corpus.files import CorpusFile, FileState, file_state
@@ -17,6 +17,9 @@ from duckling_data.corpus.remote.cache import hold
 from duckling_data.corpus.remote.store import Place, Remote, RemoteState
 from duckling_data.corpus.splits import FileSplit, Part
 from duckling_data.workspace.source_record import Findings, RemoteFile, SourceRecord
+
+FEW_BYTES = 1 << 30
+"""What is hashed by this process in a second: to start, or to ask, a cluster would take longer."""
 
 
 def seen(file: Remote, wanted: SourceRecord) -> RemoteFile | None:
@@ -98,6 +101,8 @@ def measured_split(
     """
     measure = _Measure(how, record, wanted, hashes, recorded)
     sizes = [_size(path, wanted) for path, _ in files]
+    if not isinstance(executor, LocalExecutor) and sum(sizes) < FEW_BYTES:
+        executor = LocalExecutor(default_workers())
     measured = []
     with reporter.bar("hash", sum(sizes), "B") as bar:
         here = isinstance(executor, LocalExecutor)
