@@ -44,14 +44,24 @@ class RowPacker:
         begins = np.concatenate([[0], ends])
         stops = np.append(ends, len(stream))
         rows = (stops - begins) // self.ctx
-        # Row r of a group starts r * ctx after the group's begin: all starts at once, for any number of groups.
-        within = np.arange(rows.sum()) - np.repeat(np.cumsum(rows) - rows, rows)
-        starts = np.repeat(begins, rows) + within * self.ctx
         tails = stops - begins - rows * self.ctx
         self.dropped += int(tails[:-1].sum())
         self._carry = stream[len(stream) - int(tails[-1]) :].copy()
-        if len(starts) == 0:  # the stream may be shorter than a window
+        return self._rows(stream, begins, rows)
+
+    def _rows(
+        self, stream: npt.NDArray[T], begins: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
+    ) -> npt.NDArray[T]:
+        """Return so many rows from each of these places of the stream on; it is not copied where it is one place."""
+        total = int(rows.sum())
+        if total == 0:  # the stream may be shorter than a window
             return np.empty((0, self.ctx), stream.dtype)
+        if np.count_nonzero(rows) == 1:
+            begin = int(begins[rows > 0][0])
+            return stream[begin : begin + total * self.ctx].reshape(total, self.ctx)
+        # Row r of a group starts r * ctx after the group's begin: all starts at once, for any number of groups.
+        within = np.arange(total) - np.repeat(np.cumsum(rows) - rows, rows)
+        starts = np.repeat(begins, rows) + within * self.ctx
         cut: npt.NDArray[T] = np.lib.stride_tricks.sliding_window_view(stream, self.ctx)[starts]
         return cut
 

@@ -77,7 +77,7 @@ def tally_batch(batch: EncodedBatch, positions: npt.NDArray[np.int32], earliest:
     """Return the tally of the batch's sampled stories. `positions` is `sample_positions` of the whole split.
 
     `earliest` is `Tally.earliest` of the stories counted so far: a token in a later story cannot be the first, and
-    nearly all are excluded by that one comparison. A value that is out of date excludes fewer tokens and changes no
+    nearly all are excluded by that. A value that is out of date excludes fewer tokens and changes no
     result.
     """
     tokens, lengths, own = batch.tokens, batch.lengths, positions[batch.stories]
@@ -92,7 +92,12 @@ def tally_batch(batch: EncodedBatch, positions: npt.NDArray[np.int32], earliest:
         nulls=batch.nulls,
         empty=int(np.count_nonzero(lengths == 0)),
     )
-    candidates = np.flatnonzero(np.repeat(own, lengths) < earliest.take(tokens))
+    if not len(own):
+        return tally
+    # First by the ids that occur: most batches hold none that could appear earlier than it did.
+    fresh = (tally.count > 0) & (earliest > own.min())
+    candidates = np.flatnonzero(fresh.take(tokens)) if fresh.any() else np.empty(0, np.int64)
+    candidates = candidates[np.repeat(own, lengths)[candidates] < earliest[tokens[candidates]]]
     starts = np.cumsum(lengths) - lengths
     story = np.searchsorted(starts, candidates, side="right") - 1
     appearance = (own[story].astype(np.int64) << OFFSET_BITS) | (candidates - starts[story])
