@@ -198,6 +198,7 @@ def plot(runs: Sequence[Run], title: str) -> bytes:
 
     with default_settings():
         from matplotlib.figure import Figure
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
         figure: Any = Figure(figsize=(9, 7), dpi=120, layout="constrained")
         found = grouped(runs)
@@ -209,6 +210,11 @@ def plot(runs: Sequence[Run], title: str) -> bytes:
             axes.set(xscale="log", yscale="log", xlabel="stories", ylabel=name)
             axes.grid(which="both", alpha=0.25)
             axes.spines[["top", "right"]].set_visible(False)
-        figure.axes[0].legend(frameon=False, fontsize=8)
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_formatter(FuncFormatter(lambda amount, _: f"{amount:,.10g}"))
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
         figure.suptitle(title, fontsize=10)
         return png(figure)
