@@ -142,7 +142,7 @@ class StoredRows(Rows):
     """The rows of a dataset directory, with the names of their files. Raises InputError as `open_rows` does."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(*_columns(folder))
+        super().__init__(*_columns(shard_paths(folder)))
         self.name = folder.name
 
     def where(self, row: int) -> str:
@@ -178,17 +178,25 @@ def open_rows(folder: str | os.PathLike[str]) -> Rows:
     >>> len(open_rows("artifacts/tokenized_dataset")) > 0
     True
     """
-    return Rows(*_columns(Path(folder)))
+    return Rows(*_columns(shard_paths(Path(folder))))
 
 
 def read_rows(folder: Path) -> list[TokenIds]:
     """Return the rows of each batch, memory-mapped, each of shape (rows, ctx). Raises InputError as `open_rows`."""
-    return _columns(folder)[0]
+    return _columns(shard_paths(folder))[0]
 
 
-def _columns(folder: Path) -> tuple[list[TokenIds], Column[np.uint32] | None]:
-    """Return the ids of each batch, and the positions, if there are any."""
-    tables = {path: _read_shard(path) for path in shard_paths(folder)}
+def count_rows(folder: Path, done: Callable[[int], object] = nothing) -> npt.NDArray[np.int64]:
+    """Return `Rows.occurrences` of a dataset directory, one file in memory after the other. Raises as `open_rows`."""
+    open_rows(folder)  # that all files fit together
+    each = [Rows(*_columns([path])).occurrences(done) for path in shard_paths(folder)]
+    counted: npt.NDArray[np.int64] = np.sum(each, axis=0)
+    return counted
+
+
+def _columns(paths: Sequence[Path]) -> tuple[list[TokenIds], Column[np.uint32] | None]:
+    """Return the ids of each batch of these files, and the positions, if there are any."""
+    tables = {path: _read_shard(path) for path in paths}
     for path, table in tables.items():
         if table.column_names != (first := next(iter(tables.values()))).column_names:
             raise InputError(f"{path}: it holds {table.column_names}, the first shard {first.column_names}; {AGAIN}")

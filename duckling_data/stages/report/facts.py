@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from duckling_data.base.progress import SILENT, Reporter
 from duckling_data.base.records import plain
-from duckling_data.rows.read import open_rows
+from duckling_data.rows.read import count_rows, open_rows
 from duckling_data.stages.count import COUNT
 from duckling_data.stages.counts import COUNTS_NAME, TokenCounts, read_counts
 from duckling_data.stages.pack import PACK
@@ -60,9 +60,8 @@ def _occurrences(workspace: Path, manifest: Manifest, reporter: Reporter) -> dic
         manifest.refuse_changed(PACK.name, folder, reporter)
     occurrences = {}
     for split, folder in folders.items():
-        rows = open_rows(workspace / folder)
-        with reporter.bar(f"count {folder}", len(rows), "rows") as bar:
-            occurrences[split] = rows.occurrences(bar.update)
+        with reporter.bar(f"count {folder}", len(open_rows(workspace / folder)), "rows") as bar:
+            occurrences[split] = count_rows(workspace / folder, bar.update)
     return occurrences
 
 
