@@ -63,14 +63,11 @@ def write_stories(path: Path, stories: int, first: int = 0) -> int:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a process, or several one after the other, took."""
+    """What a process, or several one after the other, took: seconds, those of all threads (user and system), and MB."""
 
     wall: float
-    """Seconds."""
     cpu: float
-    """Seconds of all threads, user and system."""
     peak: float
-    """Resident MB."""
 
 
 def timed_process(arguments: list[str]) -> tuple[Cost, str]:
@@ -79,8 +76,7 @@ def timed_process(arguments: list[str]) -> tuple[Cost, str]:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     began = time.perf_counter()
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
-    assert process.stdout is not None
-    printed = process.stdout.read()
+    printed = process.stdout.read() if process.stdout else ""
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - began
     if status:
@@ -93,8 +89,8 @@ def run_ours(parquet: Path, kind: str) -> list[Cost]:
     """Run one of COMMANDS in an empty workspace. Returns what each command took."""
     with tempfile.TemporaryDirectory(dir=parquet.parent) as out:
         where = ["-w", out, "--source", str(parquet), "--quiet"]
-        ours = [sys.executable, "-m", "duckling_data"]
-        return [timed_process([*ours, *command, *where])[0] for command in COMMANDS[kind]]
+        commands = ([sys.executable, "-m", "duckling_data", *command, *where] for command in COMMANDS[kind])
+        return [timed_process(command)[0] for command in commands]
 
 
 def run_obvious(parquet: Path) -> Cost:
@@ -211,9 +207,7 @@ def main() -> None:
     parser.add_argument("--stories", type=int, default=1_000_000, help="demo stories for our pipeline")
     parser.add_argument("--obvious-stories", type=int, default=10_000, help="demo stories for the obvious way")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each")
-    parser.add_argument(
-        "--commands", choices=[*COMMANDS, "both"], default="both", help="one command, two, or both ways"
-    )
+    parser.add_argument("--commands", choices=[*COMMANDS, "both"], default="both", help="one, two, or both ways")
     parser.add_argument("--obvious-child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.obvious_child:
@@ -227,8 +221,8 @@ def main() -> None:
         small_mb, part_mb, _ = (write_stories(path, stories) / 1e6 for path, stories in sizes)
         large.mkdir()
         each = -(-options.stories // FILES)
-        firsts = range(0, options.stories, each)
-        large_mb = sum(write_stories(large / f"{n}.parquet", each, first) / 1e6 for n, first in enumerate(firsts))
+        firsts = enumerate(range(0, options.stories, each))
+        large_mb = sum(write_stories(large / f"{number}.parquet", each, first) / 1e6 for number, first in firsts)
         run_ours(tiny, "one")  # what is imported is compiled, and in the system's memory
         start_up = {kind: [run_ours(tiny, kind) for _ in range(options.rounds)] for kind in kinds}
         rounds: list[dict[str, list[Cost]]] = []
@@ -241,11 +235,8 @@ def main() -> None:
         parts = time_parts(part, part_mb)
     figures = {kind: measured(kind, rounds, start_up[kind], large_mb, small_mb, parts) for kind in kinds}
     print(table(figures, parts, large_mb, small_mb))
-    print(
-        json.dumps(
-            {"processor": processor(), "python": platform.python_version(), "text_mb": round(large_mb)} | figures
-        )
-    )
+    facts: dict[str, Any] = {"processor": processor(), "python": platform.python_version(), "text_mb": round(large_mb)}
+    print(json.dumps(facts | figures))
 
 
 def wall(costs: list[Cost]) -> float:
