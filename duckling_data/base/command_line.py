@@ -5,12 +5,14 @@ Only click and the standard library are imported here: `--help` is quick.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
@@ -105,6 +107,11 @@ def print_checks(lines: Iterable[str], *, as_json: bool, quiet: bool) -> None:
         raise failed
 
 
+PATIENCE = 20.0
+"""Seconds that one of several processes which does not print waits after an error: where one ends, torchrun ends the
+others at once, also the one that is about to say why. That one's end then ends the waiting."""
+
+
 def run_command(
     command: click.Command, program: str, arguments: Sequence[str] | None = None, *, resume: str, prints: bool = True
 ) -> NoReturn:
@@ -167,6 +174,9 @@ def run_command(
         except click.ClickException as error:
             fail(printable(f"{error.format_message()} See {program} --help."), error.exit_code)
         except DucklingError as error:
+            if not prints:
+                with contextlib.suppress(KeyboardInterrupt):
+                    time.sleep(PATIENCE)
             fail(str(error), error.exit_status)
         except OSError as error:
             status = InputError.exit_status if isinstance(error, USERS_FAULT) else OutsideError.exit_status

@@ -64,3 +64,27 @@ def test_a_signal_while_the_handlers_are_set_ends_in_one_line(tmp_path: Path, nu
     program = f"{early}os.pipe = pipe\nfrom duckling_data.cli import main\nmain(['status', '-w', {str(tmp_path)!r}])"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=HANG)
     assert (ended.returncode, ended.stderr.count("\n"), "Traceback" in ended.stderr) == (128 + number, 1, False)
+
+
+def test_a_process_that_does_not_print_waits_for_the_one_that_says_why() -> None:
+    program = """
+import sys, click
+from duckling_data.base.command_line import run_command
+from duckling_data.base.errors import InputError
+
+@click.command()
+def work():
+    print("begun", flush=True)
+    raise InputError("not so")
+
+run_command(work, "work", [], resume="call again", prints=False)
+"""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=pipe, stderr=pipe, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=1)
+    process.send_signal(signal.SIGTERM)  # as torchrun does when another one has ended
+    assert process.communicate(timeout=HANG)[1] == ""
+    assert process.returncode == 2
