@@ -31,6 +31,7 @@ from duckling_data.options import (
     ENCODER,
     FILE,
     HEADINGS,
+    MAPPING,
     PACK,
     SHARD,
     TOKENIZER,
@@ -97,9 +98,12 @@ def count(**given: Any) -> None:
 
 
 @cli.command("build-vocab", cls=Grouped, headings=HEADINGS)
-@options(*VOCAB, *COUNT, *COMMON)
+@options(*VOCAB, MAPPING, *COUNT, *COMMON)
 def build_vocab(**given: Any) -> None:
-    """Choose the live tokens: token_mapping.json."""
+    """Choose the live tokens: token_mapping.json.
+
+    With --mapping yours is copied into the workspace, and nothing is counted.
+    """
     _make("build-vocab", **given)
 
 

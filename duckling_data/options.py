@@ -110,6 +110,9 @@ VOCAB = (
            help="Give <|endoftext|>, or what ends a text for another --tokenizer, a live id in any case."),
 )  # fmt: skip
 
+MAPPING = option("--mapping", type=FILE, default_is="built from the counts",
+                 help="A token_mapping.json of your own to pack with.")  # fmt: skip
+
 PACK = (
     option("--ctx", type=int, default_is="512", help="Tokens in a row."),
     option("--group", type=CountOrAll(), metavar="N|all", default_is="10000",
@@ -117,7 +120,7 @@ PACK = (
     option("--separator", **choice(["none", "eos"]), default_is="none", help="What follows each story."),
     option("--positions/--no-positions", is_flag=True, default_is="no-positions",
            help="Store each token's index in its own story, too."),
-    option("--mapping", type=FILE, default_is="build-vocab's", help="A token_mapping.json of your own to pack with."),
+    MAPPING,
 )  # fmt: skip
 
 HEADINGS = {

@@ -109,7 +109,9 @@ class Pipeline:
         for need in (other for other in self._stages if other.name in stage.needs):
             resolved = self._resolved[need.name]
             if reason := self.manifest.stale(need.name, resolved.to_json(), need.inputs(context, resolved.value)):
-                raise InputError(f"{need.name}: {reason}; run `duckling-data {need.name}` first, then the shards.")
+                own = " --mapping FILE" if self.request.mapping and need.name == VOCAB.name else ""
+                first = f"`duckling-data {need.name}{own}`"
+                raise InputError(f"{need.name}: {reason}; run {first} first, then the shards.")
         resolved = self._resolved[name]
         inputs = stage.inputs(context, resolved.value)
         if self.manifest.stale(name, resolved.to_json(), inputs) is None:

@@ -66,7 +66,8 @@ def _check_room(context: Context, settings: PackSettings, total_vocab: int) -> N
     a_token = sum(dtype.itemsize for dtype in column_dtypes(total_vocab, positions=settings.positions).values())
     a_story = a_token * counted.tokens // counted.stories_counted
     needed = sum(split.room(a_story * split.split.stories) for split in context.encoded.values())
-    needed *= 1 if context.sharding is None else 2  # in shards there are the streams of tokens and the rows
+    if context.sharding is not None:  # there are the streams of tokens and the rows, less what is made already
+        needed = 2 * needed - context.sharding.bytes_made()
     check_room(context.workspace, min(needed, 1 << 62), "the packed rows")
 
 

@@ -137,6 +137,10 @@ class Sharding:
         """Return the folder of the stage's shards, made where it is not there."""
         return own_folder(self.workspace, SHARDS, f"{self.name}-of-{self.shards:05d}")
 
+    def bytes_made(self) -> int:
+        """Return the bytes of what is made already."""
+        return sum(path.stat().st_size for path in self.folder().rglob("*") if path.is_file())
+
     def remember(self, settings: dict[str, Any]) -> None:
         """Write the stage's settings beside its shards, for the command that joins them."""
         with renamed(self.folder() / SETTINGS) as partial:

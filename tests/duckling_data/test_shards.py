@@ -101,6 +101,21 @@ def test_a_divided_source_is_read_in_shards(cli: Cli, stories: Path, tmp_path: P
     assert made(tmp_path / "array") == made(tmp_path / "whole")
 
 
+def test_a_mapping_of_ones_own_is_given_before_the_shards(cli: Cli, files: list[object], tmp_path: Path) -> None:
+    run(cli, "build-vocab", "-w", tmp_path / "other", *files, *SMALL[:-2])
+    own = ("--mapping", tmp_path / "other" / "token_mapping.json")
+    run(cli, "pack", "-w", tmp_path / "whole", *files, *own, *SMALL[-2:])
+    workspace = tmp_path / "array"
+    run(cli, "download", "-w", workspace, *files)
+    refused = cli("pack", "-w", workspace, *own, *SMALL[-2:], "--shard", "0/2")
+    assert "run `duckling-data build-vocab --mapping FILE` first" in refused.stderr
+    run(cli, "build-vocab", "-w", workspace, *own)
+    for number in range(2):
+        run(cli, "pack", "-w", workspace, *SMALL[-2:], "--shard", f"{number}/2")
+    run(cli, "merge", "pack", "-w", workspace)
+    assert made(workspace) == made(tmp_path / "whole")
+
+
 def test_array_tasks_run_side_by_side(cli: Cli, files: list[object], tmp_path: Path) -> None:
     run(cli, "count", "-w", tmp_path / "whole", *files, *SMALL[:2])
     workspace = tmp_path / "array"

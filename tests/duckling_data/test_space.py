@@ -24,6 +24,8 @@ from duckling_data.corpus.hub import HubDataset
 from duckling_data.corpus.readers import ReadOptions, read_blocks
 from duckling_data.rows.layout import ROWS_PER_BATCH
 from duckling_data.rows.write import RowWriter
+from duckling_data.stages.packer import PackFigures
+from duckling_data.workspace.manifest import Manifest
 from tests.support.data import SMALL, Cli, write_jsonl
 from tests.support.fault.disk import Disk
 from tests.support.fault.fixtures import disk, scratch
@@ -116,6 +118,18 @@ def test_other_rows_that_do_not_fit_leave_the_old_ones(cli: Cli, made: Path, lea
     assert all(path.read_bytes() == content for path, content in before.items())
     leave(1 << 20)
     assert cli("pack", "-w", made, "--ctx", "16").exit_code == 0
+
+
+def test_the_room_for_shards_is_what_they_still_need(cli: Cli, made: Path, leave: Callable[[int], None]) -> None:
+    rows = 2 * Manifest(made).figures("pack", PackFigures).splits["train"].tokens
+    leave(2 * rows - 100)
+    assert cli("pack", "-w", made, "--ctx", "16", "--shards", "2").exit_code == 3
+    for number in range(2):
+        assert cli("pack", "-w", made, "--ctx", "16", "--shard", f"{number}/2").exit_code == 0
+    leave(rows // 2)
+    assert cli("merge", "pack", "-w", made).exit_code == 3
+    leave(rows + 100)  # the streams are there
+    assert cli("merge", "pack", "-w", made).exit_code == 0
 
 
 def test_a_compressed_parquet_file_that_does_not_fit_is_not_unpacked(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +60,21 @@ REFUSED: dict[str, tuple[bytes, str]] = {
 }  # fmt: skip
 
 
+def refusal(path: Path, content: bytes, read: Callable[[Path], object]) -> str:
+    """The one line with which a tokenizer's file is refused."""
+    path.write_bytes(content)
+    with pytest.raises(InputError) as refused:
+        read(path)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_no_byte_level_bpe_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
     content, says = REFUSED[name]
-    (tmp_path / "t.json").write_bytes(content)
-    with pytest.raises(InputError) as refused:
-        read_base(tmp_path / "t.json")
-    assert "\n" not in str(refused.value)
-    assert str(refused.value).startswith(f"{tmp_path / 't.json'}: ")
-    assert says in str(refused.value)
+    said = refusal(tmp_path / "t.json", content, read_base)
+    assert said.startswith(f"{tmp_path / 't.json'}: ")
+    assert says in said
 
 
 USELESS: dict[str, tuple[bytes, str]] = {
@@ -83,11 +90,7 @@ USELESS: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize("name", USELESS)
 def test_what_the_library_does_not_take_or_reads_otherwise_is_refused(tmp_path: Path, name: str) -> None:
     content, says = USELESS[name]
-    (tmp_path / "t.json").write_bytes(content)
-    with pytest.raises(InputError) as refused:
-        load_encoder(None, read_base(tmp_path / "t.json"))
-    assert "\n" not in str(refused.value)
-    assert says in str(refused.value)
+    assert says in refusal(tmp_path / "t.json", content, lambda path: load_encoder(None, read_base(path)))
 
 
 @pytest.mark.parametrize("unit", [b"[],", b'{"":0},', b'"",'])
