@@ -26,7 +26,7 @@ from duckling_data.stages.base import Context, Stage
 from duckling_data.stages.count import COUNT
 from duckling_data.stages.pack import PACK
 from duckling_data.stages.packer import DATASET_NAMES
-from duckling_data.stages.shards import OnRay, Sharding, do, remove_shards, shard_settings
+from duckling_data.stages.shards import Sharding, do, remove_shards, shard_settings
 from duckling_data.stages.tokenizer import choose_base, tokenizer_stages
 from duckling_data.stages.vocab import VOCAB, given_mapping, is_given
 from duckling_data.tokens.encoding import EncoderPool, Encoding, encoded_splits
@@ -52,6 +52,8 @@ class Pipeline:
         self._executor: Executor = LocalExecutor(request.workers)
         self._threads = 1
         if request.executor == "ray":
+            from duckling_data.base.ray_executor import OnRay
+
             self._executor = OnRay(request.ray_address, self._closing, reporter)
         self._read()
 

@@ -213,6 +213,24 @@ class RayExecutor:
         )
 
 
+class OnRay:
+    """An executor whose cluster is started, or connected to, when there is work; `closing` ends it."""
+
+    def __init__(self, address: str | None, closing: contextlib.ExitStack, reporter: Reporter) -> None:
+        self._address = address
+        self._closing = closing
+        self._reporter = reporter
+        self._ray: RayExecutor | None = None
+
+    def map(self, function: Callable[[T], R], items: Iterable[T], *, ordered: bool) -> Results[R]:
+        """Yield as `Executor.map` says."""
+        work = list(items)
+        if work and self._ray is None:
+            self._ray = self._closing.enter_context(RayExecutor(self._address, reporter=self._reporter))
+        if self._ray is not None:
+            yield from self._ray.map(function, work, ordered=ordered)
+
+
 def worker_environment(cpus: float) -> dict[str, str]:
     """Return the environment variables of a worker whose task has so many CPUs: the driver's do not reach it."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), str(max(1, int(cpus))))

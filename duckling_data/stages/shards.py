@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import re
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -20,9 +20,8 @@ import google_crc32c
 import msgspec
 
 from duckling_data.base.errors import CheckFailed, InputError, OutsideError
-from duckling_data.base.executor import Executor, Results
+from duckling_data.base.executor import Executor
 from duckling_data.base.files import own_folder, read_bytes, remove, renamed, write_bytes
-from duckling_data.base.progress import Reporter
 from duckling_data.base.strict_json import digest_json, read_json, write_json
 from duckling_data.tokens.encoding import Encoding
 
@@ -37,8 +36,6 @@ RECORD = re.compile(r"[a-z]+-\d{5}-of-\d{5}")
 RECORD_LIMIT = 1 << 28
 """Bytes of the largest record that is read."""
 
-T = TypeVar("T")
-S = TypeVar("S")
 R = TypeVar("R", bound=msgspec.Struct)
 
 
@@ -196,26 +193,6 @@ def shards_made(workspace: Path, stage: str) -> list[tuple[int, int]]:
             made = sum(RECORD.fullmatch(path.name) is not None for path in folder.iterdir())
             found.append((made, int(folder.name.rsplit("-", 1)[1])))
     return found
-
-
-class OnRay:
-    """An executor on Ray that starts, or connects to, its cluster when there is work."""
-
-    def __init__(self, address: str | None, closing: contextlib.ExitStack, reporter: Reporter) -> None:
-        self._address = address
-        self._closing = closing
-        self._reporter = reporter
-        self._ray: Executor | None = None
-
-    def map(self, function: Callable[[T], S], items: Iterable[T], *, ordered: bool) -> Results[S]:
-        """Yield as `Executor.map` says."""
-        work = list(items)
-        if work and self._ray is None:
-            from duckling_data.base.ray_executor import RayExecutor
-
-            self._ray = self._closing.enter_context(RayExecutor(self._address, reporter=self._reporter))
-        if self._ray is not None:
-            yield from self._ray.map(function, work, ordered=ordered)
 
 
 def remove_shards(workspace: Path, stage: str) -> None:
