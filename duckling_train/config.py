@@ -28,6 +28,7 @@ CHOICES = {
     "precision": PRECISIONS,
     "arithmetic": ("auto", "bf16", "bf16-in-float32", "float32"),
     "activation": ("gelu", "gelu_new", "relu", "relu2", "silu", "tanh"),
+    "compile": ("auto", "yes", "no"),
     "report_to": ("none", "tensorboard", "wandb"),
     "record_dtype": ("native", "bf16"),
     "on_record_error": ("stop", "continue"),
@@ -35,10 +36,10 @@ CHOICES = {
 MAX_SEED = 2**32 - 1  # NumPy takes no larger seed
 MAX_RATE = 1e36  # a step of more overflows float32
 INNER_FACTOR = 4
-LIMITS = {"steps": 10**9, "warmup_steps": 10**9, "logging_steps": 10**9, "eval_steps": 10**9, "checkpoint_steps": 10**9,
-          "eval_rows": 10**9, "batch_size": 2**16, "n_layer": 2**10, "n_embd": 2**16, "n_head": 2**10,
-          "n_positions": 2**16, "vocab_size": 2**20, "threads": 2**10, "processes": 2**16,
-          "record_every": 10**9}  # fmt: skip
+LIMITS = {**dict.fromkeys(("steps", "warmup_steps", "logging_steps", "eval_steps", "checkpoint_steps", "eval_rows",
+                           "record_every"), 10**9),
+          "batch_size": 2**16, "n_layer": 2**10, "n_embd": 2**16, "n_head": 2**10, "n_positions": 2**16,
+          "vocab_size": 2**20, "threads": 2**10, "processes": 2**16}  # fmt: skip
 """The largest value of each number: far more than Duckling is for, and less than what fills a machine's memory before
 anything is checked. A vocabulary ends where that of rows does."""
 FROM_ZERO = ("warmup_steps", "eval_steps", "checkpoint_steps", "eval_rows")
@@ -53,12 +54,12 @@ FIRST = ("engine", "optimizer", "adam_epsilon", "activation", "dropout")
 """The settings that come first in `config.json`."""
 OF_THE_RECORD = ("record", "record_every", "record_tensors", "record_dtype", "on_record_error")
 """Settings of what is recorded: none of them changes a number of the run."""
-ADDED = ("init_std", "mask_across_stories", "arithmetic", *OF_THE_RECORD)
+ADDED = ("init_std", "mask_across_stories", "compile", "arithmetic", *OF_THE_RECORD)
 """Settings that `config.json` has only where they are not at their default: earlier versions had none of them."""
 WITHOUT_A_FLAG = ("arithmetic", "processes")
 """Settings that a run finds out for itself."""
-NOT_IN_THE_NAME = ("steps", "seed", "device", "threads", "processes", "arithmetic", "report_to", "checkpoint_steps",
-                   "keep_checkpoints", "eval_steps", "eval_rows", *OF_THE_RECORD)  # fmt: skip
+NOT_IN_THE_NAME = ("steps", "seed", "device", "threads", "processes", "compile", "arithmetic", "report_to",
+                   "checkpoint_steps", "keep_checkpoints", "eval_steps", "eval_rows", *OF_THE_RECORD)  # fmt: skip
 """Settings that are not in the rest of a run's default name: in it already, or without effect on the numbers."""
 
 
@@ -69,11 +70,7 @@ def setting(default: T, meaning: str) -> T:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The settings of one run. Raises InputError when a value is out of range.
-
-    >>> TrainConfig(n_layer=4).parameters
-    1907456
-    """
+    """The settings of one run. Raises InputError when a value is out of range."""
 
     engine: str = setting(
         "auto", "What trains: fast is Duckling's own step, reference the Hugging Face Trainer, bitwise the seed."
@@ -130,6 +127,8 @@ class TrainConfig:
     device: str = setting("auto", "Where to train.")
     """auto is the first of cuda, mps, cpu that is there."""
     threads: int | None = setting(None, "CPU threads; they shape a CPU run's bits.  [default: torch's]")
+    compile: str = setting("auto", "Whether the fast engine compiles parts of itself in C++, on a CPU.")
+    """auto is yes for a new run where there is a compiler. A compiled step's bits are others."""
     record: str = setting("none", "Rows of the embedding to record in record.zarr: none, dead, all, or ids.")
     """Ids as 6144:6200,7."""
     record_every: int = setting(1, "Steps between two that are recorded; step 0 is the first.")

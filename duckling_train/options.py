@@ -109,7 +109,8 @@ HEADINGS = {
     "Data and evaluation": ("seed", "data_seed", "eval_steps", "eval_rows"),
     "Checkpoints and logs": ("checkpoint_steps", "keep_checkpoints", "logging_steps", "report_to"),
     "Record": ("record", "record_every", "record_tensors", "record_dtype", "on_record_error"),
-    "Where it runs": ("engine", "device", "threads", "jobs", "executor", "ray_address", "cpus_per_run", "gpus_per_run"),
+    "Where it runs": ("engine", "compile", "device", "threads", "jobs", "executor", "ray_address", "cpus_per_run",
+                      "gpus_per_run"),
     "Run": ("seeds", "workspace", "out", "name", "config_file", "resume", "overwrite", "yes", "dry_run", "quiet",
             "debug", "version"),
 }  # fmt: skip

@@ -42,6 +42,8 @@ def make_config(
         raise InputError(f"--preset is {preset!r}; it must be one of {', '.join(PRESETS)}")
     from_file = read_settings(file) if file is not None else {}
     from_file.pop("arithmetic", None)  # of the machine that the file comes from
+    if from_file.get("compile") == "yes":  # as is its compiler
+        del from_file["compile"]
     return TrainConfig(**{**(sizes or {}), **PRESETS[preset], **from_file, **(given or {})})
 
 

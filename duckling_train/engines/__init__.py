@@ -32,4 +32,6 @@ def choose_engine(config: TrainConfig) -> tuple[TrainConfig, str]:
     try:
         return load_engine(FAST).checked(replace(config, engine=FAST)), "it has every setting given"
     except InputError as error:
+        if config.compile == "yes":  # which the reference does not have either
+            raise
         return load_engine(REFERENCE).checked(replace(config, engine=REFERENCE)), str(error).partition(": ")[0]

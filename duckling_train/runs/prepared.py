@@ -70,9 +70,13 @@ def proven(prepared: PreparedRun, *, asked: str) -> PreparedRun:
     except InputError as error:
         if asked != "auto":
             raise
-        config, why = replace(config, engine=REFERENCE, arithmetic="auto"), str(error).rpartition(": ")[0]
+        config, why = (
+            replace(config, engine=REFERENCE, arithmetic="auto", compile="auto"),
+            str(error).rpartition(": ")[0],
+        )
     products = f"; products in {config.arithmetic}" if config.arithmetic != "auto" else ""
-    say(f"engine {config.engine}: {why}{products}")
+    compiled = ", compiled" if config.compile == "yes" else ""
+    say(f"engine {config.engine}: {why}{products}{compiled}")
     return replace(prepared, config=config)
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812  # the field's name for it
 from duckling_train.config import TrainConfig
 from duckling_train.engines.fast.arithmetic import Arithmetic
 from duckling_train.engines.fast.attention import CausalAttention
+from duckling_train.engines.fast.compiled import CompiledAttention, CompiledGelu
 from duckling_train.engines.fast.parameters import Views
 from duckling_train.gpt2 import ACTIVATIONS, EPSILON
 
@@ -31,6 +32,8 @@ class Body:
         operands; `mask` is bool[K · rows, 1, context, context], or None for plain causal attention.
         """
         activation = ACTIVATIONS[self.config.activation]
+        if self.config.compile == "yes" and self.config.activation == "gelu":
+            activation = CompiledGelu.apply
         for number in range(self.config.n_layer):
             at = f"transformer.h.{number}."
             joined = self._linear(_norm(x, weights, at + "ln_1"), weights, at + "attn.c_attn")
@@ -51,7 +54,8 @@ class Body:
         return self.arithmetic.result(product).view(*x.shape[:-1], -1)
 
     def _attend(self, joined: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        mixed: torch.Tensor = CausalAttention.apply(  # type: ignore[no-untyped-call]
+        attention = CompiledAttention if self.config.compile == "yes" else CausalAttention
+        mixed: torch.Tensor = attention.apply(  # type: ignore[no-untyped-call]
             joined.flatten(0, 1), self.config.n_head, mask, self.arithmetic
         )
         return mixed.view(*joined.shape[:-1], -1)

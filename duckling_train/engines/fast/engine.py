@@ -16,6 +16,7 @@ from duckling_train.config import TrainConfig, given, named
 from duckling_train.data import PackedRows
 from duckling_train.engines.base import DivergedError, Hook, Job
 from duckling_train.engines.fast.arithmetic import choose_arithmetic
+from duckling_train.engines.fast.compiled import need, usable
 from duckling_train.engines.fast.order import Batches
 from duckling_train.engines.fast.proof import prove
 from duckling_train.engines.fast.run import Run
@@ -35,7 +36,10 @@ class FastEngine:
     name = "fast"
 
     def checked(self, config: TrainConfig) -> TrainConfig:
-        """Return `config` with its arithmetic. Raises InputError for a setting that only the reference engine has."""
+        """Return `config` with its arithmetic, and whether parts are compiled.
+
+        Raises InputError for a setting that only the reference engine has, and where what is to be compiled cannot be.
+        """
         only = f"give {given('engine', 'reference')}"
         for name in ("dropout", "report_to"):
             if (value := getattr(config, name)) != getattr(TrainConfig, name):
@@ -44,7 +48,16 @@ class FastEngine:
             raise InputError(f"torchrun started {config.processes} processes and the fast engine is one: {only}")
         if config.device not in ("cpu", "cuda"):
             raise InputError(f"{named('device')} is {config.device}, which the fast engine is not for: {only}")
-        return replace(config, arithmetic=choose_arithmetic(config)) if config.arithmetic == "auto" else config
+        if config.arithmetic == "auto":
+            config = replace(config, arithmetic=choose_arithmetic(config))
+            if config.compile == "auto":
+                can = config.device == "cpu" and usable(config.arithmetic)
+                config = replace(config, compile="yes" if can else "no")
+        if config.compile == "yes":
+            if config.device != "cpu":
+                raise InputError(f"{named('compile')} is yes, which is for a CPU: give {given('compile', 'no')}")
+            need(config.arithmetic)
+        return config
 
     def build(self, config: TrainConfig) -> Gpt2:
         """Return the model in plain torch."""

@@ -64,9 +64,13 @@ class Parameters:
         """Return one model's views of a buffer, by name."""
         return {name: buffer[number, place.first : place.end].view(place.shape) for name, place in self.places.items()}
 
-    def stacked(self, buffer: torch.Tensor) -> Views:
-        """Return all models' views of a buffer, [K, *shape], by name."""
-        return {name: buffer[:, place.first : place.end].view(-1, *place.shape) for name, place in self.places.items()}
+    def stacked(self, buffer: torch.Tensor, first: int = 0) -> Views:
+        """Return all models' views of a buffer, [K, *shape], by name: of those that lie in it where it begins later."""
+        return {
+            name: buffer[:, place.first - first : place.end - first].view(-1, *place.shape)
+            for name, place in self.places.items()
+            if place.first >= first
+        }
 
 
 def decays(name: str) -> bool:

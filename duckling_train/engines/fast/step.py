@@ -11,6 +11,7 @@ from duckling_train.config import TrainConfig
 from duckling_train.engines.base import GRADIENT_PARTS, PROBABILITIES
 from duckling_train.engines.fast.arithmetic import Arithmetic
 from duckling_train.engines.fast.body import Body
+from duckling_train.engines.fast.compiled import CompiledHead
 from duckling_train.engines.fast.head import Head
 from duckling_train.engines.fast.parameters import Parameters
 
@@ -24,7 +25,8 @@ class Step:
         self.parameters, self.arithmetic = parameters, arithmetic
         device = parameters.weights.device
         self._body = Body(config, arithmetic)
-        self._head = Head(arithmetic, config.vocab_size, device)
+        self._compiled = config.compile == "yes"
+        self._head = CompiledHead(arithmetic) if self._compiled else Head(arithmetic, config.vocab_size, device)
         self._softmax = WTE if config.tied else HEAD
         self._weights = parameters.stacked(parameters.weights)
         self._gradients = parameters.stacked(parameters.gradients)
@@ -46,7 +48,8 @@ class Step:
         A loss is the sum over the rows' context − 1 predictions, divided by rows · context, as in the Trainer.
         `needed` is what each model's hooks need (`Hook.needs`); empty, none needs anything.
         """
-        operands = self.parameters.stacked(self.arithmetic.operand(self.parameters.weights))
+        after = self.parameters.places[WPE].end
+        operands = self.parameters.stacked(self.arithmetic.operand(self.parameters.weights[:, after:]), after)
         weights = {
             name: (self._weights if "ln_" in name else operands)[name].detach().requires_grad_()
             for name in self.parameters.names
@@ -55,7 +58,9 @@ class Step:
         x = self._embedded(ids).requires_grad_()
         hidden = self._body(x, weights, mask)
         self.hidden = hidden.detach()
-        softmax = operands[self._softmax]
+        softmax = self._weights[self._softmax]
+        if not self._compiled:
+            softmax = self.arithmetic.operand(softmax)
         self.probabilities = {
             number: torch.zeros(softmax.shape[1], device=ids.device)
             for number, needs in enumerate(needed)

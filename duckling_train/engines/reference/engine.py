@@ -144,6 +144,8 @@ class ReferenceEngine:
         foreign = sorted(name for name in os.environ if name.startswith("ACCELERATE_"))
         if foreign:
             raise InputError(f"{foreign[0]} is set in the environment and would change the run unrecorded: unset it")
+        if config.compile == "yes":
+            raise InputError(f"{named('compile')} is yes, which is the fast engine's: leave it out")
         if config.device != "cpu":  # which has bf16 in any case; the Trainer's libraries take seconds to import
             arguments_of(config, Path("run"))
         return config
