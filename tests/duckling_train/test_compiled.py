@@ -92,9 +92,10 @@ def test_the_softmax_and_its_gradients(name: str, rows: int, vocabulary: int, wi
         assert error(own_into, into) < allowed(arithmetic)
         assert error(own_total, total) < 1e-6
         if threads == 1:
-            first = own_d_hidden, own_into
+            first = own_d_hidden, own_into, own_total
     assert torch.equal(first[0], own_d_hidden), "the threads change the bits"
     assert torch.equal(first[1], own_into), "the threads change the bits"
+    assert torch.equal(first[2], own_total), "the threads change the bits"
 
 
 @pytest.mark.parametrize("name", USABLE)

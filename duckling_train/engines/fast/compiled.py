@@ -25,6 +25,8 @@ from duckling_train.config import given, named
 from duckling_train.engines.fast.arithmetic import NATIVE, Arithmetic
 
 SOURCES = Path(__file__).parent / "cpp"
+LEAST_BLOCK = 16
+"""The smallest number of rows that `cpp/head.cpp` sums the probabilities of apart."""
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-fPIC", "-shared")
 POINTER, LONG, INT, BOOL = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_bool
 SIGNATURES: dict[str, list[Any]] = {
@@ -156,7 +158,7 @@ class CompiledHead:
         native = self.arithmetic.name == NATIVE
         losses, d_hidden = torch.empty(rows), torch.empty(rows, width)
         by_weight = d_weight if d_weight.dtype == torch.float32 else torch.empty(d_weight.shape)
-        totals = None if total is None else torch.zeros(threads, vocabulary)
+        totals = None if total is None else torch.zeros(-(-rows // LEAST_BLOCK), vocabulary)
         load().head(
             _at(hidden), _at(weight), low_weight, _at(targets), low, native, rows, vocabulary, width,
             _at(d_hidden), _at(by_weight), _at(losses), _at(totals), threads,

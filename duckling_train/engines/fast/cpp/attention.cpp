@@ -64,7 +64,7 @@ template <class IO, class T> struct Attention {
 #pragma omp parallel num_threads(threads)
         for (long first = 0; first < s.pairs(); first += threads) {
             const long count = std::min<long>(threads, s.pairs() - first);
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic)
             for (long n = 0; n < count * 3 * tall / COLUMNS; n++) {
                 const long m = n / (tall / COLUMNS) % 3, pair = n / (tall / COLUMNS) / 3, begin = n % (tall / COLUMNS) * COLUMNS;
                 constexpr Layout LAYOUTS[] = {PLAIN, COLUMNWISE, ROWWISE};
@@ -110,7 +110,7 @@ template <class IO, class T> struct Attention {
 #pragma omp parallel num_threads(threads)
         for (long first = 0; first < s.pairs(); first += threads) {
             const long count = std::min<long>(threads, s.pairs() - first);
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic)
             for (long n = 0; n < count * 7 * tall / COLUMNS; n++) {
                 const long m = n / (tall / COLUMNS) % 7, pair = n / (tall / COLUMNS) / 7, begin = n % (tall / COLUMNS) * COLUMNS;
                 constexpr Layout LAYOUTS[] = {PLAIN, ROWWISE, COLUMNWISE, ROWWISE, COLUMNWISE, PLAIN, ROWWISE};

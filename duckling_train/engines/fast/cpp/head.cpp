@@ -11,7 +11,8 @@ template <class T, class IO> struct Head {
     long rows, vocabulary, width;
     float factor;
     bool low;             // whether numbers are rounded to bf16, which float32 may hold
-    float *d_hidden, *d_weight, *losses, *totals;
+    float *d_hidden, *d_weight, *losses;
+    float* totals;  // [rows / BLOCK, vocabulary], or none: what is summed apart does not depend on the threads
     int threads;
     bool round() const { return low && sizeof(T) == 4; }
     static constexpr long G = GROUP<T>, BLOCK = 64 / sizeof(T);  // rows that a thread takes at once
@@ -25,14 +26,14 @@ template <class T, class IO> struct Head {
         T *backward = forward + tall() * wide(), *kept = backward + tall() * wide(), *turned = kept + part * tall();
 #pragma omp parallel num_threads(threads)
         {
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic)
             for (long j = 0; j < tall(); j += COLUMNS) pack(j, forward, backward);
             for (long first = 0; first < rows; first += part) {
                 const long count = std::min(part, rows - first);
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic)
                 for (long i = 0; i < count; i += BLOCK)
                     block(first, i, forward, backward, kept, turned, part);
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic)
                 for (long j = 0; j < vocabulary; j += COLUMNS) {
                     float* to = d_weight + j * width;
                     transposed_product(kept + j * part, turned, part, up(count, BLOCK), vocabulary - j, width, to, first > 0);
@@ -109,7 +110,7 @@ template <class T, class IO> struct Head {
         if (row < rows) losses[row] = target < 0 ? 0 : std::log(sum_of_all) - (as_float(z[target]) - highest);
         if (target < 0) return 0;
         if (totals) {
-            float* total = totals + omp_get_thread_num() * vocabulary;
+            float* total = totals + row / BLOCK * vocabulary;
             for (long j = 0; j < vocabulary; j++) total[j] += e[j] / sum_of_all;
         }
         e[target] -= sum_of_all;
