@@ -26,14 +26,14 @@ template <class T, class IO> struct Head {
         T *backward = forward + tall() * wide(), *kept = backward + tall() * wide(), *turned = kept + part * tall();
 #pragma omp parallel num_threads(threads)
         {
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(static)
             for (long j = 0; j < tall(); j += COLUMNS) pack(j, forward, backward);
             for (long first = 0; first < rows; first += part) {
                 const long count = std::min(part, rows - first);
 #pragma omp for schedule(dynamic)
                 for (long i = 0; i < count; i += BLOCK)
                     block(first, i, forward, backward, kept, turned, part);
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(static)  // a thread goes through memory in order
                 for (long j = 0; j < vocabulary; j += COLUMNS) {
                     float* to = d_weight + j * width;
                     transposed_product(kept + j * part, turned, part, up(count, BLOCK), vocabulary - j, width, to, first > 0);
