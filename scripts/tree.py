@@ -15,14 +15,19 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- tree: begin (make tree) -->\n", "<!-- tree: end -->"
 FOLDERS = ("duckling_data", "duckling_train", "scripts")
-SHOWN = (".py", ".sh", ".txt", ".json", ".ipynb", ".html")
+COMMENTED = (".cpp", ".h")
+SHOWN = (".py", ".sh", ".txt", ".json", ".ipynb", ".html", *COMMENTED)
 
 
 def summary(path: Path) -> str:
-    """Return the first sentence of a Python file's docstring, in one line; nothing for another file."""
-    if path.suffix != ".py":
+    """Return the first sentence of a Python file's docstring, or of C++'s first comment; nothing for another file."""
+    if path.suffix not in (".py", *COMMENTED):
         return ""
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        text = ast.get_docstring(ast.parse(text)) or ""
+    else:
+        text = "".join(line.removeprefix("//") for line in text.splitlines() if line.startswith("//"))
     first = " ".join(text.split("\n\n")[0].split())
     return re.split(r"(?<=\.)\s", first)[0].rstrip(".")
 

@@ -13,7 +13,8 @@ static void normal(Floats x, Floats& below, Floats& density) {
 }
 
 // Write the function of x, or where d_y is given its gradient by x.
-template <class T> static void run(const T* x, const T* d_y, long count, T* to, int threads) {
+template <class T>
+static void run(const T* x, const T* d_y, long count, T* to, int threads) {
     auto one = [&](const T* x, const T* d_y, T* to) {
         Floats at = fetch(x), below, density;
         normal(at, below, density);
@@ -32,6 +33,8 @@ template <class T> static void run(const T* x, const T* d_y, long count, T* to, 
 }
 
 extern "C" void gelu(const void* x, const void* d_y, bool low, long count, void* to, int threads) {
-    if (low) run((const bf16*)x, (const bf16*)d_y, count, (bf16*)to, threads);
-    else run((const float*)x, (const float*)d_y, count, (float*)to, threads);
+    if (low)
+        run((const bf16*)x, (const bf16*)d_y, count, (bf16*)to, threads);
+    else
+        run((const float*)x, (const float*)d_y, count, (float*)to, threads);
 }

@@ -1,16 +1,18 @@
-// The softmax over the vocabulary and its gradients: head.py says what is computed. A thread takes a block of rows through
-// their logits, softmax and gradient, which stay in its cache; the gradient by W follows from all rows of a part.
+// The softmax over the vocabulary and its gradients: head.py says what is computed. A thread takes a block of rows
+// through their logits, softmax and gradient, which stay in its cache; the gradient by W follows from all rows of a
+// part.
 #include "matrix.h"
 
-constexpr long PART = 2l << 20;   // bytes of the gradients by the logits that are kept for the gradient by W
+constexpr long PART = 2l << 20;  // bytes of the gradients by the logits that are kept for the gradient by W
 
-template <class T, class IO> struct Head {
-    const T* hidden;      // [rows, width]
-    const IO* weight;     // [vocabulary, width]
+template <class T, class IO>
+struct Head {
+    const T* hidden;         // [rows, width]
+    const IO* weight;        // [vocabulary, width]
     const int64_t* targets;  // [rows], -1 for none
     long rows, vocabulary, width;
     float factor;
-    bool low;             // whether numbers are rounded to bf16, which float32 may hold
+    bool low;  // whether numbers are rounded to bf16, which float32 may hold
     float *d_hidden, *d_weight, *losses;
     float* totals;  // [rows / BLOCK, vocabulary], or none: what is summed apart does not depend on the threads
     int threads;
@@ -18,10 +20,12 @@ template <class T, class IO> struct Head {
     static constexpr long G = GROUP<T>, BLOCK = 64 / sizeof(T);  // rows that a thread takes at once
     long tall() const { return up(vocabulary, DEPTH<T>); }
     long wide() const { return up(width, COLUMNS); }
-    long stride() const { return tall() + COLUMNS * G; }  // not a multiple of 4096 bytes: such rows share a cache's places
+    // Of the logits in memory: rows that are a multiple of 4096 bytes apart would share a cache's places.
+    long stride() const { return tall() + COLUMNS * G; }
 
     void run() const {
-        const long most = up(std::max(PART / (tall() * (long)sizeof(T)), BLOCK), BLOCK), part = std::min(up(rows, BLOCK), most);
+        const long most = up(std::max(PART / (tall() * (long)sizeof(T)), BLOCK), BLOCK),
+                   part = std::min(up(rows, BLOCK), most);
         T* forward = (T*)room<0>((2 * tall() * wide() + part * (tall() + wide())) * sizeof(T));
         T *backward = forward + tall() * wide(), *kept = backward + tall() * wide(), *turned = kept + part * tall();
 #pragma omp parallel num_threads(threads)
@@ -31,12 +35,12 @@ template <class T, class IO> struct Head {
             for (long first = 0; first < rows; first += part) {
                 const long count = std::min(part, rows - first);
 #pragma omp for schedule(dynamic)
-                for (long i = 0; i < count; i += BLOCK)
-                    block(first, i, forward, backward, kept, turned, part);
+                for (long i = 0; i < count; i += BLOCK) block(first, i, forward, backward, kept, turned, part);
 #pragma omp for schedule(static)  // a thread goes through memory in order
                 for (long j = 0; j < vocabulary; j += COLUMNS) {
                     float* to = d_weight + j * width;
-                    transposed_product(kept + j * part, turned, part, up(count, BLOCK), vocabulary - j, width, to, first > 0);
+                    transposed_product(kept + j * part, turned, part, up(count, BLOCK), vocabulary - j, width, to,
+                                       first > 0);
                     if (first + count == rows) finish(to, std::min<long>(COLUMNS, vocabulary - j) * width, to);
                 }
             }
@@ -56,9 +60,11 @@ template <class T, class IO> struct Head {
     void pack(long j, T* forward, T* backward) const {
         T* own = (T*)room<1>(COLUMNS * wide() * sizeof(T));
         copy_rows(weight, vocabulary, width, width, j, COLUMNS, own, wide());
-        if (round()) for (long i = 0; i < COLUMNS * wide(); i += LANES) put(own + i, rounded(fetch(own + i)));
+        if (round())
+            for (long i = 0; i < COLUMNS * wide(); i += LANES) put(own + i, rounded(fetch(own + i)));
         to_columns(own, wide(), forward + j * wide());
-        for (long c = 0; c < COLUMNS; c += G) to_panels(own + c * wide(), wide(), wide(), backward + (j + c) * COLUMNS, tall());
+        for (long c = 0; c < COLUMNS; c += G)
+            to_panels(own + c * wide(), wide(), wide(), backward + (j + c) * COLUMNS, tall());
     }
 
     void block(long first, long begin, const T* forward, const T* backward, T* kept, T* turned, long part) const {
@@ -66,14 +72,16 @@ template <class T, class IO> struct Head {
         T* logits = own + BLOCK * wide();
         float *e = (float*)(logits + BLOCK * stride()), *sums = e + 2 * tall();
         copy_rows(hidden, rows, width, width, first + begin, BLOCK, own, wide());
-        for (long i = 0; i < BLOCK; i += G) to_panels(own + i * wide(), wide(), wide(), turned + (begin + i) * COLUMNS, part);
+        for (long i = 0; i < BLOCK; i += G)
+            to_panels(own + i * wide(), wide(), wide(), turned + (begin + i) * COLUMNS, part);
         multiply(own, BLOCK, wide(), forward, tall(), wide(), wide(), [&](long i, long j, Floats x, Floats y) {
             put(logits + i * stride() + j, round() ? rounded(x) : x);
             put(logits + i * stride() + j + LANES, round() ? rounded(y) : y);
         });
         for (long i = 0; i < BLOCK; i += G) {
             float factors[2] = {};
-            for (long g = 0; g < G; g++) factors[g] = softmax(first + begin + i + g, logits + (i + g) * stride(), e + g * tall());
+            for (long g = 0; g < G; g++)
+                factors[g] = softmax(first + begin + i + g, logits + (i + g) * stride(), e + g * tall());
             T* to = kept + (begin + i) * COLUMNS;
             for (long j = 0; j < tall(); j += LANES) {
                 Floats x[2] = {};
@@ -86,8 +94,9 @@ template <class T, class IO> struct Head {
             }
         }
         for (long k = 0; k < tall(); k += DEPTH<T>)
-            multiply(logits + k, BLOCK, stride(), backward + k * COLUMNS, wide(), tall(), DEPTH<T>,
-                     [&](long i, long j, Floats x, Floats y) { write_some(sums + i * wide() + j, COLUMNS, x, y, k > 0); });
+            multiply(
+                logits + k, BLOCK, stride(), backward + k * COLUMNS, wide(), tall(), DEPTH<T>,
+                [&](long i, long j, Floats x, Floats y) { write_some(sums + i * wide() + j, COLUMNS, x, y, k > 0); });
         for (long i = 0; i < std::min(BLOCK, rows - first - begin); i++)
             finish(sums + i * wide(), width, d_hidden + (first + begin + i) * width);
     }
@@ -96,9 +105,15 @@ template <class T, class IO> struct Head {
     float softmax(long row, const T* z, float* e) const {
         const long target = row < rows ? targets[row] : -1, whole = vocabulary / LANES * LANES;
         Floats most = all(-INFINITY), sums = {};
-        for (long j = 0; j < whole; j += LANES) { Floats x = fetch(z + j); most = x > most ? x : most; }
+        for (long j = 0; j < whole; j += LANES) {
+            Floats x = fetch(z + j);
+            most = x > most ? x : most;
+        }
         float highest = largest(most);
-        for (long j = whole; j < vocabulary; j++) { float x = as_float(z[j]); highest = std::max(highest, x); }
+        for (long j = whole; j < vocabulary; j++) {
+            float x = as_float(z[j]);
+            highest = std::max(highest, x);
+        }
         for (long j = 0; j < whole; j += LANES) {
             Floats x = exp_of(fetch(z + j) - highest);
             store(e + j, x);
@@ -121,14 +136,17 @@ template <class T, class IO> struct Head {
 template <class T, class IO>
 static void run(const void* hidden, const void* weight, const int64_t* targets, bool low, long rows, long vocabulary,
                 long width, float* d_hidden, float* d_weight, float* losses, float* totals, int threads) {
-    Head<T, IO>{(const T*)hidden, (const IO*)weight, targets, rows, vocabulary, width, 1.0f / rows, low,
-                d_hidden, d_weight, losses, totals, threads}.run();
+    Head<T, IO>{(const T*)hidden, (const IO*)weight, targets, rows,   vocabulary, width, 1.0f / rows, low,
+                d_hidden,         d_weight,          losses,  totals, threads}
+        .run();
 }
 
-extern "C" void head(const void* hidden, const void* weight, bool low_weight, const int64_t* targets, bool low, bool native,
-                     long rows, long vocabulary, long width, float* d_hidden, float* d_weight, float* losses,
-                     float* totals, int threads) {
-    auto kind = native ? low_weight ? run<bf16, bf16> : run<bf16, float> : low_weight ? run<float, bf16> : run<float, float>;
+extern "C" void head(const void* hidden, const void* weight, bool low_weight, const int64_t* targets, bool low,
+                     bool native, long rows, long vocabulary, long width, float* d_hidden, float* d_weight,
+                     float* losses, float* totals, int threads) {
+    auto kind = native       ? low_weight ? run<bf16, bf16> : run<bf16, float>
+                : low_weight ? run<float, bf16>
+                             : run<float, float>;
     kind(hidden, weight, targets, low, rows, vocabulary, width, d_hidden, d_weight, losses, totals, threads);
 }
 

@@ -1,29 +1,36 @@
-// Products of matrices in panels: a panel holds COLUMNS columns, row after row in groups of GROUP, so that a tile reads it
-// from its begin to its end. Behind the last row and column are zeros.
+// Products of matrices in panels: a panel holds COLUMNS columns, row after row in groups of GROUP, so that a tile reads
+// it from its begin to its end. Behind the last row and column are zeros.
 #pragma once
 #include "simd.h"
 
-template <class T> constexpr long DEPTH = 512 / sizeof(T);  // rows of a panel that stay in the first cache
+template <class T>
+constexpr long DEPTH = 512 / sizeof(T);  // rows of a panel that stay in the first cache
 
 // Copy some of `rows` rows, from the first one on, of `width` numbers, `stride` apart, to rows of `wide` numbers.
 template <class IO, class T>
 void copy_rows(const IO* from, long rows, long width, long stride, long first, long count, T* to, long wide) {
     for (long i = 0; i < count; i++) {
         const long given = first + i < rows ? width : 0;
-        for (long j = 0; j < given; j++) set(to[i * wide + j], as_float(from[(first + i) * stride + j]));
+        const IO* row = from + (first + i) * stride;
+        if constexpr (sizeof(IO) == sizeof(T))
+            std::memcpy(to + i * wide, row, given * sizeof(T));
+        else
+            for (long j = 0; j < given; j++) set(to[i * wide + j], as_float(row[j]));
         std::memset(to + i * wide + given, 0, (wide - given) * sizeof(T));
     }
 }
 
 // Write GROUP rows, `stride` apart, of some columns to their place in panels of `tall` rows.
-template <class T> void to_panels(const T* from, long stride, long columns, T* to, long tall) {
+template <class T>
+void to_panels(const T* from, long stride, long columns, T* to, long tall) {
     for (long j = 0; j < columns; j += LANES)
-        put_group(to + j / COLUMNS * COLUMNS * tall + j % COLUMNS * GROUP<T>, fetch(from + j),
-                  fetch(from + (GROUP<T> - 1) * stride + j));
+        interleave(to + j / COLUMNS * COLUMNS * tall + j % COLUMNS * GROUP<T>, from + j,
+                   from + (GROUP<T> - 1) * stride + j);
 }
 
 // Write COLUMNS rows of wide numbers to the panel whose columns they are.
-template <class T> void to_columns(const T* from, long wide, T* to) {
+template <class T>
+void to_columns(const T* from, long wide, T* to) {
     for (long j = 0; j < wide; j += GROUP<T>)
         for (long c = 0; c < COLUMNS; c++, to += GROUP<T>) std::memcpy(to, from + c * wide + j, GROUP<T> * sizeof(T));
 }
@@ -49,7 +56,8 @@ inline void write_some(float* to, long count, Floats x, Floats y, bool more) {
 
 // The transpose of a times b, both in panels of `tall` rows of which count are used: COLUMNS rows of it, or as many as
 // there are, from a's panel. Written to, or added to, [rows, columns].
-template <class T> void transposed_product(const T* a, const T* b, long tall, long count, long rows, long columns, float* to, bool more) {
+template <class T>
+void transposed_product(const T* a, const T* b, long tall, long count, long rows, long columns, float* to, bool more) {
     for (long k = 0; k < count; k += DEPTH<T>)
         for (long j = 0; j < columns; j += COLUMNS)
             for (long i = 0; i < std::min<long>(rows, COLUMNS); i += ROWS)

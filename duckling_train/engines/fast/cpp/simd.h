@@ -23,10 +23,19 @@ typedef float Floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
 typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
 typedef uint16_t bf16;
-template <class T> constexpr int GROUP = sizeof(T) == 2 ? 2 : 1;  // neighbours that one instruction multiplies and adds
+template <class T>
+constexpr int GROUP = sizeof(T) == 2 ? 2 : 1;  // neighbours that one instruction multiplies and adds
 
-template <class V> inline V load(const void* at) { V v; std::memcpy(&v, at, sizeof v); return v; }
-template <class V> inline void store(void* at, V v) { std::memcpy(at, &v, sizeof v); }
+template <class V>
+inline V load(const void* at) {
+    V v;
+    std::memcpy(&v, at, sizeof v);
+    return v;
+}
+template <class V>
+inline void store(void* at, V v) {
+    std::memcpy(at, &v, sizeof v);
+}
 
 // The bits of the nearest bf16, ties to even. NaN stays NaN.
 inline Ints nearest(Floats x) {
@@ -42,10 +51,19 @@ inline Floats rounded(Floats x) { return (Floats)(nearest(x) << 16); }
 inline Floats fetch(const float* at) { return load<Floats>(at); }
 inline Floats fetch(const bf16* at) { return (Floats)(__builtin_convertvector(load<Halves>(at), Ints) << 16); }
 inline void put(float* at, Floats x) { store(at, x); }
-inline void put(bf16* at, Floats x) { store(at, __builtin_convertvector(nearest(x), Halves)); }
+inline void put(bf16* at, Floats x) {
+#ifdef __AVX512BF16__
+    store(at, _mm512_cvtneps_pbh((__m512)x));
+#else
+    store(at, __builtin_convertvector(nearest(x), Halves));
+#endif
+}
 
 inline float as_float(float x) { return x; }
-inline float as_float(bf16 x) { uint32_t bits = uint32_t(x) << 16; return load<float>(&bits); }
+inline float as_float(bf16 x) {
+    uint32_t bits = uint32_t(x) << 16;
+    return load<float>(&bits);
+}
 inline void set(float& to, float x) { to = x; }
 inline void set(bf16& to, float x) {
     uint32_t bits = load<uint32_t>(&x);
@@ -88,8 +106,8 @@ inline Floats multiplied(const bf16* a, Floats b, Floats c) {  // two products o
 #endif
 }
 
-// The product of ROWS rows of a and COLUMNS columns of b, in registers. Row i of a begins at a + i * row, its k groups are
-// `step` apart; those of b are `width` columns apart, each column's group together. done(i, sums of the first LANES
+// The product of ROWS rows of a and COLUMNS columns of b, in registers. Row i of a begins at a + i * row, its k groups
+// are `step` apart; those of b are `width` columns apart, each column's group together. done(i, sums of the first LANES
 // columns, of the others) takes each row.
 template <class T, class Done>
 inline void tile(const T* a, long row, long step, const T* b, long width, long k, Done done) {
@@ -112,15 +130,16 @@ inline long up(long n, long to) { return (n + to - 1) / to * to; }
 inline void put_group(float* to, Floats x, Floats) { store(to, x); }
 inline void put_group(bf16* to, Floats x, Floats y) { store(to, nearest(y) << 16 | (nearest(x) & 0xffff)); }
 
-// The sum of each column's group.
-inline Floats group_sum(const float* at) { return load<Floats>(at); }
-inline Floats group_sum(const bf16* at) {
-    Ints both = load<Ints>(at);
-    return (Floats)(both << 16) + (Floats)(both & ~0xffff);
+// The same of two rows of operands.
+inline void interleave(float* to, const float* x, const float*) { store(to, fetch(x)); }
+inline void interleave(bf16* to, const bf16* x, const bf16* y) {
+    auto widened = [](const bf16* at) { return __builtin_convertvector(load<Halves>(at), Ints); };
+    store(to, widened(y) << 16 | widened(x));
 }
 
 // Memory of the calling thread, kept between calls.
-template <int WHICH> inline char* room(size_t bytes) {
+template <int WHICH>
+inline char* room(size_t bytes) {
     thread_local std::vector<char> kept;
     if (kept.size() < bytes + 64) kept.resize(bytes + 64);
     return (char*)(((uintptr_t)kept.data() + 63) & ~uintptr_t(63));
