@@ -16,10 +16,11 @@ from duckling_train.config import TrainConfig, given, named
 from duckling_train.data import PackedRows
 from duckling_train.engines.base import DivergedError, Hook, Job
 from duckling_train.engines.fast.arithmetic import choose_arithmetic
+from duckling_train.engines.fast.graph import on_cuda
 from duckling_train.engines.fast.order import Batches
 from duckling_train.engines.fast.proof import prove
-from duckling_train.engines.fast.run import Run
-from duckling_train.engines.fast.training import Training
+from duckling_train.engines.fast.run import Part, Run
+from duckling_train.engines.fast.training import MakePart, Training
 from duckling_train.gpt2 import Gpt2
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ class FastEngine:
     """Its own step: see the package."""
 
     name = "fast"
+
+    def __init__(self, make_part: MakePart | None = None) -> None:
+        """`make_part` is what computes the models, for tests and measurements; None: as the device has it."""
+        self._make_part = make_part
 
     def checked(self, config: TrainConfig) -> TrainConfig:
         """Return `config` with its arithmetic. Raises InputError for a setting that only the reference engine has."""
@@ -70,7 +75,8 @@ class FastEngine:
             start = run.job.start.step if run.job.start else 0
             together.setdefault((in_common(run.job.config), start, len(run.job.rows)), []).append(run)
         for (_, start, _rows), group in together.items():  # type: ignore[misc]
-            Training(group, start).train()
+            made = on_cuda if group[0].job.config.device == "cuda" else Part
+            Training(group, start, self._make_part or made).train()
         return [run.ended for run in runs]
 
 
