@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from duckling_train.config import TrainConfig
 from duckling_train.engines.base import Hook, Job
 from duckling_train.engines.fast import graph
-from duckling_train.engines.fast.arithmetic import ARITHMETICS, FLOAT32
+from duckling_train.engines.fast.arithmetic import ARITHMETICS, FLOAT32, NATIVE
 from duckling_train.engines.fast.attention import CausalAttention
 from duckling_train.engines.fast.body import torch_attention
 from duckling_train.engines.fast.engine import FastEngine
@@ -24,13 +24,14 @@ from duckling_train.engines.fast.feed import Feed
 from duckling_train.engines.fast.graph import WARM, DevicePart
 from duckling_train.engines.fast.order import Batches, learning_rate
 from duckling_train.engines.fast.parameters import Parameters
+from duckling_train.engines.fast.run import Run
 from duckling_train.engines.fast.step import Step
 from duckling_train.engines.fast.update import FlatAdamW, FusedAdamW
 from duckling_train.engines.state import OPTIMIZER
 from duckling_train.gpt2 import Gpt2
 from duckling_train.model import story_mask
-from tests.support.fitted import CONTEXT, SMALL, assert_alike, checkpoint, fit, rows_of
-from tests.support.recorded_graph import ForbiddenError, RecordedGraphs
+from tests.support.fitted import CONTEXT, SMALL, Kept, assert_alike, checkpoint, fit, rows_of
+from tests.support.recorded_graph import ForbiddenError, RecordedGraphs, tensors
 
 ROOM = 1 << 30
 PLAIN = FastEngine()
@@ -41,7 +42,7 @@ def replaying(graphs: RecordedGraphs | None, room: int = ROOM) -> FastEngine:
 
 
 VARIANTS: list[dict[str, Any]] = [
-    {}, {"tied": False, "weight_decay": 0.0}, {"mask_across_stories": True}, {"max_grad_norm": 0.0},
+    {}, {"tied": False, "weight_decay": 0.0, "max_grad_norm": 0.0}, {"mask_across_stories": True},
     {"betas": (0.8, 0.95), "adam_epsilon": 1e-6, "schedule": "cosine", "warmup_steps": 9}, {"optimizer": "sgd"},
     {"optimizer": "coupled-adam"}, {"precision": "bf16-stochastic"}, {"precision": "bf16-pure"},
 ]  # fmt: skip
@@ -49,15 +50,15 @@ VARIANTS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("settings", VARIANTS, ids=str)
 def test_replays_are_the_steps_of_the_plain_way(settings: dict[str, Any]) -> None:
-    """Whole batches and short last ones, with what hooks need at every third step: four kinds, each with a graph."""
-    config = dataclasses.replace(SMALL, **settings)
+    """Whole batches and short last ones, with what hooks need at every third step: three kinds come often enough."""
+    config = dataclasses.replace(SMALL, steps=29, **settings)
     rows, graphs = rows_of(positions=config.mask_across_stories), RecordedGraphs()
     (ours,) = fit(replaying(graphs), [config], rows, every=3)
     (theirs,) = fit(PLAIN, [config], rows, every=3)
     assert_alike(ours, theirs)
-    assert len({tuple(line) for line in map(dataclasses.astuple, ours.lines)}) == 12
-    short, shown = set(range(7, 46, 7)), set(range(3, 46, 3))
-    kinds = [len(short & shown), len(short - shown), len(shown - short), 45 - len(short | shown)]
+    assert len(ours.lines) == 8
+    short, shown = set(range(7, 30, 7)), set(range(3, 30, 3))
+    kinds = [len(short & shown), len(short - shown), len(shown - short), 29 - len(short | shown)]
     assert (graphs.captures, graphs.replays) == (
         sum(count > WARM for count in kinds),
         sum(max(count - WARM, 0) for count in kinds),
@@ -71,8 +72,8 @@ def test_in_mixed_precision_they_differ_by_no_more_than_a_rounding_of_bf16() -> 
 
 
 CHANGES: list[dict[str, Any]] = [
-    {}, {"seed": 1}, {"data_seed": 8}, {"learning_rate": 1e-4}, {"weight_decay": 0.3}, {"max_grad_norm": 0.0},
-    {"betas": (0.5, 0.9)}, {"adam_epsilon": 1e-4},
+    {}, {"seed": 1, "learning_rate": 1e-4}, {"data_seed": 8, "max_grad_norm": 0.0},
+    {"weight_decay": 0.3, "betas": (0.5, 0.9), "adam_epsilon": 1e-4},
 ]  # fmt: skip
 
 
@@ -87,9 +88,9 @@ def test_many_at_once_are_those_of_the_plain_way(room: int) -> None:
     assert graphs.replays == 24 - 3 * WARM
 
 
-@pytest.mark.parametrize("graphs", [None, RecordedGraphs()], ids=["step by step", "replayed"])
-def test_a_run_goes_on_from_a_checkpoint_of_either_way(graphs: RecordedGraphs | None, tmp_path: Path) -> None:
+def test_a_run_goes_on_from_a_checkpoint_of_either_way(tmp_path: Path) -> None:
     """Of the same tensors: names, dtypes, shapes."""
+    graphs = RecordedGraphs()
     ours, theirs = replaying(graphs), PLAIN
     (whole,) = fit(theirs, [SMALL], rows_of(), every=50)
     saved = [fit(engine, [SMALL], rows_of(), every=50, save=22)[0].saved for engine in (ours, theirs)]
@@ -105,18 +106,19 @@ def test_a_run_goes_on_from_a_checkpoint_of_either_way(graphs: RecordedGraphs | 
             rest.lines = whole.lines[: -len(rest.lines)] + rest.lines
             assert_alike(rest, whole)
     assert layouts[0] == layouts[1]
-    assert graphs is None or graphs.replays == 41 + 2 * 19
+    steps = [SMALL.steps, *[SMALL.steps - 22] * 2]
+    assert graphs.replays == sum(steps) - len(steps) * 2 * WARM
 
 
 def test_one_that_diverges_ends_alone_and_the_others_go_on_by_graphs_of_their_own() -> None:
     """With the same words, which name the step; it is seen at the next log."""
-    configs = [dataclasses.replace(SMALL, learning_rate=rate, seed=7) for rate in (1e-3, 1e30, 1e-4)]
+    configs = [dataclasses.replace(SMALL, steps=24, learning_rate=rate) for rate in (1e-3, 1e30, 1e-4)]
     graphs = RecordedGraphs()
     together = fit(replaying(graphs), configs, rows_of(), every=50)
     for ours, theirs in zip(together, fit(PLAIN, configs, rows_of(), every=50), strict=True):
         assert_alike(ours, theirs)
     assert "at step 2" in str(together[1].ended)
-    assert (graphs.captures, graphs.replays) == (3, 45 - 3 * WARM)
+    assert (graphs.captures, graphs.replays) == (3, 24 - 3 * WARM)
 
 
 def test_a_loss_is_read_when_it_is_asked_for() -> None:
@@ -133,6 +135,7 @@ def test_a_loss_is_read_when_it_is_asked_for() -> None:
     config = dataclasses.replace(SMALL, steps=8, logging_steps=8)
     engine = replaying(RecordedGraphs())
     config = engine.checked(config)
+    torch.set_num_threads(1)
     engine.fit([Job(config, engine.build(config), rows_of(), Path("unused"))], [[Asks()]])
     assert read == [(1, 1), *[(0, 0)] * 5, (0, 6), (7, 7)]
 
@@ -181,6 +184,34 @@ def test_a_capture_leaves_no_trace_and_a_replay_sees_what_memory_holds_then() ->
     assert (x.tolist(), made[0].tolist()) == ([6.0] * 3, [12.0] * 3)
 
 
+class OneDevice(TorchDispatchMode):
+    """Refuses an operation on tensors of another device, too: copies from the host have no place in a graph."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Do an operation; the fused kernel is none of this device's."""
+        result = None if "fused_adamw" in str(func) else func(*args, **(kwargs or {}))
+        assert {tensor.device.type for tensor in tensors((args, kwargs, result))} <= {"meta"}, func
+        return result
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"precision": "bf16-mixed", "mask_across_stories": True}, {"tied": False}], ids=str
+)
+def test_a_step_takes_nothing_from_the_host(change: dict[str, Any]) -> None:
+    """On torch's device without values, with the branches of a GPU."""
+    config = dataclasses.replace(
+        SMALL, engine="fast", arithmetic=NATIVE if "precision" in change else FLOAT32, **change
+    )
+    models = [Gpt2(config).to("meta") for _ in range(2)]
+    object.__setattr__(config, "device", "meta")  # not among a user's choices
+    runs = [Run(Job(config, model, rows_of(positions=True), Path("unused")), []) for model in models]
+    part = DevicePart(config, runs, None, ROOM)
+    with OneDevice():
+        part._work(SMALL.batch_size, (Kept.needs, frozenset()))
+    assert part.computation.hidden is not None
+    assert part.computation.hidden.is_meta
+
+
 @pytest.mark.parametrize(("kind", "live"), [(np.uint16, 1 << 16), (np.uint32, 1 << 20)])
 @pytest.mark.parametrize("room", [0, ROOM])
 def test_the_device_has_the_rows_of_each_step(kind: type, live: int, room: int) -> None:
@@ -221,10 +252,10 @@ def test_clipping_at_once_is_clipping_one_after_the_other(largest: list[float]) 
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_torchs_attention_is_ours_with_its_gradient(masked: bool) -> None:
-    config: TrainConfig = SMALL
+    torch.set_num_threads(1)
     mask = story_mask(np.stack([row["position"] for row in rows_of(4, positions=True)])) if masked else None
-    joined = torch.randn(4, CONTEXT, 3 * config.n_embd, generator=torch.Generator().manual_seed(1))
-    d_out = torch.randn(4, CONTEXT, config.n_embd, generator=torch.Generator().manual_seed(2))
+    joined = torch.randn(4, CONTEXT, 3 * SMALL.n_embd, generator=torch.Generator().manual_seed(1))
+    d_out = torch.randn(4, CONTEXT, SMALL.n_embd, generator=torch.Generator().manual_seed(2))
     found = []
     for attention in (
         lambda x: torch_attention(x, 2, mask),

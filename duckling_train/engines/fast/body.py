@@ -51,7 +51,7 @@ class Body:
         return self.arithmetic.result(product).view(*x.shape[:-1], -1)
 
     def _attend(self, joined: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        if joined.is_cuda:
+        if joined.device.type != "cpu":
             return torch_attention(joined.flatten(0, 1), self.config.n_head, mask).view(*joined.shape[:-1], -1)
         mixed: torch.Tensor = CausalAttention.apply(  # type: ignore[no-untyped-call]
             joined.flatten(0, 1), self.config.n_head, mask, self.arithmetic
