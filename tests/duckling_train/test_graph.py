@@ -111,14 +111,18 @@ def test_a_run_goes_on_from_a_checkpoint_of_either_way(tmp_path: Path) -> None:
 
 
 def test_one_that_diverges_ends_alone_and_the_others_go_on_by_graphs_of_their_own() -> None:
-    """With the same words, which name the step; it is seen at the next log."""
-    configs = [dataclasses.replace(SMALL, steps=24, learning_rate=rate) for rate in (1e-3, 1e30, 1e-4)]
+    """One at a log, by its loss, with words that name the step; one between two logs, by a hook."""
+    rates = (1e-3, 1e30, 1e-4)
+    configs = [dataclasses.replace(SMALL, steps=24, learning_rate=rate) for rate in rates]
     graphs = RecordedGraphs()
-    together = fit(replaying(graphs), configs, rows_of(), every=50)
-    for ours, theirs in zip(together, fit(PLAIN, configs, rows_of(), every=50), strict=True):
+    together = fit(replaying(graphs), configs, rows_of(), every=50, end_first=14)
+    plain = fit(PLAIN, configs, rows_of(), every=50, end_first=14)
+    for ours, theirs in zip(together, plain, strict=True):
         assert_alike(ours, theirs)
+    assert "asked" in str(together[0].ended)
     assert "at step 2" in str(together[1].ended)
-    assert (graphs.captures, graphs.replays) == (3, 24 - 3 * WARM)
+    assert together[2].ended is None
+    assert (graphs.captures, graphs.replays) == (3, 24 - 3 - 3 * WARM)
 
 
 def test_a_loss_is_read_when_it_is_asked_for() -> None:

@@ -48,7 +48,7 @@ class Kept(Hook):
     needs = frozenset({GRADIENT, GRADIENT_PARTS, HIDDEN, PROBABILITIES})
 
     def __init__(self, every: int = 1, save: int = 0) -> None:
-        self.every, self.save_at = every, save
+        self.every, self.save_at, self.end_at = every, save, 0
         self.lines: list[LogLine] = []
         self.losses: list[float | None] = []
         self.seen: list[dict[str, torch.Tensor]] = []
@@ -63,6 +63,8 @@ class Kept(Hook):
         self.lines.append(line)
 
     def step(self, view: StepView) -> None:
+        if view.step == self.end_at:
+            raise DivergedError(f"as asked at step {view.step}")
         if view.step == self.save_at:
             self.saved = view.state()
         if view.step % self.every:
@@ -77,13 +79,17 @@ class Kept(Hook):
 
 def fit(
     engine: Engine, configs: Sequence[TrainConfig], rows: PackedRows, *, every: int = 1, save: int = 0,
-    start: Checkpoint | None = None,
+    start: Checkpoint | None = None, end_first: int = 0,
 ) -> list[Kept]:  # fmt: skip
-    """Train models of these configs by one call. Returns what the hook of each kept, the weights at the end too."""
+    """Train models of these configs by one call. Returns what the hook of each kept, the weights at the end too.
+
+    `save` is the step whose state is kept, `end_first` that at which the first one's hook finds that it diverged.
+    """
     torch.set_num_threads(1)
     configs = [engine.checked(dataclasses.replace(config, engine=engine.name)) for config in configs]
     jobs = [Job(config, engine.build(config), rows, Path("unused"), start) for config in configs]
     kept = [Kept(every, save) for _ in jobs]
+    kept[0].end_at = end_first
     for hook, job, ended in zip(kept, jobs, engine.fit(jobs, [[hook] for hook in kept]), strict=True):
         hook.ended = ended
         hook.weights = {name: tensor.detach().cpu() for name, tensor in job.model.named_parameters()}
