@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import safetensors.torch
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from duckling_data.base.errors import InputError
 from duckling_train.engines.base import Hook, Job
 from duckling_train.engines.fast import graph
 from duckling_train.engines.fast.arithmetic import ARITHMETICS, FLOAT32, NATIVE
@@ -24,6 +24,7 @@ from duckling_train.engines.fast.feed import Feed
 from duckling_train.engines.fast.graph import WARM, DevicePart
 from duckling_train.engines.fast.order import Batches, learning_rate
 from duckling_train.engines.fast.parameters import Parameters
+from duckling_train.engines.fast.proof import prove
 from duckling_train.engines.fast.run import Run
 from duckling_train.engines.fast.step import Step
 from duckling_train.engines.fast.update import FlatAdamW, FusedAdamW
@@ -31,7 +32,7 @@ from duckling_train.engines.state import OPTIMIZER
 from duckling_train.gpt2 import Gpt2
 from duckling_train.model import story_mask
 from tests.support.fitted import CONTEXT, SMALL, Kept, assert_alike, checkpoint, fit, rows_of
-from tests.support.recorded_graph import ForbiddenError, RecordedGraphs, tensors
+from tests.support.recorded_graph import RecordedGraphs, Recorder, tensors
 
 ROOM = 1 << 30
 PLAIN = FastEngine()
@@ -167,25 +168,16 @@ def test_a_python_number_in_a_graph_would_be_found(monkeypatch: pytest.MonkeyPat
         assert_alike(replayed, theirs)
 
 
-@pytest.mark.parametrize(
-    "work",
-    [float, bool, torch.nonzero, lambda x: x[x > 0], lambda x: x + torch.tensor(1.0), torch.bernoulli],
-    ids=["float", "bool", "nonzero", "mask", "constant", "random"],
-)
-def test_what_no_graph_captures_is_refused(work: Callable[[torch.Tensor], object]) -> None:
-    x = torch.full((1,), 0.5)
-    with pytest.raises(ForbiddenError):
-        RecordedGraphs().capture(lambda: (work(x), None)[1])
-
-
-def test_a_capture_leaves_no_trace_and_a_replay_sees_what_memory_holds_then() -> None:
-    x, made = torch.ones(3), []
-    replay = RecordedGraphs().capture(lambda: made.append(x.add_(1) * 2))
-    assert torch.equal(x, torch.ones(3))
-    assert made[0].isnan().all()
-    x.fill_(5)
-    replay()
-    assert (x.tolist(), made[0].tolist()) == ([6.0] * 3, [12.0] * 3)
+def test_the_check_at_the_start_is_of_a_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of one that does nothing."""
+    config = PLAIN.checked(dataclasses.replace(SMALL, engine="fast"))
+    ids = Batches(config, rows_of())(1)[0]
+    graphs = RecordedGraphs()
+    prove(config, ids, None, graphs)
+    assert graphs.replays == 1
+    monkeypatch.setattr(Recorder, "replay", lambda self: None)
+    with pytest.raises(InputError, match="does not compute this model here"):
+        prove(config, ids, None, graphs)
 
 
 class OneDevice(TorchDispatchMode):

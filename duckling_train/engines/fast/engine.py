@@ -16,7 +16,7 @@ from duckling_train.config import TrainConfig, given, named
 from duckling_train.data import PackedRows
 from duckling_train.engines.base import DivergedError, Hook, Job
 from duckling_train.engines.fast.arithmetic import choose_arithmetic
-from duckling_train.engines.fast.graph import on_cuda
+from duckling_train.engines.fast.graph import CudaGraphs, on_cuda
 from duckling_train.engines.fast.order import Batches
 from duckling_train.engines.fast.proof import prove
 from duckling_train.engines.fast.run import Part, Run
@@ -59,7 +59,7 @@ class FastEngine:
     def prove(self, config: TrainConfig, rows: PackedRows, model: Model | None = None) -> None:
         """Raise InputError unless a step can be computed and its loss and gradients are the model's: see `proof.py`."""
         try:
-            prove(config, Batches(config, rows)(1)[0], model)
+            prove(config, Batches(config, rows)(1)[0], model, CudaGraphs() if config.device == "cuda" else None)
         except RuntimeError as error:  # of torch, for an operation that the device does not have
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise InputError(
