@@ -6,6 +6,7 @@ Skipped without a GPU. What is told of the graph on a CPU is in test_graph.py.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from duckling_train.engines import load_engine
 from duckling_train.engines.base import Engine
 from duckling_train.engines.fast.engine import FastEngine
 from duckling_train.engines.fast.graph import WARM, CudaGraphs, DevicePart
+from duckling_train.engines.fast.run import Run
 from tests.support.fitted import SMALL, assert_alike, checkpoint, fit, rows_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -28,8 +30,23 @@ BEFORE = WARM + WARM
 """Steps before the graphs of whole batches and of short ones, where hooks need the same at each."""
 
 
-def on_gpu(graphs: CudaGraphs | None, room: int = ROOM) -> FastEngine:
-    return FastEngine(lambda config, runs: DevicePart(config, runs, graphs, room))
+class OnGpu(FastEngine):
+    """The engine with graphs that are counted, or without any."""
+
+    def __init__(self, *, graphs: bool = True, room: int = ROOM) -> None:
+        self.made: list[CudaGraphs] = []
+        self.graphs, self.room = graphs, room
+        super().__init__(self.part)
+
+    def part(self, config: TrainConfig, runs: Sequence[Run]) -> DevicePart:
+        """Return what computes the runs; called again when one of them ends early."""
+        self.made += [CudaGraphs()] if self.graphs else []
+        return DevicePart(config, runs, self.made[-1] if self.graphs else None, self.room)
+
+    @property
+    def replays(self) -> int:
+        """How often a graph was replayed."""
+        return sum(graphs.replays for graphs in self.made)
 
 
 VARIANTS: list[dict[str, Any]] = [
@@ -42,9 +59,9 @@ VARIANTS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("settings", VARIANTS, ids=str)
 def test_replays_are_the_steps_without_a_graph(settings: dict[str, Any], room: int) -> None:
     config = dataclasses.replace(CONFIG, **settings)
-    rows, graphs = rows_of(positions=config.mask_across_stories), CudaGraphs()
-    (replayed,), (computed,) = fit(on_gpu(graphs, room), [config], rows), fit(on_gpu(None), [config], rows)
-    assert graphs.replays == config.steps - BEFORE
+    rows, engine = rows_of(positions=config.mask_across_stories), OnGpu(room=room)
+    (replayed,), (computed,) = fit(engine, [config], rows), fit(OnGpu(graphs=False), [config], rows)
+    assert engine.replays == config.steps - BEFORE
     loss, tensor = ALIKE.get(config.precision, (0.01, 0.3))
     assert_alike(replayed, computed, loss=loss, tensor=tensor)
     assert replayed.lines[-1].loss < replayed.lines[0].loss
@@ -68,26 +85,27 @@ def test_it_is_the_cpu_in_float32() -> None:
 
 
 def test_a_run_goes_on_from_a_checkpoint_of_a_gpu_and_of_a_cpu(tmp_path: Path) -> None:
-    (whole,) = fit(on_gpu(CudaGraphs()), [CONFIG], rows_of(), every=50, save=22)
+    (whole,) = fit(OnGpu(), [CONFIG], rows_of(), every=50, save=22)
     (of_cpu,) = fit(load_engine("fast"), [SMALL], rows_of(), every=50, save=22)
     for number, state in enumerate((whole.saved, of_cpu.saved)):
         assert state is not None
         (folder := tmp_path / str(number)).mkdir()
-        graphs = CudaGraphs()
-        (rest,) = fit(on_gpu(graphs), [CONFIG], rows_of(), every=50, start=checkpoint(state, folder, 22))
-        assert graphs.replays == 23 - BEFORE
+        engine = OnGpu()
+        (rest,) = fit(engine, [CONFIG], rows_of(), every=50, start=checkpoint(state, folder, 22))
+        assert engine.replays == 23 - BEFORE
         rest.lines = whole.lines[: -len(rest.lines)] + rest.lines
         assert_alike(rest, whole, loss=1e-4, tensor=5e-3)
 
 
 def test_many_at_once_are_each_alone_and_one_that_diverges_ends_alone() -> None:
     changes: list[dict[str, Any]] = [{}, {"learning_rate": 1e30}, {"seed": 1, "learning_rate": 1e-4}, {"data_seed": 8}]
-    configs, graphs = [dataclasses.replace(CONFIG, **change) for change in changes], CudaGraphs()
-    together = fit(on_gpu(graphs), configs, rows_of(), every=50)
+    configs, engine = [dataclasses.replace(CONFIG, **change) for change in changes], OnGpu()
+    together = fit(engine, configs, rows_of(), every=50)
     assert "at step" in str(together[1].ended)
-    assert graphs.replays > 30
+    assert len(engine.made) == 2
+    assert engine.replays == 45 - 3 * WARM
     for number in (0, 2, 3):
-        (alone,) = fit(on_gpu(None), [configs[number]], rows_of(), every=50)
+        (alone,) = fit(OnGpu(graphs=False), [configs[number]], rows_of(), every=50)
         assert_alike(together[number], alone, loss=1e-4, tensor=5e-3)
 
 
@@ -101,7 +119,7 @@ def test_the_check_at_the_start_passes_at_the_default_size(precision: str) -> No
 def test_at_the_default_size_most_steps_are_replays() -> None:
     """In bf16-mixed, whose attention is another kernel; the losses fall."""
     config = TrainConfig(steps=60, device="cuda", n_positions=32, logging_steps=20, learning_rate=1e-3)
-    graphs = CudaGraphs()
-    (kept,) = fit(on_gpu(graphs), [config], rows_of(80), every=100)
-    assert graphs.replays == 60 - WARM
+    engine = OnGpu()
+    (kept,) = fit(engine, [config], rows_of(80), every=100)
+    assert engine.replays == 60 - WARM
     assert kept.lines[-1].loss < kept.lines[0].loss - 1

@@ -47,7 +47,10 @@ class Graphs(Protocol):
 
 
 class CudaGraphs:
-    """CUDA graphs of one memory pool, of which one runs at a time."""
+    """CUDA graphs of one memory pool, of which one runs at a time: those of one DevicePart.
+
+    Torch does not take a pool again once all graphs in it are gone.
+    """
 
     def __init__(self) -> None:
         self.replays = 0
