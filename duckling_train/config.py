@@ -70,7 +70,11 @@ def setting(default: T, meaning: str) -> T:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The settings of one run. Raises InputError when a value is out of range."""
+    """The settings of one run. Raises InputError when a value is out of range.
+
+    >>> TrainConfig(n_layer=4).parameters
+    1907456
+    """
 
     engine: str = setting(
         "auto", "What trains: fast is Duckling's own step, reference the Hugging Face Trainer, bitwise the seed."
@@ -127,8 +131,7 @@ class TrainConfig:
     device: str = setting("auto", "Where to train.")
     """auto is the first of cuda, mps, cpu that is there."""
     threads: int | None = setting(None, "CPU threads; they shape a CPU run's bits.  [default: torch's]")
-    compile: str = setting("auto", "Whether the fast engine compiles parts of itself in C++, on a CPU.")
-    """auto is yes for a new run where there is a compiler. A compiled step's bits are others."""
+    compile: str = setting("auto", "Whether the fast engine compiles parts in C++ on a CPU; auto: if it can.")
     record: str = setting("none", "Rows of the embedding to record in record.zarr: none, dead, all, or ids.")
     """Ids as 6144:6200,7."""
     record_every: int = setting(1, "Steps between two that are recorded; step 0 is the first.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 
@@ -64,7 +63,12 @@ def story_mask(positions: npt.NDArray[Any]) -> torch.Tensor:
     `positions` (rows, context) are the tokens' indices in their own stories. A token, of the third dimension, attends
     to the tokens of its own story in the row, of the fourth, up to itself. For the attention `sdpa`, this model's own.
     """
-    story = torch.from_numpy(np.cumsum(positions == 0, axis=1))
+    return mask_of(torch.from_numpy(positions == 0))
+
+
+def mask_of(starts: torch.Tensor) -> torch.Tensor:
+    """Return `story_mask` of which tokens start a story: bool[rows, context]."""
+    story = torch.cumsum(starts, 1)
     return torch.tril(story[:, None, :, None] == story[:, None, None, :])
 
 

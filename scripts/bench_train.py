@@ -3,7 +3,9 @@
 Each measurement is a process of its own. A round has every contender once, the order turned from round to round; its
 figures are medians of blocks of steps, those printed are medians over the rounds, and a ratio is the median of the
 rounds' ratios, so that a machine that slows down counts for all. On a machine that others use as well, CPU time with
---threads 1 is the figure to look at. --grow varies the sizes of the fast engine's work instead, one at a time.
+--threads 1 is the figure to look at. With --device cuda, peak MB is what torch took of the GPU's memory, and replays
+are those of the fast engine's CUDA graph in one measurement. --grow varies the sizes of the fast engine's work instead,
+one at a time.
 
 A step's work is counted as 6 · B · T · (12 L D² + V D + 2 L T D) floating-point operations for B rows of T tokens, L
 blocks of width D and V embedding rows: a product of matrices forward and two backward, attention without regard to its
@@ -40,6 +42,8 @@ GROWTH: dict[str, tuple[int, ...]] = {
 }
 """What --grow varies around Duckling II."""
 MODELS = "models at once"
+PACE: dict[str, Any] = {"warm": 10, "block": 20}
+"""Of a measurement on a GPU: its graph is captured at the third step, and its steps are short."""
 Rounds = list[dict[str, Figures]]
 
 
@@ -80,7 +84,7 @@ def contenders(options: argparse.Namespace, settings: Figures) -> dict[str, Task
     """Return what is measured in a round of one precision, by name."""
     common: dict[str, Any] = {
         "settings": settings, "steps": options.steps, "seconds": options.seconds, "workspace": options.workspace,
-    }  # fmt: skip
+    } | (PACE if options.device == "cuda" else {})  # fmt: skip
     tasks = {FAST: Task(FAST, **common), REFERENCE: Task(REFERENCE, **common)}
     if options.with_seed:
         tasks[SEED] = Task(SEED, **common)
@@ -131,6 +135,8 @@ def speed_lines(machine: Figures, config: TrainConfig, tasks: dict[str, Task], r
             f"{median(rounds, name, 'startup_seconds'):.1f}",
             rounds[0][name]["chosen"],
         ]
+        if config.device == "cuda" and task.kind == FAST:
+            cells[-1] += f", {rounds[0][name]['replays']:,} replays"
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -142,9 +148,10 @@ SPEED_HEAD = (
 )
 
 
-def parts_table(parts: dict[str, dict[str, float]]) -> list[str]:
+def parts_table(parts: dict[str, dict[str, float]], device: str = "cpu") -> list[str]:
     """Return the parts of the fast engine's step as Markdown: milliseconds, by precision."""
-    lines = [f"| a step of the fast engine, ms | {' | '.join(parts)} |", "|---" + "|---:" * len(parts) + "|"]
+    how = "" if device == "cpu" else " without a graph, each part waited for"
+    lines = [f"| a step of the fast engine{how}, ms | {' | '.join(parts)} |", "|---" + "|---:" * len(parts) + "|"]
     for name in next(iter(parts.values())):
         lines.append(f"| {name} | {' | '.join(f'{of_one[name]:.1f}' for of_one in parts.values())} |")
     return lines
@@ -170,7 +177,7 @@ def compare(options: argparse.Namespace, machine: Figures, shared: Figures) -> F
         lines += speed_lines(machine, config, tasks, rounds)
         parts[precision] = run(dataclasses.replace(tasks[FAST], parts=True))["parts_ms"]
         raw[precision] = rounds
-    print("\n".join([*lines, "", *parts_table(parts)]))
+    print("\n".join([*lines, "", *parts_table(parts, options.device)]))
     return {"rounds": raw, "parts_ms": parts}
 
 
@@ -184,7 +191,8 @@ def grow(options: argparse.Namespace, machine: Figures, shared: Figures) -> Figu
             for value in values:
                 change = {} if varied == MODELS else {varied: value}
                 settings, jobs = shared | {"precision": precision} | change, value if varied == MODELS else 1
-                task = Task(FAST, settings, jobs, options.steps, options.seconds, warm=2, block=1)
+                pace = PACE if options.device == "cuda" else {"warm": 2, "block": 1}
+                task = Task(FAST, settings, jobs, options.steps, options.seconds, **pace)
                 times[value] = 1e3 / run(task)["steps_per_second"]
                 config = TrainConfig(**settings)
                 tokens = jobs * config.batch_size * config.n_positions * 1e3 / times[value]
@@ -232,7 +240,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--precision", action="append", choices=PRECISIONS, help="may be given again; bf16-mixed and fp32 by default")
     add("--batch-size", type=int, default=TrainConfig.batch_size, help="rows a step (default: %(default)s)")
-    add("--steps", type=int, help="steps of a measurement, at least 10 (default: 60; 12 with --grow)")
+    add("--steps", type=int, help="steps of a measurement, at least 10 (default: 60; 12 with --grow; 210 on a GPU)")
     add("--seconds", type=float, help="of a measurement, after which it ends early (default: 60; 10 with --grow)")
     add("--rounds", type=int, default=5, help="measurements of each (default: %(default)s)")
     add("--threads", type=int, help="CPU threads (default: torch's own number)")
@@ -246,7 +254,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     options.precision = options.precision or ["bf16-mixed", "fp32"]
     options.workspace = options.workspace and str(Path(options.workspace).resolve())
-    options.steps = options.steps or (12 if options.grow else 60)
+    options.steps = options.steps or (210 if options.device == "cuda" else 12 if options.grow else 60)
     options.seconds = options.seconds or (10 if options.grow else 60)
     if options.steps < 10:
         parser.error("--steps is at least 10")

@@ -14,7 +14,8 @@ import torch
 from duckling_train.config import TrainConfig
 from duckling_train.engines.fast.step import Step
 from tests.support.machine import gemm_gflops, peak_mb, processor
-from tests.support.timed_training import BACKWARD, PARTS, REST, Clock, Task, measure, rows_for
+from tests.support.recorded_graph import RecordedGraphs
+from tests.support.timed_training import BACKWARD, PARTS, REST, Clock, Task, measure, measure_engine, rows_for
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_train.py"
 SIZES: dict[str, Any] = {"n_positions": 16, "n_embd": 8, "vocab_size": 64, "device": "cpu", "threads": 1}
@@ -111,9 +112,26 @@ def test_the_parts_of_a_step_sum_to_it_and_leave_no_wrapper_behind(bench: dict[s
     assert len(lines) == 2 + len(parts)
 
 
+def test_on_a_gpu_the_replays_are_told_and_parts_are_timed_without(bench: dict[str, Any]) -> None:
+    """With a model of a graph on the CPU."""
+    tiny = dataclasses.replace(TINY, settings=TINY.settings | {"compile": "no"})
+    figures = measure_engine(tiny, graphs := RecordedGraphs())
+    assert figures["replays"] == graphs.replays == 10
+    parts = measure_engine(dataclasses.replace(tiny, parts=True), graphs)["parts_ms"]
+    assert graphs.replays == 10
+    assert min(parts.values()) > 0
+    assert "without a graph, each part waited for" in bench["parts_table"]({"fp32": parts}, "cuda")[0]
+    options = bench["parsed"](["--device", "cuda", "--many", "64"])
+    settings = {"device": "cuda", "precision": "fp32"}
+    tasks = bench["contenders"](options, settings)
+    assert {task.warm + task.block < task.steps for task in tasks.values()} == {True}
+    lines = bench["speed_lines"](MACHINE, TrainConfig(**settings), tasks, [dict.fromkeys(tasks, figures)])
+    assert [line.endswith("float32, 10 replays |") for line in lines] == [True, False, True]
+
+
 def test_a_task_runs_in_a_process_of_its_own(bench: dict[str, Any]) -> None:
     figures = bench["run"](bench["Task"](**dataclasses.asdict(TINY)))
-    assert figures["chosen"] == "float32"
+    assert figures["chosen"].removesuffix(", compiled") == "float32"
     assert 0 < figures["startup_seconds"] < 1000
 
 

@@ -25,13 +25,6 @@ USABLE = [name for name in ARITHMETICS if compiled.usable(name)]
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def error(found: torch.Tensor, expected: torch.Tensor) -> float:
     """The norm of the difference over that of what is expected."""
     return float((found.float() - expected.float()).norm() / expected.float().norm())

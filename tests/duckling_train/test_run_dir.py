@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from duckling_data.base.errors import InputError
 from duckling_data.tokens.tokenizer import DucklingTokenizer
 from duckling_train.config import TrainConfig
+from duckling_train.engines.fast.compiled import usable
 from duckling_train.plot import loss_plot, running_mean
 from duckling_train.runs import layout as places
 from duckling_train.runs.fit import tokens_seen
@@ -57,8 +58,8 @@ def test_no_path_or_clock_enters_the_deterministic_files(run: Ran, workspace: Pa
 
 def test_config_states_the_whole_recipe_and_the_data(run: Ran) -> None:
     assert run.json("config.json") == {
-        "engine": "fast", "arithmetic": "float32", "optimizer": "adamw", "adam_epsilon": 1e-8,
-        "activation": "gelu", "dropout": 0.0,
+        "engine": "fast", "arithmetic": "float32", "compile": "yes" if usable("float32") else "no",
+        "optimizer": "adamw", "adam_epsilon": 1e-8, "activation": "gelu", "dropout": 0.0,
         "steps": STEPS, "batch_size": 2, "learning_rate": 1e-4, "schedule": "linear", "warmup_steps": 0,
         "weight_decay": 0.01, "max_grad_norm": 1.0, "betas": [0.9, 0.999], "precision": "fp32", "seed": 42,
         "data_seed": None, "n_layer": 2, "n_embd": 128, "n_head": 2, "tied": True, "n_positions": 512,

@@ -115,7 +115,7 @@ def test_real_stories_give_the_known_losses(real_workspace: Path, tmp_path: Path
     run_dir = tmp_path / "run"
     running = forked.start(
         "duckling_train.cli", "-w", real_workspace, "--out", run_dir, "--steps", "200", "--device", "cpu",
-        "--threads", "2", "--precision", precision, output=tmp_path / "output",
+        "--threads", "2", "--precision", precision, "--compile", "no", output=tmp_path / "output",
     )  # fmt: skip
     metrics = run_dir / "metrics.jsonl"
     running.kill_when(lambda: metrics.exists() and metrics.read_bytes().count(b"\n") >= len(expected))

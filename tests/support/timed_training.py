@@ -16,16 +16,22 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from duckling_train.config import TrainConfig
-from duckling_train.engines.base import Hook, StepView
+from duckling_train.engines import FAST, load_engine
+from duckling_train.engines.base import Engine, Hook, Job, StepView
 from tests.support.machine import machine, peak_mb, synchronize
+
+if TYPE_CHECKING:
+    from duckling_train.engines.fast.graph import Graphs
 
 SEED, MACHINE = "seed", "machine"
 PARTS = {"embeddings": "_embedded", "body": "", "head with its gradient": "_losses",
          "gradients of the embeddings": "_embedding_gradients", "clip": "clip", "update": ""}  # fmt: skip
 """Parts of the fast engine's step by the methods of `Step` that they are; two are other classes' own."""
+ROOM = 1 << 33
+"""Bytes of an accelerator that rows may take: any that are measured."""
 BACKWARD, REST = "backward of the body, and copies", "rows, log, hooks"
 Figures = dict[str, Any]
 
@@ -123,14 +129,28 @@ def rows_for(config: TrainConfig, workspace: str | None) -> Any:
     )
 
 
-def measure_engine(task: Task) -> Figures:
-    """Train by an engine until there are enough figures, from the same preparations as a run's."""
+def with_graphs(graphs: Graphs | None) -> Engine:
+    """Return the fast engine as it is on a GPU, its steps captured by `graphs`; None computes each anew."""
+    from duckling_train.engines.fast.engine import FastEngine
+    from duckling_train.engines.fast.graph import DevicePart
+
+    return FastEngine(lambda config, runs: DevicePart(config, runs, graphs, ROOM))
+
+
+def measure_engine(task: Task, graphs: Any = None) -> Figures:
+    """Train by an engine until there are enough figures, from the same preparations as a run's.
+
+    `graphs` are those of the fast engine (None: CUDA's on a GPU). Parts are timed without: a graph has none.
+    """
     import torch
 
-    from duckling_train.engines import load_engine
-    from duckling_train.engines.base import Job
-
     engine = load_engine(task.kind)
+    if task.kind == FAST and graphs is None and task.settings["device"] == "cuda":
+        from duckling_train.engines.fast.graph import CudaGraphs
+
+        graphs = CudaGraphs()
+    if graphs is not None:
+        engine = with_graphs(None if task.parts else graphs)
     config = engine.checked(TrainConfig(engine=task.kind, **task.settings))
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -145,12 +165,13 @@ def measure_engine(task: Task) -> Figures:
         with contextlib.suppress(EnoughError):
             engine.fit(jobs, hooks)
     chosen = "torch's own" if config.arithmetic == "auto" else config.arithmetic
-    figures = clock.figures() | {"chosen": chosen}
+    chosen += ", compiled" if config.compile == "yes" else ""
+    figures = clock.figures() | {"chosen": chosen, "replays": getattr(graphs, "replays", 0)}
     if task.parts:
         count = clock.marks[-1][0] - clock.marks[0][0]
         figures["parts_ms"] = spread({name: seconds * 1e3 / count for name, seconds in parts.items()}, figures["ms"])
     if config.device == "cuda":
-        figures["peak_mb"] = torch.cuda.max_memory_allocated() / 1e6
+        figures["peak_mb"] = torch.cuda.max_memory_reserved() / 1e6
     return figures
 
 
@@ -159,11 +180,12 @@ def timed_parts(seconds: dict[str, float]) -> Iterator[None]:
     """Add to `seconds` what the parts of the fast engine's steps take, and as `gradients` what those of one do."""
     from duckling_train.engines.fast.body import Body
     from duckling_train.engines.fast.step import Step
-    from duckling_train.engines.fast.update import ByParameter, FlatAdamW
+    from duckling_train.engines.fast.update import ByParameter, FlatAdamW, FusedAdamW
 
     places: list[tuple[type, str, str]] = [(Step, method, part) for part, method in PARTS.items() if method]
     places += [(Step, "gradients", "gradients"), (Body, "__call__", "body")]
-    places += [(FlatAdamW, "step", "update"), (ByParameter, "step", "update")]
+    places += [(kind, "step", "update") for kind in (FlatAdamW, FusedAdamW, ByParameter)]
+    places.append((Step, "clip_at_once", "clip"))
 
     def timed(part: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **keywords: Any) -> Any:

@@ -17,10 +17,11 @@ from duckling_train.data import PackedRows
 from duckling_train.engines.base import DivergedError, Hook, Job
 from duckling_train.engines.fast.arithmetic import choose_arithmetic
 from duckling_train.engines.fast.compiled import need, usable
+from duckling_train.engines.fast.graph import CudaGraphs, on_cuda
 from duckling_train.engines.fast.order import Batches
 from duckling_train.engines.fast.proof import prove
-from duckling_train.engines.fast.run import Run
-from duckling_train.engines.fast.training import Training
+from duckling_train.engines.fast.run import Part, Run
+from duckling_train.engines.fast.training import MakePart, Training
 from duckling_train.gpt2 import Gpt2
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ class FastEngine:
     """Its own step: see the package."""
 
     name = "fast"
+
+    def __init__(self, make_part: MakePart | None = None) -> None:
+        """`make_part` is what computes the models, for tests and measurements; None: as the device has it."""
+        self._make_part = make_part
 
     def checked(self, config: TrainConfig) -> TrainConfig:
         """Return `config` with its arithmetic, and whether parts are compiled.
@@ -67,7 +72,7 @@ class FastEngine:
     def prove(self, config: TrainConfig, rows: PackedRows, model: Model | None = None) -> None:
         """Raise InputError unless a step can be computed and its loss and gradients are the model's: see `proof.py`."""
         try:
-            prove(config, Batches(config, rows)(1)[0], model)
+            prove(config, Batches(config, rows)(1)[0], model, CudaGraphs() if config.device == "cuda" else None)
         except RuntimeError as error:  # of torch, for an operation that the device does not have
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise InputError(
@@ -83,7 +88,8 @@ class FastEngine:
             start = run.job.start.step if run.job.start else 0
             together.setdefault((in_common(run.job.config), start, len(run.job.rows)), []).append(run)
         for (_, start, _rows), group in together.items():  # type: ignore[misc]
-            Training(group, start).train()
+            made = on_cuda if group[0].job.config.device == "cuda" else Part
+            Training(group, start, self._make_part or made).train()
         return [run.ended for run in runs]
 
 

@@ -14,6 +14,8 @@ PART = 1 << 23
 """Logits that are in memory at once: a batch of Duckling II's. In bf16 the gradient by W is rounded for each part."""
 SMALL = 1 << 20
 """Those whose softmax is taken at once: 4 MB in float32."""
+ON_GPU = 1 << 24
+"""Both on a GPU, where fewer kernels count for more than a cache: two batches of Duckling II's."""
 
 
 class Head:
@@ -21,7 +23,8 @@ class Head:
 
     def __init__(self, arithmetic: Arithmetic, vocabulary: int, device: torch.device) -> None:
         self.arithmetic = arithmetic
-        self.rows, self.few = max(1, PART // vocabulary), max(1, SMALL // vocabulary)
+        part, small = (PART, SMALL) if device.type == "cpu" else (ON_GPU, ON_GPU)
+        self.rows, self.few = max(1, part // vocabulary), max(1, small // vocabulary)
         self._logits = torch.empty(self.rows, vocabulary, dtype=arithmetic.multiplied, device=device)
         self._z = torch.empty(self.few, vocabulary, device=device)
 

@@ -18,7 +18,7 @@ class Batches:
     def __init__(self, config: TrainConfig, rows: PackedRows) -> None:
         self.rows, self.size = rows, config.batch_size
         self._seed = config.seed if config.data_seed is None else config.data_seed
-        self._masked = config.mask_across_stories
+        self.masked = config.mask_across_stories
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
 
     def indices(self, step: int) -> list[int]:
@@ -34,7 +34,7 @@ class Batches:
         """Return int64[rows, context] ids of a step, and the mask of their stories where the run has one."""
         chosen = [self.rows[index] for index in self.indices(step)]
         ids = torch.from_numpy(np.stack([row[COLUMN] for row in chosen]).astype(np.int64))
-        return ids, story_mask(np.stack([row[POSITION] for row in chosen])) if self._masked else None
+        return ids, story_mask(np.stack([row[POSITION] for row in chosen])) if self.masked else None
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

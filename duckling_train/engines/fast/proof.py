@@ -20,6 +20,7 @@ from duckling_train.precision import RECIPES, uses_autocast
 
 if TYPE_CHECKING:
     from duckling_train.engines.base import Model
+    from duckling_train.engines.fast.graph import Graphs
 
 TOKENS = {EMULATED: 128}
 """How many tokens of the first batch are compared where torch emulates bf16, which takes it seconds for a batch."""
@@ -31,10 +32,11 @@ LOSS_BF16, GRADIENT_BF16 = 1e-3, 0.03
 """In bf16, where a rounding is 0.4 % of a number."""
 
 
-def prove(config: TrainConfig, ids: torch.Tensor, model: Model | None = None) -> None:
+def prove(config: TrainConfig, ids: torch.Tensor, model: Model | None = None, graphs: Graphs | None = None) -> None:
     """Raise InputError where a step on int64[rows, context] ids differs from `model`'s by autograd.
 
-    None is the plain model, fresh. A user's own may have been changed in a way that the engine does not follow.
+    None is the plain model, fresh. A user's own may have been changed in a way that the engine does not follow. With
+    `graphs`, what is compared is the replay of a graph.
     """
     context = min(config.n_positions, TOKENS.get(config.arithmetic, MOST))
     rows = max(1, TOKENS.get(config.arithmetic, MOST) // context)
@@ -46,7 +48,18 @@ def prove(config: TrainConfig, ids: torch.Tensor, model: Model | None = None) ->
     loss, expected = _by_autograd(model, ids, config)
     parameters = Parameters([model], torch.device(config.device))
     step = Step(parameters, config, ARITHMETICS[config.arithmetic])
-    found = float(step.gradients(ids[None])[0])
+    losses: list[torch.Tensor] = []
+
+    def work() -> None:
+        losses.append(step.gradients(ids[None]))
+
+    do = work
+    if graphs is not None:
+        graphs.warm(work)
+        do = graphs.capture(work)
+        parameters.gradients.zero_()
+    do()
+    found = float(losses[-1])
     gradients = {name: each.clone() for name, each in parameters.of(parameters.gradients, 0).items()}
     parameters.release()
     difference = sum(float((gradients[name].float() - expected[name].float()).square().sum()) for name in expected)

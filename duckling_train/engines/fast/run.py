@@ -51,13 +51,20 @@ class Run:
             hook.begin(self.view)
 
     def end(self) -> None:
-        """Let the hooks end."""
+        """Let the hooks end; waits for an accelerator."""
+        self.part.read()
         for hook in self.hooks:
             hook.end(self.view)
 
     def needs_at(self, step: int) -> frozenset[str]:
         """Return what the hooks need of a step."""
         return frozenset[str]().union(*(hook.needs_at(step) for hook in self.hooks))
+
+    def took(self, loss: float, norm: float) -> None:
+        """Keep a step's loss and norm."""
+        self.running = float(np.float32(self.running) + np.float32(loss))
+        self.losses.append(loss)
+        self.norm = norm
 
     def show(self, step: int) -> None:
         """Let the hooks see the step. Raises DivergedError where a logged number is not finite, and what they raise."""
@@ -70,6 +77,7 @@ class Run:
             self.losses.clear()
 
     def _log(self, step: int) -> None:
+        self.part.read()
         loss = self.running / (step - self.last_logged)
         if not math.isfinite(loss):
             raise DivergedError(f"the loss is {loss} at step {self.bad_step()}")
@@ -89,13 +97,16 @@ class Run:
 class Part:
     """Runs whose models are computed in one batch."""
 
+    fused = False
+    """Whether AdamW is torch's fused kernel, where it can be."""
+
     def __init__(self, config: TrainConfig, runs: Sequence[Run]) -> None:
         self.runs = runs
         self.parameters = Parameters([run.job.model for run in runs], torch.device(config.device))
         self.computation = Step(self.parameters, config, ARITHMETICS[config.arithmetic])
         for number, run in enumerate(runs):
             run.part, run.number = self, number
-            update = make_update(self.parameters, number, run.job.config)
+            update = make_update(self.parameters, number, run.job.config, fused=self.fused)
             if run.update is not None:
                 update.load(run.update.tensors())
             run.update = update
@@ -112,9 +123,15 @@ class Part:
         for run, loss, norm in zip(self.runs, losses.tolist(), norms.tolist(), strict=True):
             assert run.update is not None
             run.update.step(learning_rate(run.job.config, step))
-            run.running = float(np.float32(run.running) + np.float32(loss))
-            run.losses.append(loss)
-            run.norm, run.view.step = norm, step
+            run.took(loss, norm)
+            run.view.step = step
+
+    def read(self) -> None:
+        """Give the runs the losses and norms of all steps taken: here they have them already."""
+
+    def release(self) -> None:
+        """Give the models' parameters memory of their own again."""
+        self.parameters.release()
 
 
 class FastView(StepView):
@@ -131,6 +148,7 @@ class FastView(StepView):
     @property
     def loss(self) -> float | None:
         """The batch's loss."""
+        self.run.part.read()
         return self.run.losses[-1] if self.run.losses else None
 
     @property
@@ -173,6 +191,7 @@ class FastView(StepView):
     def state(self) -> EngineState:
         """Return the weights, the optimizer's state, and what is summed since the last log."""
         run, model = self.run, self.run.job.model
+        run.part.read()
         refuse_infinite(model, run.bad_step)
         assert run.update is not None
         tensors = {name: tensor.cpu().clone() for name, tensor in run.update.tensors().items()}

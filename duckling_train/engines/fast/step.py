@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # the field's name for it
@@ -39,6 +40,15 @@ class Step:
         """Of each model that needs its gradient's parts: ids, the softmax's gradients of them, and what is added."""
         self._scaled: dict[int, torch.Tensor] = {}
         """What clipping multiplied a model's gradients by, where it did."""
+
+    @property
+    def results(self) -> tuple[Any, ...]:
+        """What the last step left for the hooks; it can be set, as a CUDA graph's replay fills the same tensors."""
+        return self.hidden, self.probabilities, self._added, self._scaled
+
+    @results.setter
+    def results(self, results: tuple[Any, ...]) -> None:
+        self.hidden, self.probabilities, self._added, self._scaled = results
 
     def gradients(
         self, ids: torch.Tensor, mask: torch.Tensor | None = None, needed: Sequence[frozenset[str]] = ()
@@ -141,7 +151,16 @@ class Step:
         norms = torch.linalg.vector_norm(self.parameters.gradients, dim=1)
         self._scaled = {}
         for number, (gradients, norm, limit) in enumerate(zip(self.parameters.gradients, norms, largest, strict=True)):
-            if limit > 0 and not (gradients.device.type == "cpu" and limit > norm + 1e-6):  # a factor of 1 is left out
+            if limit > 0 and not limit > norm + 1e-6:  # a factor of 1 is left out
                 self._scaled[number] = torch.clamp(limit / (norm + 1e-6), max=1.0)  # the Trainer's 1e-6
                 gradients.mul_(self._scaled[number])
+        return torch.as_tensor(norms)
+
+    def clip_at_once(self, largest: torch.Tensor) -> torch.Tensor:
+        """Do as `clip` for norms [K] on the device, in the gradients' dtype, without waiting for it."""
+        norms = torch.linalg.vector_norm(self.parameters.gradients, dim=1)
+        factors = (largest / (norms + 1e-6)).clamp(max=1.0)
+        factors = torch.where(largest > 0, factors, torch.ones_like(factors))
+        self.parameters.gradients.mul_(factors[:, None])
+        self._scaled = dict(enumerate(factors))
         return torch.as_tensor(norms)

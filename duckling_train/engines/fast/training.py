@@ -12,16 +12,20 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from duckling_data.base.records import decode
+from duckling_train.config import TrainConfig
 from duckling_train.engines.base import DivergedError
 from duckling_train.engines.fast.run import FastView, Part, Run
 from duckling_train.engines.state import ADVICE, Values, load_weights, read_optimizer
+
+MakePart = Callable[[TrainConfig, Sequence[Run]], Part]
 
 
 class Training:
     """Runs that train together."""
 
-    def __init__(self, runs: Sequence[Run], start: int) -> None:
+    def __init__(self, runs: Sequence[Run], start: int, make_part: MakePart = Part) -> None:
         self.config, self.start, self.step = runs[0].job.config, start, start
+        self._make_part = make_part
         for run in runs:
             if run.job.start is not None:
                 load_weights(run.job.model, run.job.start.path)
@@ -39,7 +43,7 @@ class Training:
         self.runs, self.threads = list(runs), torch.get_num_threads() if self.config.device == "cpu" else 1
         count = min(self.threads, len(runs))
         ends = [round(len(runs) * part / count) for part in range(count + 1)]
-        self.parts = [Part(self.config, runs[first:end]) for first, end in itertools.pairwise(ends)]
+        self.parts = [self._make_part(self.config, runs[first:end]) for first, end in itertools.pairwise(ends)]
 
     def train(self) -> None:
         """Take every step that is left. The models' parameters have memory of their own again afterwards."""
@@ -71,7 +75,7 @@ class Training:
 
     def _release(self) -> None:
         for part in self.parts:
-            part.parameters.release()
+            part.release()
 
     def _each(self, do: Callable[[Run], None]) -> None:
         """Do this for each run; one that diverges ends, the others go on without it.

@@ -1,16 +1,18 @@
 """The update of one model's row of weights: `optimizers.py` has the rules.
 
 AdamW whose moments have the weights' dtype, which is the default, works on the whole row at once, in pieces that stay
-in a processor's cache between its nine operations: they are torch's own of its AdamW, so every bit is. The other rules
-are those of `optimizers.py` on the model's parameters.
+in a processor's cache between its nine operations: they are torch's own of its AdamW, so every bit is. On a GPU it is
+torch's fused kernel in float32. The other rules are those of `optimizers.py` on the model's parameters.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Protocol
 
 import torch
+from torch.optim.adamw import adamw
 
 from duckling_train.config import TrainConfig
 from duckling_train.engines.fast.parameters import Parameters, decays
@@ -38,11 +40,15 @@ class Update(Protocol):
         """Copy a whole state."""
 
 
-def make_update(parameters: Parameters, number: int, config: TrainConfig) -> Update:
-    """Return the update of a job's settings for the model of this number."""
+def make_update(parameters: Parameters, number: int, config: TrainConfig, *, fused: bool = False) -> Update:
+    """Return the update of a job's settings for the model of this number; with `fused` a FusedAdamW, if it has one.
+
+    In pure bf16 it has none: the fused kernel would round a weight once, not after each operation.
+    """
     recipe = RECIPES[config.precision]
     if config.optimizer == "adamw" and recipe.state == recipe.weights:
-        return FlatAdamW(parameters, number, config)
+        fused = fused and recipe.weights == torch.float32
+        return (FusedAdamW if fused else FlatAdamW)(parameters, number, config)
     return ByParameter(parameters, number, config)
 
 
@@ -54,14 +60,17 @@ class FlatAdamW:
         self.steps = 0
         self._moments = torch.zeros_like(parameters.weights[number].expand(2, -1))
         row = parameters.weights.shape[1]
-        piece = PIECE if parameters.weights.device.type == "cpu" else row
-        self._room = parameters.weights.new_empty(min(piece, row))
+        piece = min(PIECE, row) if parameters.weights.device.type == "cpu" else row
         ends = (0, parameters.decayed), (parameters.decayed, row)
         self._pieces = [
             (slice(first, min(first + piece, end)), config.weight_decay if end == parameters.decayed else 0.0)
             for start, end in ends
             for first in range(start, end, piece)
         ]
+
+    @functools.cached_property
+    def _room(self) -> torch.Tensor:
+        return self.parameters.weights.new_empty(max(piece.stop - piece.start for piece, _ in self._pieces))
 
     def step(self, rate: float) -> None:
         """Take a step."""
@@ -93,6 +102,37 @@ class FlatAdamW:
             for kind, own in self.state(name).items():
                 own.copy_(tensors[f"{kind}/{name}"])
             self.steps = int(tensors[f"{STEP}/{name}"])
+
+
+class FusedAdamW(FlatAdamW):
+    """torch's AdamW in one kernel for those with decay and one for the others, rounded otherwise than `FlatAdamW`.
+
+    The number of steps is kept on the device, and a rate given as a tensor is read there: a CUDA graph can have both.
+    """
+
+    def __init__(self, parameters: Parameters, number: int, config: TrainConfig) -> None:
+        super().__init__(parameters, number, config)
+        self._counts = torch.zeros(len(self._pieces), device=parameters.weights.device)
+
+    def step(self, rate: float | torch.Tensor) -> None:
+        """Take a step."""
+        beta1, beta2 = self.config.betas
+        row, gradient = self.parameters.weights[self.number], self.parameters.gradients[self.number]
+        for count, (piece, decay) in zip(self._counts, self._pieces, strict=True):
+            adamw(
+                [row[piece]], [gradient[piece]], [self._moments[0, piece]], [self._moments[1, piece]], [], [count],
+                fused=True, amsgrad=False, maximize=False,
+                lr=rate, beta1=beta1, beta2=beta2, weight_decay=decay, eps=self.config.adam_epsilon,
+            )  # fmt: skip
+
+    def state(self, name: str) -> Tensors:
+        """Return the number of steps, on the device, and views of the moments."""
+        return super().state(name) | {STEP: self._counts[0]}
+
+    def load(self, tensors: Tensors) -> None:
+        """Copy a state."""
+        super().load(tensors)
+        self._counts.fill_(self.steps)
 
 
 class ByParameter:
