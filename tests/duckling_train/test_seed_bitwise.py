@@ -54,7 +54,7 @@ def test_losses_and_weights_are_bitwise_those_of_the_seeds_cells(
     workspace = request.getfixturevalue(f"{corpus}_workspace")
     ran = duckling_train(
         tmp_path / "run", "-w", workspace, "--steps", str(STEPS[precision]), "--precision", precision,
-        "--device", "cpu", "--engine", "reference",
+        "--device", "cpu", "--engine", "reference", "--threads", str(torch.get_num_threads()),  # as the cells have
     )  # fmt: skip
     assert ran.status == 0, ran.stderr
     namespace = seed_cells.run_all_cells(workspace, seed_cells.FP32 if precision == "fp32" else None)
