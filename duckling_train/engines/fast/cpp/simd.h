@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
-#include <vector>
+#include <new>
 #include <omp.h>
+#include <sys/mman.h>
 #ifdef __AVX512BF16__
 #include <immintrin.h>
 #endif
@@ -137,10 +139,25 @@ inline void interleave(bf16* to, const bf16* x, const bf16* y) {
     store(to, widened(y) << 16 | widened(x));
 }
 
-// Memory of the calling thread, kept between calls.
+// Memory of the calling thread, kept between calls. In huge pages where the system has them: with small ones its places
+// in the caches, and so the time of a step, differ from process to process.
+constexpr size_t PAGE = 2 << 20;
 template <int WHICH>
 inline char* room(size_t bytes) {
-    thread_local std::vector<char> kept;
-    if (kept.size() < bytes + 64) kept.resize(bytes + 64);
-    return (char*)(((uintptr_t)kept.data() + 63) & ~uintptr_t(63));
+    struct Kept {
+        char* at = nullptr;
+        size_t bytes = 0;
+        ~Kept() { std::free(at); }
+    };
+    thread_local Kept kept;
+    if (kept.bytes < bytes) {
+        std::free(kept.at);
+        kept.bytes = (bytes + PAGE - 1) / PAGE * PAGE;
+        kept.at = (char*)std::aligned_alloc(PAGE, kept.bytes);
+        if (!kept.at) throw std::bad_alloc();
+#ifdef MADV_HUGEPAGE
+        madvise(kept.at, kept.bytes, MADV_HUGEPAGE);
+#endif
+    }
+    return kept.at;
 }
