@@ -3,7 +3,9 @@
 // part.
 #include "matrix.h"
 
-constexpr long PART = 2l << 20;  // bytes of the gradients by the logits that are kept for the gradient by W
+// The gradients by the logits that are kept for the gradient by W: so many bytes, but for so many blocks at least,
+// which threads share. What is summed together does not depend on the number of threads.
+constexpr long PART = 2l << 20, FEWEST = 16;
 
 template <class T, class IO>
 struct Head {
@@ -24,7 +26,7 @@ struct Head {
     long stride() const { return tall() + COLUMNS * G; }
 
     void run() const {
-        const long most = up(std::max(PART / (tall() * (long)sizeof(T)), BLOCK), BLOCK),
+        const long most = std::max(up(PART / (tall() * (long)sizeof(T)), BLOCK), FEWEST * BLOCK),
                    part = std::min(up(rows, BLOCK), most);
         T* forward = (T*)room<0>((2 * tall() * wide() + part * (tall() + wide())) * sizeof(T));
         T *backward = forward + tall() * wide(), *kept = backward + tall() * wide(), *turned = kept + part * tall();
