@@ -68,8 +68,9 @@ def resume(run_dir: Path, workspace: Path, given: Mapping[str, Any], *, quiet: b
         try:
             config = load_engine(config.engine).checked(config)
         except InputError as error:
-            reason = str(error).partition(": ")[0]
-            raise InputError(f"{run_dir} trains on the engine {config.engine}; {reason}: leave it out") from error
+            reason = str(error).rpartition(": ")[0]
+            advice = "go on with it where it was started" if config.report_to == before.report_to else "leave it out"
+            raise InputError(f"{run_dir} trains on the engine {config.engine}; {reason}: {advice}") from error
         prepared = prepare(config, workspace, run_dir, quiet=quiet)
         if other := first_difference(inputs, prepared.inputs):
             raise InputError(

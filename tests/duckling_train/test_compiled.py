@@ -19,6 +19,8 @@ from duckling_train.engines.fast.arithmetic import ARITHMETICS, FLOAT32, NATIVE,
 from duckling_train.engines.fast.attention import CausalAttention
 from duckling_train.engines.fast.compiled import CompiledAttention, CompiledGelu, CompiledHead
 from duckling_train.engines.fast.head import Head
+from duckling_train.runs.resume import read_config, resume
+from duckling_train.runs.train import train
 
 pytestmark = pytest.mark.skipif(not compiled.usable(FLOAT32), reason="no C++ compiler")
 USABLE = [name for name in ARITHMETICS if compiled.usable(name)]
@@ -199,6 +201,24 @@ class TestWhereItCannotBeHad:
         """Its settings have an arithmetic and no `compile`: its bits are torch's."""
         before = TrainConfig(device="cpu", precision="fp32", engine="fast", arithmetic=FLOAT32)
         assert choose_engine(before)[0].compile == "auto"
+
+    def test_a_compiled_run_goes_on_compiled_or_not_at_all(
+        self, tiny_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = tmp_path / "run"
+        shape = {"n_positions": 64, "vocab_size": 512, "n_embd": 16, "device": "cpu", "threads": 1}
+        train(TrainConfig(steps=3, precision="fp32", schedule="constant", **shape), tiny_workspace, run, quiet=True)
+        assert read_config(run)[0].compile == "yes"
+        compiled.load.cache_clear()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+        monkeypatch.setenv("CXX", "no-such-compiler")
+        with pytest.raises(InputError) as refusal:
+            resume(run, tiny_workspace, {"steps": 5}, quiet=True)
+        failed = "compiling fails ([Errno 2] No such file or directory: 'no-such-compiler')"
+        advice = "go on with it where it was started"
+        assert str(refusal.value) == f"{run} trains on the engine fast; compile is yes, and {failed}: {advice}"
+        monkeypatch.delenv("CXX")
+        assert resume(run, tiny_workspace, {"steps": 5}, quiet=True)["steps"] == 5
 
     def test_it_is_compiled_once(self, tmp_path: Path) -> None:
         assert self.chosen() == "yes"

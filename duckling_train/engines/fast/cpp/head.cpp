@@ -1,5 +1,5 @@
 // The softmax over the vocabulary and its gradients: head.py says what is computed. A thread takes a block of rows
-// through their logits, softmax and gradient, which stay in its cache; the gradient by W follows from all rows of a
+// through their logits, softmax and gradient, which stay in its L2 cache; the gradient by W follows from all rows of a
 // part.
 #include "matrix.h"
 
@@ -22,7 +22,7 @@ struct Head {
     static constexpr long G = GROUP<T>, BLOCK = 64 / sizeof(T);  // rows that a thread takes at once
     long tall() const { return up(vocabulary, DEPTH<T>); }
     long wide() const { return up(width, COLUMNS); }
-    // Of the logits in memory: rows that are a multiple of 4096 bytes apart would share a cache's places.
+    // Of the logits in memory: rows a multiple of 4096 bytes apart would fall into the same sets of a cache.
     long stride() const { return tall() + COLUMNS * G; }
 
     void run() const {

@@ -1,10 +1,10 @@
 // Products of matrices in panels: a panel holds COLUMNS columns, row after row in groups of GROUP, so that a tile reads
-// it from its begin to its end. Behind the last row and column are zeros.
+// it from start to end. Behind the last row and column are zeros.
 #pragma once
 #include "simd.h"
 
 template <class T>
-constexpr long DEPTH = 512 / sizeof(T);  // rows of a panel that stay in the first cache
+constexpr long DEPTH = 512 / sizeof(T);  // rows of a panel that stay in the L1 cache
 
 // Copy some of `rows` rows, from the first one on, of `width` numbers, `stride` apart, to rows of `wide` numbers.
 template <class IO, class T>

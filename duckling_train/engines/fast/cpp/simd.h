@@ -139,8 +139,8 @@ inline void interleave(bf16* to, const bf16* x, const bf16* y) {
     store(to, widened(y) << 16 | widened(x));
 }
 
-// Memory of the calling thread, kept between calls. In huge pages where the system has them: with small ones its places
-// in the caches, and so the time of a step, differ from process to process.
+// Memory of the calling thread, kept between calls. In huge pages where the system has them: with small ones the sets
+// of the L2 cache that it falls into, and so the time of a step, differ from process to process.
 constexpr size_t PAGE = 2 << 20;
 template <int WHICH>
 inline char* room(size_t bytes) {
