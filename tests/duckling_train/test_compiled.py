@@ -151,7 +151,7 @@ def test_narrower_vectors_compute_the_same(flags: str, tmp_path: Path) -> None:
 @pytest.mark.skipif(not compiled.usable(NATIVE), reason="a processor without bf16")
 def test_bf16_needs_a_processor_that_has_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("CXXFLAGS", "-mno-avx512bf16")
+    monkeypatch.setenv("CXXFLAGS", "-O0 -mno-avx512bf16")
     compiled.load.cache_clear()
     try:
         assert compiled.usable(FLOAT32)
@@ -160,10 +160,23 @@ def test_bf16_needs_a_processor_that_has_it(monkeypatch: pytest.MonkeyPatch, tmp
         compiled.load.cache_clear()
 
 
+@pytest.mark.skipif(not compiled.usable(NATIVE), reason="a processor without bf16, or with AMX")
+def test_with_amx_it_is_not_taken_for_bf16_unless_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXXFLAGS", "-O0 -mamx-bf16")
+    compiled.load.cache_clear()
+    try:
+        assert [compiled.usable(name) for name in (FLOAT32, NATIVE)] == [True, False]
+        compiled.need(NATIVE)
+    finally:
+        compiled.load.cache_clear()
+
+
 class TestWhereItCannotBeHad:
     @pytest.fixture(autouse=True)
     def _a_cache_of_its_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        monkeypatch.setenv("CXXFLAGS", "-O0")  # which compiles faster
         compiled.load.cache_clear()
         yield
         compiled.load.cache_clear()

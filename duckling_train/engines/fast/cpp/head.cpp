@@ -159,3 +159,11 @@ extern "C" bool has_bf16() {
     return false;
 #endif
 }
+
+extern "C" bool has_amx() {
+#ifdef __AMX_BF16__
+    return true;
+#else
+    return false;
+#endif
+}

@@ -6,7 +6,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
-#include <omp.h>
 #include <sys/mman.h>
 #ifdef __AVX512BF16__
 #include <immintrin.h>
