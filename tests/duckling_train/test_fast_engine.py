@@ -21,6 +21,7 @@ from duckling_train.engines import choose_engine, load_engine
 from duckling_train.engines.base import Hook, Job, LogLine, StepView
 from duckling_train.engines.fast import proof
 from duckling_train.engines.fast.arithmetic import ARITHMETICS, EMULATED, FLOAT32, NATIVE
+from duckling_train.engines.fast.compiled import usable
 from duckling_train.engines.fast.order import Batches, learning_rate
 from duckling_train.engines.fast.parameters import Parameters
 from duckling_train.engines.fast.step import Step
@@ -110,11 +111,16 @@ def test_in_float32_it_is_the_reference(settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("precision", [name for name in PRECISIONS if name != "fp32"])
 @pytest.mark.parametrize("arithmetic", [NATIVE, EMULATED])
-def test_in_bf16_it_is_close_to_the_reference(precision: str, arithmetic: str) -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_in_bf16_it_is_close_to_the_reference(precision: str, arithmetic: str, *, compiled: bool) -> None:
     """The rounding of weights is the same, its random numbers too: a run would drift apart at once otherwise."""
-    config = dataclasses.replace(SMALL, precision=precision, arithmetic=arithmetic, batch_size=2)
+    if compiled and not usable(arithmetic):
+        pytest.skip("no compiler, or no bf16 by it")
+    config = dataclasses.replace(
+        SMALL, precision=precision, arithmetic=arithmetic, batch_size=2, compile="yes" if compiled else "no"
+    )
     (ours,) = trained("fast", [config], rows_of())
-    (theirs,) = trained("reference", [dataclasses.replace(config, arithmetic="auto")], rows_of())
+    (theirs,) = trained("reference", [dataclasses.replace(config, arithmetic="auto", compile="auto")], rows_of())
     np.testing.assert_allclose(ours[0].losses, theirs[0].losses, rtol=3e-3)
     exact = theirs[1]["transformer.wte.weight"].float()
     moved = (exact - theirs[0].matrices[0].float()).norm()
@@ -242,10 +248,14 @@ def test_a_wrong_step_is_found_before_a_run(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("masked", [False, True])
-def test_it_evaluates_as_the_model_does(precision: str, masked: bool) -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_it_evaluates_as_the_model_does(precision: str, *, masked: bool, compiled: bool) -> None:
     """Where bf16 is emulated: by rounded operands in float32, within the rounding of bf16 of torch's emulation."""
     arithmetic = FLOAT32 if precision == "fp32" else EMULATED
-    config = dataclasses.replace(SMALL, precision=precision, arithmetic=arithmetic, init_std=0.2)
+    if compiled and not usable(arithmetic):
+        pytest.skip("no compiler")
+    made = {"arithmetic": arithmetic, "compile": "yes" if compiled else "no"}
+    config = dataclasses.replace(SMALL, precision=precision, init_std=0.2, **made)
     torch.manual_seed(1)
     models = [Gpt2(config), Gpt2(config)]
     plain = [copy.deepcopy(model) for model in models]
