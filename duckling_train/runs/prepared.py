@@ -75,7 +75,7 @@ def proven(prepared: PreparedRun, *, asked: str) -> PreparedRun:
             str(error).rpartition(": ")[0],
         )
     products = f"; products in {config.arithmetic}" if config.arithmetic != "auto" else ""
-    compiled = ", compiled" if config.compile == "yes" else ""
+    compiled = {"yes": ", compiled", "auto": ""}.get(config.compile, ", not compiled")
     say(f"engine {config.engine}: {why}{products}{compiled}")
     return replace(prepared, config=config)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -148,26 +149,18 @@ def test_narrower_vectors_compute_the_same(flags: str, tmp_path: Path) -> None:
     assert len([*tmp_path.rglob("*.so")]) == 1
 
 
-@pytest.mark.skipif(not compiled.usable(NATIVE), reason="a processor without bf16")
-def test_bf16_needs_a_processor_that_has_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("CXXFLAGS", "-O0 -mno-avx512bf16")
-    compiled.load.cache_clear()
-    try:
-        assert compiled.usable(FLOAT32)
-        assert not compiled.usable(NATIVE)
-    finally:
-        compiled.load.cache_clear()
-
-
 @pytest.mark.skipif(not compiled.usable(NATIVE), reason="a processor without bf16, or with AMX")
-def test_with_amx_it_is_not_taken_for_bf16_unless_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("flag", "can"), [("-mno-avx512bf16", False), ("-mamx-bf16", True)])
+def test_bf16_is_taken_by_itself_only_with_the_processors_own_and_without_amx(
+    flag: str, can: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("CXXFLAGS", "-O0 -mamx-bf16")
+    monkeypatch.setenv("CXXFLAGS", f"-O0 {flag}")
     compiled.load.cache_clear()
     try:
         assert [compiled.usable(name) for name in (FLOAT32, NATIVE)] == [True, False]
-        compiled.need(NATIVE)
+        with contextlib.nullcontext() if can else pytest.raises(InputError, match="has no bf16 for this processor"):
+            compiled.need(NATIVE)
     finally:
         compiled.load.cache_clear()
 
@@ -185,9 +178,15 @@ class TestWhereItCannotBeHad:
         """Return what a new run takes."""
         return choose_engine(TrainConfig(device="cpu", precision="fp32", compile=compile))[0].compile
 
-    def test_auto_trains_without_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_auto_trains_without_it_and_says_so(
+        self, tiny_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         monkeypatch.setenv("CXX", "no-such-compiler")
         assert self.chosen() == "no"
+        shape = {"n_positions": 64, "vocab_size": 512, "n_embd": 16, "device": "cpu", "threads": 1}
+        train(TrainConfig(steps=1, precision="fp32", eval_rows=0, **shape), tiny_workspace, tmp_path / "run")
+        told = capsys.readouterr().err.splitlines()
+        assert told[0] == "engine fast: it has every setting given; products in float32, not compiled"
 
     def test_yes_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CXX", "no-such-compiler")

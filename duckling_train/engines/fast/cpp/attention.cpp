@@ -6,6 +6,7 @@ constexpr long BLOCK = 64;  // queries, or keys, that a thread takes at once
 
 struct Shape {
     long sequences, heads, context, width;
+    // Context and width with the padding of blocks and panels, and the size of a matrix of them.
     long padded() const { return up(context, BLOCK); }
     long wide() const { return up(width, COLUMNS); }
     long matrix() const { return padded() * wide(); }
@@ -26,7 +27,7 @@ enum Layout { PLAIN, ROWWISE, COLUMNWISE };
 template <class IO, class T>
 static void copy(Layout layout, const IO* from, long stride, long begin, const Shape& s, T* to) {
     const long wide = s.wide();
-    T* own = layout == PLAIN ? to + begin * wide : (T*)room<1>(COLUMNS * wide * sizeof(T));
+    T* own = layout == PLAIN ? to + begin * wide : (T*)scratch<1>(COLUMNS * wide * sizeof(T));
     copy_rows(from, s.context, s.width, stride, begin, COLUMNS, own, wide);
     if (layout == COLUMNWISE) to_columns(own, wide, to + begin * wide);
     if (layout == ROWWISE)
@@ -71,7 +72,7 @@ struct Attention {
 
     void forward(IO* out, float* logs, int threads) const {
         const long tall = s.padded(), wide = s.wide(), blocks = tall / BLOCK, side = 3 * s.heads * s.width;
-        T* all_packed = (T*)room<0>(3 * threads * s.matrix() * sizeof(T));
+        T* all_packed = (T*)scratch<0>(3 * threads * s.matrix() * sizeof(T));
 #pragma omp parallel num_threads(threads)
         for (long first = 0; first < s.pairs(); first += threads) {
             const long count = std::min<long>(threads, s.pairs() - first);
@@ -88,7 +89,7 @@ struct Attention {
             for (long n = 0; n < count * blocks; n++) {
                 const long pair = first + n % count, begin = (blocks - 1 - n / count) * BLOCK, end = begin + BLOCK;
                 const T* q = all_packed + 3 * (n % count) * s.matrix();
-                float* scores = (float*)room<1>(BLOCK * (tall + wide) * 4 + BLOCK * tall * sizeof(T));
+                float* scores = (float*)scratch<1>(BLOCK * (tall + wide) * 4 + BLOCK * tall * sizeof(T));
                 float* mixed = scores + BLOCK * tall;
                 T* p = (T*)(mixed + BLOCK * wide);
                 product(q + begin * wide, wide, q + s.matrix(), end, wide, wide, scores, tall);
@@ -126,7 +127,7 @@ struct Attention {
     void backward(const IO* d_out, const float* logs, IO* d_joined, int threads) const {
         const long tall = s.padded(), blocks = tall / BLOCK, side = 3 * s.heads * s.width;
         const long square = tall * tall, each = MATRICES * s.matrix() + 2 * square;
-        T* all_packed = (T*)room<0>(threads * each * sizeof(T));
+        T* all_packed = (T*)scratch<0>(threads * each * sizeof(T));
 #pragma omp parallel num_threads(threads)
         for (long first = 0; first < s.pairs(); first += threads) {
             const long count = std::min<long>(threads, s.pairs() - first);
@@ -158,7 +159,7 @@ struct Attention {
     void queries(T* packed, long pair, long begin, const float* logs, IO* d_query) const {
         const long tall = s.padded(), wide = s.wide(), end = begin + BLOCK, m = s.matrix(),
                    side = 3 * s.heads * s.width;
-        float* scores = (float*)room<1>(BLOCK * (2 * tall + wide) * 4 + 2 * BLOCK * tall * sizeof(T));
+        float* scores = (float*)scratch<1>(BLOCK * (2 * tall + wide) * 4 + 2 * BLOCK * tall * sizeof(T));
         float *d_p = scores + BLOCK * tall, *d_q = d_p + BLOCK * tall;
         T *p = (T*)(d_q + BLOCK * wide), *d_scores = p + BLOCK * tall, *kept = packed + MATRICES * m;
         product(packed + begin * wide, wide, packed + KEY_COLUMNS * m, end, wide, wide, scores, tall);
@@ -193,7 +194,7 @@ struct Attention {
     // The gradients of a block of keys and of its values, from the queries of this block and the later ones.
     void keys(const T* packed, long begin, IO* d_key) const {
         const long tall = s.padded(), wide = s.wide(), m = s.matrix(), side = 3 * s.heads * s.width;
-        float* sums = (float*)room<1>(BLOCK * wide * 4);
+        float* sums = (float*)scratch<1>(BLOCK * wide * 4);
         for (long of_value = 0; of_value < 2; of_value++) {
             const T* kept = packed + MATRICES * m + (of_value ? 0 : tall * tall) + begin * COLUMNS;
             const T* by = packed + (of_value ? D_OUT_PANELS : QUERY_PANELS) * m + begin * COLUMNS;

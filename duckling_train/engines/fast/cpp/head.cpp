@@ -20,6 +20,7 @@ struct Head {
     int threads;
     bool round() const { return low && sizeof(T) == 4; }
     static constexpr long G = GROUP<T>, BLOCK = 64 / sizeof(T);  // rows that a thread takes at once
+    // Vocabulary and width with the padding of panels.
     long tall() const { return up(vocabulary, DEPTH<T>); }
     long wide() const { return up(width, COLUMNS); }
     // Of the logits in memory: rows a multiple of 4096 bytes apart would fall into the same sets of a cache.
@@ -28,8 +29,9 @@ struct Head {
     void run() const {
         const long most = std::max(up(PART / (tall() * (long)sizeof(T)), BLOCK), FEWEST * BLOCK),
                    part = std::min(up(rows, BLOCK), most);
-        T* forward = (T*)room<0>((2 * tall() * wide() + part * (tall() + wide())) * sizeof(T));
-        T *backward = forward + tall() * wide(), *kept = backward + tall() * wide(), *turned = kept + part * tall();
+        T* forward = (T*)scratch<0>((2 * tall() * wide() + part * (tall() + wide())) * sizeof(T));
+        T *backward = forward + tall() * wide(), *kept = backward + tall() * wide(),
+          *hidden_panels = kept + part * tall();
 #pragma omp parallel num_threads(threads)
         {
 #pragma omp for schedule(static)
@@ -37,12 +39,12 @@ struct Head {
             for (long first = 0; first < rows; first += part) {
                 const long count = std::min(part, rows - first);
 #pragma omp for schedule(dynamic)
-                for (long i = 0; i < count; i += BLOCK) block(first, i, forward, backward, kept, turned, part);
+                for (long i = 0; i < count; i += BLOCK) block(first, i, forward, backward, kept, hidden_panels, part);
 #pragma omp for schedule(static)  // a thread goes through memory in order
                 for (long j = 0; j < vocabulary; j += COLUMNS) {
                     float* to = d_weight + j * width;
-                    transposed_product(kept + j * part, turned, part, up(count, BLOCK), vocabulary - j, width, to,
-                                       first > 0);
+                    transposed_product(kept + j * part, hidden_panels, part, up(count, BLOCK), vocabulary - j, width,
+                                       to, first > 0);
                     if (first + count == rows) finish(to, std::min<long>(COLUMNS, vocabulary - j) * width, to);
                 }
             }
@@ -60,7 +62,7 @@ struct Head {
 
     // COLUMNS rows of W, as columns for the logits and as rows for the gradient by the hidden states.
     void pack(long j, T* forward, T* backward) const {
-        T* own = (T*)room<1>(COLUMNS * wide() * sizeof(T));
+        T* own = (T*)scratch<1>(COLUMNS * wide() * sizeof(T));
         copy_rows(weight, vocabulary, width, width, j, COLUMNS, own, wide());
         if (round())
             for (long i = 0; i < COLUMNS * wide(); i += LANES) put(own + i, rounded(fetch(own + i)));
@@ -69,13 +71,14 @@ struct Head {
             to_panels(own + c * wide(), wide(), wide(), backward + (j + c) * COLUMNS, tall());
     }
 
-    void block(long first, long begin, const T* forward, const T* backward, T* kept, T* turned, long part) const {
-        T* own = (T*)room<1>(BLOCK * (wide() + stride()) * sizeof(T) + (2 * tall() + BLOCK * wide()) * 4);
+    void block(long first, long begin, const T* forward, const T* backward, T* kept, T* hidden_panels,
+               long part) const {
+        T* own = (T*)scratch<1>(BLOCK * (wide() + stride()) * sizeof(T) + (2 * tall() + BLOCK * wide()) * 4);
         T* logits = own + BLOCK * wide();
         float *e = (float*)(logits + BLOCK * stride()), *sums = e + 2 * tall();
         copy_rows(hidden, rows, width, width, first + begin, BLOCK, own, wide());
         for (long i = 0; i < BLOCK; i += G)
-            to_panels(own + i * wide(), wide(), wide(), turned + (begin + i) * COLUMNS, part);
+            to_panels(own + i * wide(), wide(), wide(), hidden_panels + (begin + i) * COLUMNS, part);
         multiply(own, BLOCK, wide(), forward, tall(), wide(), wide(), [&](long i, long j, Floats x, Floats y) {
             put(logits + i * stride() + j, round() ? rounded(x) : x);
             put(logits + i * stride() + j + LANES, round() ? rounded(y) : y);

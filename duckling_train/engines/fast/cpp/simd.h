@@ -142,7 +142,7 @@ inline void interleave(bf16* to, const bf16* x, const bf16* y) {
 // of the L2 cache that it falls into, and so the time of a step, differ from process to process.
 constexpr size_t PAGE = 2 << 20;
 template <int WHICH>
-inline char* room(size_t bytes) {
+inline char* scratch(size_t bytes) {
     struct Kept {
         char* at = nullptr;
         size_t bytes = 0;
